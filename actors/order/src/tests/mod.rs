@@ -1,0 +1,7 @@
+mod callees;
+
+mod steps;
+
+mod undoing;
+
+mod whole;

@@ -1,0 +1,239 @@
+//! What travels with a call besides its message: identity, deadline, and the chain it came by.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+
+/// The longest chain of calls.
+pub const CHAIN_MAX: usize = 32;
+
+/// Identifies one turn, over retries: a repeated call carries the same id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TurnId(pub(crate) u128);
+
+impl TurnId {
+    /// The id of a call that a turn makes: the same again when the turn is run again.
+    pub(crate) fn child(self, ordinal: u32, target: &str, verb: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(self.0.to_be_bytes());
+        hash.update(ordinal.to_be_bytes());
+        hash.update(target.as_bytes());
+        hash.update([0]);
+        hash.update(verb.as_bytes());
+        Self::from_digest(&hash.finalize())
+    }
+
+    /// The id of a call whose sender gave an id of its own (`Nats-Msg-Id`).
+    pub(crate) fn named(name: &str) -> Self {
+        Self::from_digest(&Sha256::digest(name.as_bytes()))
+    }
+
+    fn from_digest(digest: &[u8]) -> Self {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Debug for TurnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for TurnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// One actor on the way of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// The actor's type.
+    pub actor: String,
+    /// Its key; empty for a service.
+    pub key: String,
+}
+
+/// The actors whose turns wait for a call, newest first. A turn that calls nobody never makes one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chain(Option<Arc<Link>>);
+
+#[derive(Debug)]
+struct Link {
+    hop: Hop,
+    length: usize,
+    rest: Chain,
+}
+
+impl Chain {
+    pub(crate) fn with(&self, actor: &str, key: &str) -> Self {
+        let hop = Hop { actor: actor.to_owned(), key: key.to_owned() };
+        Self(Some(Arc::new(Link { hop, length: self.len() + 1, rest: self.clone() })))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |link| link.length)
+    }
+
+    pub(crate) fn contains(&self, actor: &str, key: &str) -> bool {
+        self.hops().any(|hop| hop.actor == actor && hop.key == key)
+    }
+
+    /// Newest first.
+    pub(crate) fn hops(&self) -> impl Iterator<Item = &Hop> {
+        let mut at = self.0.as_deref();
+        std::iter::from_fn(move || {
+            let link = at?;
+            at = link.rest.0.as_deref();
+            Some(&link.hop)
+        })
+    }
+
+    /// From hops as [`hops`](Chain::hops) gives them.
+    pub(crate) fn from_hops(hops: Vec<Hop>) -> Result<Self, Error> {
+        if hops.len() > CHAIN_MAX {
+            return Err(too_long());
+        }
+        let chain = hops.into_iter().rev().fold(Self::default(), |chain, hop| chain.with(&hop.actor, &hop.key));
+        Ok(chain)
+    }
+
+    /// Refuses a call that would wait for itself, or that came a way too long.
+    pub(crate) fn admit(&self, actor: &str, key: &str) -> Result<(), Error> {
+        if self.0.is_none() {
+            return Ok(());
+        }
+        if self.contains(actor, key) {
+            return Err(Error::new(
+                ErrorKind::CallCycle,
+                format!("{actor}/{key} is waiting for this very call: {self} -> {actor}/{key}"),
+            ));
+        }
+        if self.len() >= CHAIN_MAX {
+            return Err(too_long());
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut hops: Vec<_> = self.hops().map(|hop| format!("{}/{}", hop.actor, hop.key)).collect();
+        hops.reverse();
+        f.write_str(&hops.join(" -> "))
+    }
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorKind::ChainTooLong, format!("the call came through {CHAIN_MAX} actors, which is the limit"))
+}
+
+/// When a call's time is over. Reading the clock costs more than a short turn, so a call that may
+/// never wait carries its budget only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deadline {
+    After(Duration),
+    At(Instant),
+}
+
+impl Deadline {
+    pub(crate) fn at(self) -> Instant {
+        match self {
+            Deadline::After(budget) => Instant::now() + budget,
+            Deadline::At(at) => at,
+        }
+    }
+
+    /// Fixes the moment, counting from now.
+    pub(crate) fn fixed(self) -> Self {
+        Deadline::At(self.at())
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        match self {
+            Deadline::After(budget) => budget.is_zero(),
+            Deadline::At(at) => at <= Instant::now(),
+        }
+    }
+}
+
+/// What travels with a call, on this node or between nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) deadline: Deadline,
+    pub(crate) chain: Chain,
+    /// Given to the turn when somebody first asks for it.
+    pub(crate) turn: Option<TurnId>,
+    pub(crate) attempt: u32,
+    /// When the id was made, in milliseconds of wall time; 0 if its maker did not say.
+    pub(crate) born: u64,
+    /// The `traceparent` of the caller, passed on unread.
+    pub(crate) trace: Option<Arc<str>>,
+}
+
+impl Call {
+    /// A call that starts here.
+    pub(crate) fn root(budget: Duration) -> Self {
+        Self {
+            deadline: Deadline::After(budget),
+            chain: Chain::default(),
+            turn: None,
+            attempt: 1,
+            born: 0,
+            trace: None,
+        }
+    }
+}
+
+/// Wall time in milliseconds since 1970.
+pub(crate) fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What a call gets whose time was over before its turn started.
+pub(crate) fn not_started(actor: &str, key: &str) -> Error {
+    Error::new(
+        ErrorKind::DeadlineExceeded,
+        format!("the time for the call was over before {actor}/{key} got to it; nothing was run"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_catches_its_own_actors_and_ends_at_its_limit() {
+        let chain = Chain::default().with("order", "1").with("payment", "1");
+        assert_eq!(chain.admit("order", "1").map_err(|e| e.kind()), Err(ErrorKind::CallCycle));
+        assert!(chain.admit("order", "2").is_ok());
+        let long = (0..CHAIN_MAX).fold(Chain::default(), |chain, n| chain.with("a", &n.to_string()));
+        assert_eq!(long.admit("b", "").map_err(|e| e.kind()), Err(ErrorKind::ChainTooLong));
+        let hops: Vec<_> = long.hops().cloned().collect();
+        let back = Chain::from_hops(hops.clone()).expect("within the limit");
+        assert_eq!(back.hops().cloned().collect::<Vec<_>>(), hops);
+    }
+
+    #[test]
+    fn child_ids_depend_on_everything_that_tells_calls_apart() {
+        let parent = TurnId(7);
+        let child = parent.child(0, "payment/1", "charge");
+        assert_eq!(child, parent.child(0, "payment/1", "charge"));
+        for other in [
+            parent.child(1, "payment/1", "charge"),
+            parent.child(0, "payment/2", "charge"),
+            parent.child(0, "payment/1", "refund"),
+            TurnId(8).child(0, "payment/1", "charge"),
+        ] {
+            assert_ne!(child, other);
+        }
+    }
+}

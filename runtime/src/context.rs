@@ -1,0 +1,145 @@
+//! What a handler may do beside its message: its key, its deadline, calls that belong to its turn.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::actor::Actor;
+use crate::call::{Call, TurnId};
+use crate::contract::{Contract, Keyed, Service};
+use crate::engine::Env;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::node::Node;
+use crate::reference::{Origin, Ref, ServiceRef};
+use crate::state::{Cell, Durable, JournalBox, State, VolatileJournal};
+
+/// The surroundings of one turn.
+///
+/// Calls made through it ([`actor`](Context::actor), [`service`](Context::service)) belong to the
+/// turn: they inherit what is left of its time, and the chain of calls by which it came, so that
+/// a call which would wait for itself fails at once with `CallCycle`.
+pub struct Context<'a, A: Actor> {
+    env: Env<'a>,
+    call: &'a Call,
+    turn: Option<TurnId>,
+    ordinal: u32,
+    made_cell: bool,
+    actor: PhantomData<fn(A)>,
+}
+
+impl<'a, A: Actor> Context<'a, A> {
+    pub(crate) fn new(env: Env<'a>, call: &'a Call) -> Self {
+        Self { env, call, turn: call.turn, ordinal: 0, made_cell: false, actor: PhantomData }
+    }
+
+    /// The key of this actor. A service has none: its instances are all alike, and all see the
+    /// name of the service here.
+    pub fn key(&self) -> &Key {
+        self.env.key
+    }
+
+    /// The node that runs this turn. Calls made through it are calls of their own: they neither
+    /// inherit the turn's deadline nor its chain.
+    ///
+    /// # Errors
+    /// `Stopped` if the node is gone.
+    pub fn node(&self) -> Result<Node, Error> {
+        self.env.around.node()
+    }
+
+    /// An actor's address, for calls that belong to this turn. Makes no I/O.
+    pub fn actor<C: Contract<Kind = Keyed>>(&mut self, key: impl AsRef<str>) -> Ref<C> {
+        let origin = self.origin();
+        Ref::new(self.env.around.clone(), key.as_ref(), origin)
+    }
+
+    /// A service's address, for calls that belong to this turn. Makes no I/O.
+    pub fn service<C: Contract<Kind = Service>>(&mut self) -> ServiceRef<C> {
+        let origin = self.origin();
+        ServiceRef::new(self.env.around.clone(), origin)
+    }
+
+    /// When this turn's caller stops waiting. The turn itself is not cut then.
+    pub fn deadline(&self) -> Instant {
+        self.call.deadline.at()
+    }
+
+    /// How long this turn's caller still waits.
+    pub fn remaining(&self) -> Duration {
+        self.deadline().saturating_duration_since(Instant::now())
+    }
+
+    /// The id of this turn: the same when the same call comes again.
+    pub fn turn(&mut self) -> TurnId {
+        let around = self.env.around;
+        *self.turn.get_or_insert_with(|| around.next_turn())
+    }
+
+    /// Which attempt of its caller this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.call.attempt
+    }
+
+    /// Opens the actor's state cell with a volatile journal: it outlives a panic of the actor, and
+    /// ends with the node. For use in `activate`; an actor has one cell.
+    ///
+    /// # Errors
+    /// `Internal` if the state cannot be rebuilt, or if the actor had a cell of another type.
+    pub fn volatile<S: State>(&mut self) -> Result<Durable<S>, Error> {
+        self.made_cell = true;
+        let mut make = || Arc::new(VolatileJournal::<S>::new()) as JournalBox;
+        let journal: Arc<dyn Any + Send + Sync> = self.env.journal.keep(&mut make);
+        let journal = journal.downcast::<VolatileJournal<S>>().map_err(|_| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("{}/{} opened two cells of different types; an actor has one", self.env.actor, self.env.key),
+            )
+        })?;
+        Durable::open(journal)
+    }
+
+    /// Ends a step of a long turn: what the cell's turn emitted so far is kept, whatever becomes of
+    /// the rest, and is told to whoever watches.
+    ///
+    /// # Errors
+    /// `Internal` if an event or the state cannot be written as JSON; the step is then undone.
+    #[expect(clippy::unused_async, reason = "a durable journal's append is waited for")]
+    pub async fn commit(&mut self, cell: &mut dyn Cell) -> Result<(), Error> {
+        if cell.is_dirty() {
+            let committed = cell.commit()?;
+            self.env.around.echo(self.env.key, committed);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn made_cell(&self) -> bool {
+        self.made_cell
+    }
+
+    fn origin(&mut self) -> Origin {
+        let turn = self.turn();
+        self.ordinal += 1;
+        Origin::Turn {
+            parent: turn,
+            ordinal: self.ordinal,
+            deadline: self.call.deadline.at(),
+            chain: self.call.chain.with(self.env.actor, self.env.key.as_str()),
+            born: self.call.born,
+            trace: self.call.trace.clone(),
+        }
+    }
+}
+
+impl<A: Actor> std::fmt::Debug for Context<'_, A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("actor", &self.env.actor)
+            .field("key", self.env.key)
+            .field("call", self.call)
+            .finish_non_exhaustive()
+    }
+}

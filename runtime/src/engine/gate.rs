@@ -1,0 +1,95 @@
+//! Gates: which partitions of an actor type this node serves, in one atomic each.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::key::Key;
+
+/// Open for a partition while this node owns it. Read inside the lock of a slot, so that whoever
+/// closes it and then looks at every slot has seen every turn that will run.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// The epoch of the claim that is served, 0 if none is.
+    epochs: Vec<AtomicU64>,
+    /// Set while the node cannot prove its lease.
+    fenced: AtomicBool,
+    /// Keys whose last turn still runs at the node that handed their partition over.
+    held: RwLock<HashSet<Key>>,
+    /// How many those are: usually none, and then the set is not looked at.
+    holding: AtomicUsize,
+}
+
+/// Why a gate does not let a call in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shut {
+    /// Another node owns the partition, or nobody yet.
+    NotOwned,
+    /// This node owns it but cannot prove its lease just now.
+    Fenced,
+}
+
+impl Gate {
+    pub(crate) fn new(partitions: u16) -> Self {
+        Self {
+            epochs: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            fenced: AtomicBool::new(false),
+            held: RwLock::new(HashSet::new()),
+            holding: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn check(&self, partition: u16, key: &Key) -> Result<(), Shut> {
+        if self.epoch(partition) == 0 || self.holds(key) {
+            return Err(Shut::NotOwned);
+        }
+        if self.fenced.load(Ordering::SeqCst) {
+            return Err(Shut::Fenced);
+        }
+        Ok(())
+    }
+
+    /// The epoch of the claim that is served; 0 if the partition is not.
+    pub(crate) fn epoch(&self, partition: u16) -> u64 {
+        self.epochs.get(usize::from(partition)).map_or(0, |epoch| epoch.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn open(&self, partition: u16, epoch: u64) {
+        if let Some(slot) = self.epochs.get(usize::from(partition)) {
+            slot.store(epoch, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn close(&self, partition: u16) {
+        self.open(partition, 0);
+    }
+
+    /// Whether the key waits for a turn at the node that handed its partition over.
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        self.holding.load(Ordering::SeqCst) != 0 && self.held.read().contains(key)
+    }
+
+    pub(crate) fn hold(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut held = self.held.write();
+        held.extend(keys);
+        self.holding.store(held.len(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn admit<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
+        let mut held = self.held.write();
+        for key in keys {
+            held.remove(key);
+        }
+        self.holding.store(held.len(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn fence(&self, fenced: bool) {
+        self.fenced.store(fenced, Ordering::SeqCst);
+    }
+
+    pub(crate) fn open_partitions(&self) -> Vec<(u16, u64)> {
+        let open = self.epochs.iter().zip(0u16..).map(|(epoch, n)| (n, epoch.load(Ordering::SeqCst)));
+        open.filter(|(_, epoch)| *epoch != 0).collect()
+    }
+}

@@ -1,0 +1,390 @@
+//! Hosts: every actor of one type on this node, found by key.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use dashmap::DashMap;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use parking_lot::MutexGuard;
+use tokio::sync::Notify;
+
+use super::gate::{Gate, Shut};
+use super::job::Job;
+use super::slot::{Inner, Phase, Slot};
+use super::turn::{Ended, Env, JournalPlace, turn_of};
+use crate::actor::Actor;
+use crate::call::Call;
+use crate::context::Context;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::node::{Surroundings, depth};
+use crate::reference::Target;
+use crate::state::JournalBox;
+
+/// Bounds of one host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostSettings {
+    /// Messages that may wait for one actor.
+    pub(crate) mailbox: usize,
+    /// Actors of this type in memory.
+    pub(crate) activations: usize,
+}
+
+/// Turns that a drain runs before it lets other tasks have the thread.
+const BURST: usize = 64;
+
+/// All keyed actors of one type on a node.
+pub(crate) struct Host<A: Actor> {
+    pub(crate) name: &'static str,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) around: Arc<Surroundings>,
+    settings: HostSettings,
+    slots: DashMap<Key, Arc<Slot<A>>, ahash::RandomState>,
+    /// Notified when the last turn of an actor ends whose partition was given away.
+    pub(crate) left: Notify,
+}
+
+/// A slot whose actor the caller may run, or why not.
+pub(crate) enum Entered<A> {
+    /// Nobody runs it: the caller has it now, and must give it back with [`Host::leave`].
+    Taken(A),
+    /// It is not in memory: the caller has the slot and must run the drain.
+    Empty,
+    /// A turn runs.
+    Busy,
+}
+
+impl<A: Actor> Host<A> {
+    pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
+        Self {
+            name,
+            gate,
+            around,
+            settings,
+            slots: DashMap::with_hasher(ahash::RandomState::new()),
+            left: Notify::new(),
+        }
+    }
+
+    /// How many actors are in memory.
+    pub(crate) fn resident(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Runs `with` on the actor's slot, locked, if the call may enter.
+    pub(crate) fn enter<T>(
+        &self,
+        to: &Target,
+        with: impl FnOnce(&Arc<Slot<A>>, &mut Inner<A>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            let slot = self.slot(to)?;
+            let mut inner = slot.lock();
+            if matches!(inner.phase, Phase::Gone) {
+                continue;
+            }
+            if let Err(shut) = self.gate.check(to.partition, &to.key) {
+                return Err(self.shut(shut));
+            }
+            if let Some(faults) = inner.faults() {
+                faults.admit(self.name, to.key.as_str())?;
+            }
+            return with(&slot, &mut inner);
+        }
+    }
+
+    /// Takes an idle actor for a turn on the caller's own stack.
+    pub(crate) fn take(inner: &mut Inner<A>) -> Entered<A> {
+        // `enter` lets nobody into a slot that is gone.
+        match std::mem::replace(&mut inner.phase, Phase::Busy) {
+            Phase::Idle(actor) => Entered::Taken(actor),
+            Phase::Empty => Entered::Empty,
+            Phase::Busy | Phase::Gone => Entered::Busy,
+        }
+    }
+
+    /// Queues a job and sees that somebody runs it: the caller, by polling once, if `inline`. The
+    /// job is made only if the call may enter.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        to: &Target,
+        call: &Call,
+        inline: bool,
+        make: impl FnOnce() -> Option<Box<dyn Job<A>>>,
+    ) -> Result<(), Error> {
+        let drain = self.enter(to, |slot, inner| {
+            call.chain.admit(self.name, slot.key().as_str())?;
+            if inner.queued() >= self.settings.mailbox {
+                return Err(Error::new(
+                    ErrorKind::Overloaded,
+                    format!(
+                        "{} messages wait for {}/{}, which is the limit",
+                        self.settings.mailbox,
+                        self.name,
+                        slot.key()
+                    ),
+                ));
+            }
+            let Some(job) = make() else { return Ok(None) };
+            inner.push(job);
+            Ok(match Self::take(inner) {
+                Entered::Taken(actor) => Some((slot.clone(), Some(actor))),
+                Entered::Empty => Some((slot.clone(), None)),
+                Entered::Busy => None,
+            })
+        })?;
+        if let Some((slot, actor)) = drain {
+            self.drive(slot, actor, inline);
+        }
+        Ok(())
+    }
+
+    /// Gives an actor back after a turn on the caller's stack; what queued meanwhile is spawned.
+    pub(crate) fn leave(self: &Arc<Self>, slot: &Arc<Slot<A>>, actor: Option<A>, ended: Ended) {
+        let actor = match ended {
+            Ended::Fine => actor,
+            Ended::Panicked(cause) => {
+                slot.lock().set_faults(Some(cause));
+                None
+            }
+        };
+        let inner = slot.lock();
+        if inner.queued() == 0 {
+            return self.rest(slot, inner, actor);
+        }
+        drop(inner);
+        self.drive(slot.clone(), actor, false);
+    }
+
+    /// Drops every idle actor of a partition whose gate was closed; returns the keys of the others.
+    pub(crate) fn evict(&self, partition: u16) -> Vec<Key> {
+        let mut busy = Vec::new();
+        self.slots.retain(|key, slot| {
+            if slot.partition() != partition {
+                return true;
+            }
+            let mut inner = slot.lock();
+            if matches!(inner.phase, Phase::Busy) {
+                busy.push(key.clone());
+                return true;
+            }
+            inner.phase = Phase::Gone;
+            false
+        });
+        busy
+    }
+
+    /// Actors that are quarantined, with the cause of each.
+    pub(crate) fn quarantined(&self) -> Vec<(String, String)> {
+        let slots = self.slots.iter();
+        let faulty = slots.filter_map(|entry| {
+            let inner = entry.value().lock();
+            let faults = inner.faults().filter(|faults| faults.is_quarantined())?;
+            Some((entry.key().to_string(), faults.cause().to_owned()))
+        });
+        faulty.collect()
+    }
+
+    /// Ends an actor's quarantine. Returns whether it was in one.
+    pub(crate) fn release(&self, key: &Key) -> bool {
+        let Some(slot) = self.slots.get(key).map(|entry| entry.value().clone()) else {
+            return false;
+        };
+        let mut inner = slot.lock();
+        let was = inner.faults().is_some_and(super::faults::Faults::is_quarantined);
+        inner.set_faults(None);
+        was
+    }
+
+    fn slot(&self, to: &Target) -> Result<Arc<Slot<A>>, Error> {
+        if let Some(slot) = self.slots.get(&to.key) {
+            return Ok(slot.value().clone());
+        }
+        // Asked before a slot is made: a flood of keys that live elsewhere leaves nothing behind.
+        self.gate.check(to.partition, &to.key).map_err(|shut| self.shut(shut))?;
+        if self.slots.len() >= self.settings.activations {
+            return Err(Error::new(
+                ErrorKind::Overloaded,
+                format!(
+                    "{} actors of type {} are in memory, which is the limit of this node",
+                    self.settings.activations, self.name
+                ),
+            ));
+        }
+        let slot =
+            self.slots.entry(to.key.clone()).or_insert_with(|| Arc::new(Slot::new(to.key.clone(), to.partition)));
+        Ok(slot.value().clone())
+    }
+
+    fn shut(&self, shut: Shut) -> Error {
+        match shut {
+            Shut::NotOwned => {
+                Error::new(ErrorKind::Moved, format!("this node does not own that partition of {}", self.name))
+            }
+            Shut::Fenced => Error::new(
+                ErrorKind::Unavailable,
+                format!("the node that owns this partition of {} cannot prove its lease just now", self.name),
+            ),
+        }
+    }
+
+    fn drive(self: &Arc<Self>, slot: Arc<Slot<A>>, actor: Option<A>, inline: bool) {
+        let mut drain: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(self.clone().drain(slot, actor, if inline { 1 } else { BURST }));
+        if inline && let Some(_deeper) = depth::enter() {
+            let _runtime = self.around.runtime.enter();
+            // Polled exactly once here. The waker is none: what is pending is spawned, and its task
+            // polls it again with a waker of its own.
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            if drain.as_mut().poll(&mut context).is_ready() {
+                return;
+            }
+        }
+        self.around.runtime.spawn(drain);
+    }
+
+    /// Runs what is queued, in order, until nothing is.
+    async fn drain(self: Arc<Self>, slot: Arc<Slot<A>>, mut actor: Option<A>, burst: usize) {
+        let mut left = burst;
+        loop {
+            if left == 0 {
+                left = BURST;
+                tokio::task::yield_now().await;
+            }
+            left -= 1;
+            let job = {
+                let mut inner = slot.lock();
+                match inner.pop() {
+                    Some(job) => job,
+                    None => return self.rest(&slot, inner, actor),
+                }
+            };
+            if job.is_stale() {
+                job.give_up(self.name, slot.key().as_str());
+                continue;
+            }
+            if actor.is_none() {
+                actor = match self.activate(&slot).await {
+                    Ok(actor) => Some(actor),
+                    Err(error) => {
+                        job.fail(error);
+                        continue;
+                    }
+                };
+            }
+            let Some(live) = actor.as_mut() else { continue };
+            let env = self.env(&slot);
+            let ended = if job.is_read() { self.look(&slot, live, job).await } else { job.run(live, env).await };
+            if let Ended::Panicked(cause) = ended {
+                actor = None;
+                self.faulted(&slot, cause);
+            }
+        }
+    }
+
+    /// Runs a read, and beside it those that stand next in the queue or arrive meanwhile; a turn
+    /// that waits ends the gathering, so that it does not starve.
+    async fn look(&self, slot: &Arc<Slot<A>>, actor: &A, first: Box<dyn Job<A>>) -> Ended {
+        let mut running = FuturesUnordered::new();
+        running.push(first.look(actor, self.env(slot)));
+        let mut ended = Ended::Fine;
+        std::future::poll_fn(|context| {
+            loop {
+                match running.poll_next_unpin(context) {
+                    Poll::Ready(Some(Ended::Fine)) => {}
+                    Poll::Ready(Some(panicked)) => ended = panicked,
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => {
+                        let next = slot.lock().pop_read(context.waker());
+                        match next {
+                            Some(job) if job.is_stale() => job.give_up(self.name, slot.key().as_str()),
+                            Some(job) => running.push(job.look(actor, self.env(slot))),
+                            None => return Poll::Pending,
+                        }
+                    }
+                }
+            }
+        })
+        .await;
+        ended
+    }
+
+    async fn activate(&self, slot: &Arc<Slot<A>>) -> Result<A, Error> {
+        let call = Call::root(self.around.settings.budget);
+        let env = self.env(slot);
+        let mut ctx = Context::new(env.clone(), &call);
+        match turn_of(async { A::activate(&mut ctx).await }).await {
+            Ok(Ok(mut actor)) => {
+                if ctx.made_cell() && actor.cell().is_none() {
+                    return Err(Error::new(
+                        ErrorKind::Config,
+                        format!(
+                            "{} opens a state cell but does not name it; write `#[actor(.., state = field)]` or implement `Actor::cell`",
+                            self.name
+                        ),
+                    ));
+                }
+                Ok(actor)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(cause) => {
+                let error = env.panicked(&cause);
+                self.faulted(slot, cause);
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes a panic. Whoever queued behind it is told if the actor is now to be left alone.
+    fn faulted(&self, slot: &Arc<Slot<A>>, cause: String) {
+        let (queue, error) = {
+            let mut inner = slot.lock();
+            inner.set_faults(Some(cause));
+            let refusal = inner.faults().map(|faults| faults.admit(self.name, slot.key().as_str()));
+            match refusal {
+                Some(Err(error)) => (inner.take_queue(), error),
+                _ => return,
+            }
+        };
+        for job in queue {
+            job.fail(Error::new(error.kind(), error.message()));
+        }
+    }
+
+    /// Ends a drain: the actor rests, or goes if its partition has been given away.
+    fn rest(&self, slot: &Arc<Slot<A>>, mut inner: MutexGuard<'_, Inner<A>>, actor: Option<A>) {
+        let given_away = self.gate.epoch(slot.partition()) == 0;
+        inner.phase = match actor {
+            _ if given_away => Phase::Gone,
+            Some(actor) => Phase::Idle(actor),
+            None => Phase::Empty,
+        };
+        // Lock order: the map's shard before a slot, never the other way round.
+        drop(inner);
+        if given_away {
+            self.slots.remove_if(slot.key(), |_, held| Arc::ptr_eq(held, slot));
+            self.left.notify_waiters();
+        }
+    }
+
+    /// The keys of a partition whose turns still run.
+    pub(crate) fn busy(&self, partition: u16) -> Vec<Key> {
+        let slots = self.slots.iter();
+        let busy = slots.filter(|entry| {
+            entry.value().partition() == partition && matches!(entry.value().lock().phase, Phase::Busy)
+        });
+        busy.map(|entry| entry.key().clone()).collect()
+    }
+
+    pub(crate) fn env<'a>(&'a self, slot: &'a Arc<Slot<A>>) -> Env<'a> {
+        Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot }
+    }
+}
+
+impl<A: Send> JournalPlace for Slot<A> {
+    fn keep(&self, make: &mut dyn FnMut() -> JournalBox) -> JournalBox {
+        self.lock().journal().get_or_insert_with(make).clone()
+    }
+}

@@ -1,0 +1,191 @@
+//! Jobs: a message with whoever waits for its outcome, typed inside and not outside.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use super::turn::{Ended, Env, settle, turn_of};
+use crate::actor::{Actor, Handle, Read};
+use crate::call::{Call, not_started};
+use crate::context::Context;
+use crate::contract::Message;
+use crate::error::{AskError, Error};
+use crate::stats::VerbStats;
+
+/// What a call comes to.
+pub(crate) type Outcome<M> = Result<<M as Message>::Reply, AskError<<M as Message>::Refusal>>;
+
+/// Set by the turn when it starts or by its caller when it gives up, whoever comes first.
+pub(crate) type Started = Arc<AtomicBool>;
+
+/// Who gets the outcome.
+pub(crate) enum ReplyTo<M: Message> {
+    /// A caller on this node.
+    Local(oneshot::Sender<Outcome<M>>, Started),
+    /// A caller elsewhere, behind whatever writes to it.
+    Wire(Box<dyn FnOnce(Outcome<M>) + Send>),
+    /// Nobody: a tell, which was answered when it was admitted.
+    Nobody,
+}
+
+impl<M: Message> ReplyTo<M> {
+    pub(crate) fn send(self, outcome: Outcome<M>) {
+        match self {
+            // A caller that has gone does not mind.
+            ReplyTo::Local(caller, _) => drop(caller.send(outcome)),
+            ReplyTo::Wire(write) => write(outcome),
+            ReplyTo::Nobody => {}
+        }
+    }
+
+    /// Whether nobody waits any more. A turn that starts says so in the same step, so that a
+    /// caller which gives up knows whether it was run.
+    fn has_gone(&self) -> bool {
+        match self {
+            ReplyTo::Local(caller, started) => caller.is_closed() || started.swap(true, Ordering::AcqRel),
+            ReplyTo::Wire(_) | ReplyTo::Nobody => false,
+        }
+    }
+}
+
+/// A message on its way through an actor's queue.
+pub(crate) trait Job<A>: Send {
+    /// Whether it only looks.
+    fn is_read(&self) -> bool;
+
+    /// Whether nobody waits for it any more, or its time is over: then it must not be started.
+    /// Asked once, right before the start.
+    fn is_stale(&self) -> bool;
+
+    /// Runs the turn, settles the state cell, and replies.
+    fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended>;
+
+    /// Runs a read beside others. Only called if [`is_read`](Job::is_read).
+    fn look<'a>(self: Box<Self>, actor: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended>;
+
+    /// Answers that it was not run, and why.
+    fn fail(self: Box<Self>, error: Error);
+
+    /// Answers that its time was over before it was started.
+    fn give_up(self: Box<Self>, actor: &str, key: &str) {
+        self.fail(not_started(actor, key));
+    }
+}
+
+struct Parts<M: Message> {
+    message: M,
+    call: Call,
+    reply: ReplyTo<M>,
+    stats: Arc<VerbStats>,
+}
+
+impl<M: Message> Parts<M> {
+    fn is_stale(&self) -> bool {
+        // The deadline first: asking whether the caller has gone marks the turn as started.
+        self.call.deadline.has_passed() || self.reply.has_gone()
+    }
+
+    fn fail(self, error: Error) {
+        self.stats.failed(&error);
+        self.reply.send(Err(AskError::Failed(error)));
+    }
+}
+
+/// A job for a [`Handle`].
+pub(crate) struct AskJob<A, M: Message>(Parts<M>, PhantomData<fn(A)>);
+
+/// A job for a [`Read`].
+pub(crate) struct ReadJob<A, M: Message>(Parts<M>, PhantomData<fn(A)>);
+
+impl<A, M: Message> AskJob<A, M> {
+    pub(crate) fn new(message: M, call: Call, reply: ReplyTo<M>, stats: Arc<VerbStats>) -> Self {
+        Self(Parts { message, call, reply, stats }, PhantomData)
+    }
+}
+
+impl<A, M: Message> ReadJob<A, M> {
+    pub(crate) fn new(message: M, call: Call, reply: ReplyTo<M>, stats: Arc<VerbStats>) -> Self {
+        Self(Parts { message, call, reply, stats }, PhantomData)
+    }
+}
+
+impl<A, M> Job<A> for AskJob<A, M>
+where
+    A: Actor + Handle<M>,
+    M: Message<Contract = A::Contract>,
+{
+    fn is_read(&self) -> bool {
+        false
+    }
+
+    fn is_stale(&self) -> bool {
+        self.0.is_stale()
+    }
+
+    fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
+        Box::pin(async move {
+            let Parts { message, call, reply, stats } = self.0;
+            let mut ctx = Context::new(env.clone(), &call);
+            let result = turn_of(async { actor.handle(message, &mut ctx).await }).await;
+            let (ended, outcome) = settle::<A, M>(actor, &env, result);
+            stats.ended(outcome.as_ref().err());
+            reply.send(outcome);
+            ended
+        })
+    }
+
+    fn look<'a>(self: Box<Self>, _: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
+        // Never reached: the engine asks `is_read` first. Failing the call keeps the promise.
+        self.0.fail(Error::new(
+            crate::error::ErrorKind::Internal,
+            format!("a turn of {}/{} was taken for a read", env.actor, env.key),
+        ));
+        Box::pin(std::future::ready(Ended::Fine))
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        self.0.fail(error);
+    }
+}
+
+impl<A, M> Job<A> for ReadJob<A, M>
+where
+    A: Actor + Read<M>,
+    M: Message<Contract = A::Contract>,
+{
+    fn is_read(&self) -> bool {
+        true
+    }
+
+    fn is_stale(&self) -> bool {
+        self.0.is_stale()
+    }
+
+    fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
+        self.look(actor, env)
+    }
+
+    fn look<'a>(self: Box<Self>, actor: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
+        Box::pin(async move {
+            let Parts { message, call, reply, stats } = self.0;
+            let mut ctx = Context::new(env.clone(), &call);
+            let (ended, outcome) = match turn_of(async { actor.read(message, &mut ctx).await }).await {
+                Ok(result) => (Ended::Fine, result.map_err(AskError::Refused)),
+                Err(cause) => {
+                    let error = env.panicked(&cause);
+                    (Ended::Panicked(cause), Err(AskError::Failed(error)))
+                }
+            };
+            stats.ended(outcome.as_ref().err());
+            reply.send(outcome);
+            ended
+        })
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        self.0.fail(error);
+    }
+}

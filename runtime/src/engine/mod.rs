@@ -1,0 +1,18 @@
+//! The engine of one node: slots of keyed actors, turns, and what bounds them.
+//!
+//! An idle keyed actor is an entry in a map: no task, no channel. A call to it is polled once
+//! inside the caller's own future; what is not ready then is spawned at once, so a caller that
+//! stops polling or is dropped holds nobody. Messages that arrive during a turn queue, bounded,
+//! and are taken by one spawned task when the turn ends.
+
+mod faults;
+mod gate;
+mod host;
+mod job;
+mod slot;
+mod turn;
+
+pub(crate) use self::gate::Gate;
+pub(crate) use self::host::{Entered, Host, HostSettings};
+pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};
+pub(crate) use self::turn::{Ended, Env, run_once, settle, turn_of};

@@ -1,0 +1,130 @@
+//! Slots: one keyed actor in memory, with whoever waits for it.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::faults::Faults;
+use super::job::Job;
+use crate::key::Key;
+use crate::state::JournalBox;
+
+/// One actor. Kept small: a million of them may be idle.
+pub(crate) struct Slot<A> {
+    key: Key,
+    partition: u16,
+    inner: Mutex<Inner<A>>,
+}
+
+/// What a slot's lock guards.
+pub(crate) struct Inner<A> {
+    pub(crate) phase: Phase<A>,
+    /// Made when there is something to hold; most slots never have one.
+    extra: Option<Box<Extra<A>>>,
+}
+
+/// Where an actor stands between its turns.
+pub(crate) enum Phase<A> {
+    /// Not in memory: the next turn activates it first.
+    Empty,
+    /// In memory, and nobody runs it.
+    Idle(A),
+    /// A turn has it; what arrives queues.
+    Busy,
+    /// The slot was taken out of the map; look the actor up again.
+    Gone,
+}
+
+struct Extra<A> {
+    queue: VecDeque<Box<dyn Job<A>>>,
+    faults: Option<Faults>,
+    journal: Option<JournalBox>,
+    /// Woken when a message arrives while reads run together.
+    arrival: Option<Waker>,
+}
+
+impl<A> Slot<A> {
+    pub(crate) fn new(key: Key, partition: u16) -> Self {
+        Self { key, partition, inner: Mutex::new(Inner { phase: Phase::Empty, extra: None }) }
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(crate) fn partition(&self) -> u16 {
+        self.partition
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner<A>> {
+        self.inner.lock()
+    }
+}
+
+impl<A> Inner<A> {
+    fn extra(&mut self) -> &mut Extra<A> {
+        self.extra.get_or_insert_with(|| {
+            Box::new(Extra { queue: VecDeque::new(), faults: None, journal: None, arrival: None })
+        })
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle(_))
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.queue.len())
+    }
+
+    pub(crate) fn push(&mut self, job: Box<dyn Job<A>>) {
+        let extra = self.extra();
+        extra.queue.push_back(job);
+        if let Some(waker) = extra.arrival.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next job; the queue's memory goes with its last one.
+    pub(crate) fn pop(&mut self) -> Option<Box<dyn Job<A>>> {
+        let extra = self.extra.as_mut()?;
+        let job = extra.queue.pop_front();
+        if extra.queue.is_empty() {
+            extra.arrival = None;
+            if extra.faults.is_none() && extra.journal.is_none() {
+                self.extra = None;
+            } else {
+                extra.queue = VecDeque::new();
+            }
+        }
+        job
+    }
+
+    /// The next job if it is a read; otherwise remembers whom to wake when one arrives.
+    pub(crate) fn pop_read(&mut self, waker: &Waker) -> Option<Box<dyn Job<A>>> {
+        let extra = self.extra();
+        if extra.queue.front().is_some_and(|job| job.is_read()) {
+            extra.arrival = None;
+            return extra.queue.pop_front();
+        }
+        extra.arrival = Some(waker.clone());
+        None
+    }
+
+    pub(crate) fn take_queue(&mut self) -> VecDeque<Box<dyn Job<A>>> {
+        self.extra.as_mut().map(|extra| std::mem::take(&mut extra.queue)).unwrap_or_default()
+    }
+
+    pub(crate) fn faults(&self) -> Option<&Faults> {
+        self.extra.as_ref().and_then(|extra| extra.faults.as_ref())
+    }
+
+    pub(crate) fn set_faults(&mut self, cause: Option<String>) {
+        let extra = self.extra();
+        extra.faults = cause.map(|cause| Faults::after(extra.faults.take(), cause));
+    }
+
+    pub(crate) fn journal(&mut self) -> &mut Option<JournalBox> {
+        &mut self.extra().journal
+    }
+}

@@ -1,0 +1,85 @@
+//! **greenroom**: a lightweight actor runtime on NATS.
+//!
+//! Business services are actors. Each has one address, `shop.order.42.*` on the wire, that works
+//! from Rust, from `nats req`, and from any language, on whichever node the actor lives.
+//!
+//! The modules, in reading order:
+//!
+//! - [`contract`]: what callers know of an actor: its address type, messages, refusals, events
+//! - [`actor`]: the kernel, `Actor`, `Handle`, `Read`; [`context`]: what a turn may do
+//! - [`state`] and [`event`]: state that changes by events, inside turns
+//! - [`node`]: building, running and draining a node; [`reference`]: addresses of actors
+//! - [`subscribe`]: events of others; [`supervision`]: restarts
+//! - [`key`], [`subject`], [`error`]: the vocabulary on the wire
+//! - [`transport`]: the seam to the broker
+//!
+//! Inside, and not public: `routes` (verb to handler), `engine` (keyed actors), `pool` (services),
+//! `call`, `codec`, `wire`, `outbound`, `pending` (calls between nodes), `ownership` (who owns
+//! what, a pure state machine), `stats`.
+
+pub mod contract;
+pub mod actor;
+pub mod context;
+pub mod state;
+pub mod event;
+pub mod node;
+pub mod reference;
+pub mod subscribe;
+pub mod supervision;
+pub mod key;
+pub mod subject;
+pub mod error;
+pub mod transport;
+
+mod routes;
+mod engine;
+mod pool;
+mod call;
+mod codec;
+mod wire;
+mod outbound;
+mod pending;
+mod ownership;
+mod stats;
+
+#[doc(no_inline)]
+pub use self::actor::{Actor, Handle, Read};
+pub use self::call::TurnId;
+#[doc(no_inline)]
+pub use self::context::Context;
+#[doc(no_inline)]
+pub use self::error::{AskError, Error, ErrorKind};
+#[doc(no_inline)]
+pub use self::event::Event;
+#[doc(no_inline)]
+pub use self::key::Key;
+#[doc(no_inline)]
+pub use self::node::{Ended, HostOptions, Node, NodeBuilder, TaskGroup};
+#[doc(no_inline)]
+pub use self::reference::{Ref, ServiceRef};
+pub use self::routes::Verbs;
+#[doc(no_inline)]
+pub use self::state::{Durable, State};
+#[doc(no_inline)]
+pub use self::supervision::{Backoff, Restart, Strategy};
+#[cfg(feature = "macros")]
+pub use greenroom_macros::{actor, contract, data, event, message, refusal, service};
+
+/// What most files that use greenroom need.
+pub mod prelude {
+    pub use schemars::JsonSchema;
+    pub use serde::{Deserialize, Serialize};
+
+    #[cfg(feature = "macros")]
+    pub use greenroom_macros::{actor, contract, data, event, message, refusal, service};
+
+    pub use crate::{Actor, AskError, Context, Durable, Error, ErrorKind, Key, Node, Ref, ServiceRef, State};
+}
+
+/// What the attributes' code refers to.
+#[doc(hidden)]
+pub mod __private {
+    pub use schemars;
+    pub use serde;
+    pub use serde_json;
+}

@@ -1,0 +1,268 @@
+//! Putting a node together.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::Node;
+use super::hosted::{HostOptions, Hosted};
+use super::start;
+use super::surroundings::Surroundings;
+use crate::actor::Actor;
+use crate::contract::Contract;
+use crate::error::{Error, ErrorKind};
+use crate::subject::Name;
+use crate::supervision::{ChildSpec, Restart};
+use crate::transport::{Connect, MemoryBroker};
+
+/// A node that is being put together; [`Node::builder`] and [`Node::local`] make one.
+///
+/// Every setting has a default; [`start`](NodeBuilder::start) checks them all and says which is
+/// wrong.
+#[must_use = "a node runs after `.start().await`"]
+pub struct NodeBuilder {
+    pub(super) app: String,
+    pub(super) name: Option<String>,
+    pub(super) broker: Broker,
+    pub(super) hosts: BTreeMap<&'static str, MakeHost>,
+    pub(super) twice: Option<&'static str>,
+    pub(super) groups: Vec<TaskGroup>,
+    pub(super) partitions: Option<u16>,
+    pub(super) lease_ttl: Duration,
+    pub(super) renewal: Option<Duration>,
+    pub(super) budget: Duration,
+    pub(super) mailbox: usize,
+    pub(super) in_flight: usize,
+    pub(super) payload: usize,
+    pub(super) activations: usize,
+}
+
+/// Which broker a node uses.
+pub(super) enum Broker {
+    Environment,
+    Nats(Box<Connect>),
+    Memory(MemoryBroker),
+}
+
+pub(super) type MakeHost =
+    Box<dyn FnOnce(&Arc<Surroundings>) -> Result<(Hosted, Vec<ChildSpec>, Restart), Error> + Send>;
+type MakeTask = Arc<dyn Fn(Node) -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
+
+/// Background tasks that are supervised together.
+pub struct TaskGroup {
+    pub(super) name: String,
+    pub(super) restart: Restart,
+    pub(super) tasks: Vec<(String, MakeTask)>,
+}
+
+impl TaskGroup {
+    /// A group without tasks.
+    pub fn new(name: impl Into<String>, restart: Restart) -> Self {
+        Self { name: name.into(), restart, tasks: Vec::new() }
+    }
+
+    /// Adds a task; tasks start in the order in which they were added. A task that returns `Ok`
+    /// has finished; one that fails or panics is restarted as the group's [`Restart`] says.
+    #[must_use]
+    pub fn task<F, Fut>(mut self, name: impl Into<String>, task: F) -> Self
+    where
+        F: Fn(Node) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        self.tasks.push((name.into(), Arc::new(move |node| Box::pin(task(node)))));
+        self
+    }
+}
+
+impl NodeBuilder {
+    pub(super) fn new(app: &str, broker: Broker) -> Self {
+        Self {
+            app: app.to_owned(),
+            name: None,
+            broker,
+            hosts: BTreeMap::new(),
+            twice: None,
+            groups: Vec::new(),
+            partitions: None,
+            lease_ttl: Duration::from_secs(30),
+            renewal: None,
+            budget: Duration::from_secs(5),
+            mailbox: 1_024,
+            in_flight: 65_536,
+            payload: 512 * 1024,
+            activations: 4_000_000,
+        }
+    }
+
+    /// The broker: a URL such as `nats://127.0.0.1:4222`, or [`Connect`] with credentials. Without
+    /// this, the environment decides as it does for the `nats` CLI (`NATS_URL`, `NATS_CREDS`,
+    /// `NATS_CONTEXT`, …).
+    pub fn connect(mut self, connect: impl Into<Connect>) -> Self {
+        self.broker = Broker::Nats(Box::new(connect.into()));
+        self
+    }
+
+    /// A broker in this process, shared with other nodes of it.
+    pub fn memory(mut self, broker: &MemoryBroker) -> Self {
+        self.broker = Broker::Memory(broker.clone());
+        self
+    }
+
+    /// The node's name; its id is this and a nonce. The host's name unless set.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Hosts an actor type or a service.
+    pub fn host<A: Actor>(self) -> Self {
+        self.host_with::<A>(HostOptions::new())
+    }
+
+    /// Hosts an actor type or a service, otherwise than by default.
+    pub fn host_with<A: Actor>(mut self, options: HostOptions) -> Self {
+        let name = A::Contract::NAME;
+        let make: MakeHost = Box::new(move |around| {
+            let (hosted, children) = Hosted::of::<A>(around, &options)?;
+            Ok((hosted, children, options.restart))
+        });
+        if self.hosts.insert(name, make).is_some() {
+            self.twice = Some(name);
+        }
+        self
+    }
+
+    /// Runs a background task under the node's supervision, restarted with back-off when it fails.
+    pub fn task<F, Fut>(self, name: impl Into<String>, task: F) -> Self
+    where
+        F: Fn(Node) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let name = name.into();
+        self.group(TaskGroup::new(name.clone(), Restart::default()).task(name, task))
+    }
+
+    /// Runs background tasks that are supervised together.
+    pub fn group(mut self, group: TaskGroup) -> Self {
+        self.groups.push(group);
+        self
+    }
+
+    /// How long the node's lease lives without being renewed: that long after a node froze or was
+    /// cut off, others take its actors over. It must outlive an election of the broker's, hence
+    /// 30 s unless set; whole seconds, 1 s at least. Renewed three times in that time.
+    pub fn lease(mut self, ttl: Duration) -> Self {
+        self.lease_ttl = ttl;
+        self
+    }
+
+    /// How often the lease is renewed, if not three times in its life.
+    pub fn renew_every(mut self, every: Duration) -> Self {
+        self.renewal = Some(every);
+        self
+    }
+
+    /// Into how many partitions each actor type is divided: fixed at the birth of the app, 64
+    /// unless set then. A node that says otherwise refuses to start.
+    pub fn partitions(mut self, partitions: u16) -> Self {
+        self.partitions = Some(partitions);
+        self
+    }
+
+    /// The budget of calls that name none; 5 s unless set.
+    pub fn budget(mut self, budget: Duration) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// How many messages may wait for one actor, or for one instance of a service; 1,024 unless
+    /// set.
+    pub fn mailbox(mut self, messages: usize) -> Self {
+        self.mailbox = messages;
+        self
+    }
+
+    /// How many calls of this node may wait for answers; 65,536 unless set.
+    pub fn in_flight(mut self, calls: usize) -> Self {
+        self.in_flight = calls;
+        self
+    }
+
+    /// The largest payload, in bytes; 512 KiB unless set.
+    pub fn payload_max(mut self, bytes: usize) -> Self {
+        self.payload = bytes;
+        self
+    }
+
+    /// How many actors of one type may be in memory; 4,000,000 unless set.
+    pub fn activations(mut self, actors: usize) -> Self {
+        self.activations = actors;
+        self
+    }
+
+    /// Starts the node: connects, joins the others, and returns when it serves its share.
+    ///
+    /// The handlers run on the tokio runtime that this is called in; the node adds threads of its
+    /// own for the broker and the lease.
+    ///
+    /// # Errors
+    /// `Config` for a setting that cannot be used, or an app that was born with others;
+    /// `Unavailable` if the broker cannot be reached, or has no JetStream.
+    pub async fn start(self) -> Result<Node, Error> {
+        self.check()?;
+        start::start(self).await
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let config = |why: String| Err(Error::new(ErrorKind::Config, why));
+        Name::new(&self.app)?;
+        if let Some(name) = self.twice {
+            return config(format!("{name} is hosted twice on this node"));
+        }
+        if self.lease_ttl < Duration::from_secs(1) || self.lease_ttl.subsec_nanos() != 0 {
+            return config(format!(
+                "the lease lives {:?}; the broker takes whole seconds, one at least",
+                self.lease_ttl
+            ));
+        }
+        if self.renewal().is_zero() || self.renewal() * 2 > self.lease_ttl {
+            return config(format!(
+                "the lease is renewed every {:?} and lives {:?}; renew it at least twice in its life",
+                self.renewal(),
+                self.lease_ttl
+            ));
+        }
+        if self.partitions.is_some_and(|partitions| !(1..=16_384).contains(&partitions)) {
+            return config(format!("{:?} partitions; an app has 1 to 16,384", self.partitions));
+        }
+        let bounds: HashMap<&str, usize> = HashMap::from([
+            ("mailbox", self.mailbox),
+            ("in_flight", self.in_flight),
+            ("payload_max", self.payload),
+            ("activations", self.activations),
+        ]);
+        match bounds.iter().find(|(_, bound)| **bound == 0) {
+            Some((name, _)) => config(format!("{name} is 0; nothing could be done")),
+            None if self.budget.is_zero() => config("the budget is 0; no call could be made".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn renewal(&self) -> Duration {
+        self.renewal.unwrap_or(self.lease_ttl / 3)
+    }
+}
+
+impl std::fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hosts: Vec<_> = self.hosts.keys().collect();
+        f.debug_struct("NodeBuilder")
+            .field("app", &self.app)
+            .field("name", &self.name)
+            .field("hosts", &hosts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,76 @@
+//! What this node knows of the others: for callers, who owns what.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::ownership::{Owner, View};
+
+/// The newest [`View`] of the ownership machine, published by its driver.
+pub(crate) struct Cluster {
+    me: String,
+    seen: RwLock<Seen>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Clone)]
+struct Seen {
+    view: Arc<View>,
+    /// Whether the view holds everything there was when the node started.
+    current: bool,
+}
+
+/// Where a partition is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Located {
+    Here,
+    Node {
+        id: String,
+        epoch: u64,
+    },
+    /// There are hosts, and no live claim just now.
+    Vacant,
+    NoHosts,
+}
+
+impl Cluster {
+    pub(crate) fn new(me: String) -> Self {
+        let seen = Seen { view: Arc::new(View::new()), current: false };
+        Self { me, seen: RwLock::new(seen), version: watch::Sender::new(0) }
+    }
+
+    /// Makes a view the one that callers see.
+    pub(crate) fn publish(&self, view: &View, current: bool) {
+        *self.seen.write() = Seen { view: Arc::new(view.clone()), current };
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.seen.read().view.clone()
+    }
+
+    pub(crate) fn is_current(&self) -> bool {
+        self.seen.read().current
+    }
+
+    pub(crate) fn locate(&self, actor: &str, partition: u16) -> Located {
+        match self.seen.read().view.owner(actor, partition) {
+            Owner::Node { id, .. } if id.as_str() == self.me => Located::Here,
+            Owner::Node { id, epoch } => Located::Node { id: id.as_str().to_owned(), epoch },
+            Owner::Vacant => Located::Vacant,
+            Owner::NoHosts => Located::NoHosts,
+        }
+    }
+
+    /// Waits for the next change of the view.
+    pub(crate) async fn changed(&self) {
+        let mut version = self.version.subscribe();
+        // The sender lives as long as this cluster does.
+        drop(version.changed().await);
+    }
+
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+}

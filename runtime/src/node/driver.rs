@@ -1,0 +1,345 @@
+//! The driver: connects the pure ownership machine to the bucket, the clock and the node.
+//!
+//! Runs on a thread of its own with a connection of its own, so that neither a handler that spins
+//! nor bulk traffic keeps a lease from being renewed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::keeper::Job;
+use super::surroundings::Surroundings;
+use crate::ownership::{
+    CasResult, Claim, Config, Effect, Entry, Gone, Input, Key, Lease, Machine, NodeId, Part, RetireReason,
+};
+use crate::transport::{Bucket, Change, Status, Transport, Watch, WriteError};
+
+/// How often the machine is told that time has passed.
+const TICK: Duration = Duration::from_millis(250);
+/// How long the end of a node waits for its records to be deleted.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Inputs taken together before the view is published.
+const BATCH: usize = 256;
+
+/// Why a node's part in the cluster is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    Drained,
+    Retired(RetireReason),
+    /// The node was dropped or gave up waiting.
+    Cut,
+}
+
+/// The way to tell the machine something. Bounded: whoever tells waits for room.
+#[derive(Clone, Debug)]
+pub(super) struct Feed(mpsc::Sender<Input>);
+
+impl Feed {
+    pub(super) fn channel() -> (Self, mpsc::Receiver<Input>) {
+        let (sender, receiver) = mpsc::channel(1_024);
+        (Self(sender), receiver)
+    }
+
+    pub(super) async fn tell(&self, input: Input) {
+        // A driver that has ended needs no telling.
+        drop(self.0.send(input).await);
+    }
+}
+
+/// What a driver works with.
+pub(super) struct Driver {
+    pub(super) around: Arc<Surroundings>,
+    pub(super) machine: Machine,
+    pub(super) bucket: Arc<dyn Bucket>,
+    /// The connection whose loss is the node's loss.
+    pub(super) own: watch::Receiver<Status>,
+    /// The driver's own connection.
+    pub(super) lease: watch::Receiver<Status>,
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) jobs: mpsc::Sender<Job>,
+    pub(super) over: watch::Sender<Option<Over>>,
+    pub(super) lease_ttl: Duration,
+}
+
+/// What the driver does while its machine decides.
+struct Running {
+    driver: Driver,
+    origin: Instant,
+    writes: FuturesUnordered<BoxFuture<'static, Input>>,
+    backlog: VecDeque<Job>,
+    watch: Option<Watch>,
+    /// Set when the watch must begin anew.
+    rewatch: bool,
+    current: bool,
+    /// Whether the view has changed since callers were shown it.
+    unpublished: bool,
+    over: Option<Over>,
+}
+
+impl Driver {
+    /// Runs until the node is drained or retired, or everybody who feeds the machine has gone.
+    pub(super) async fn run(self) {
+        let mut running = Running {
+            driver: self,
+            origin: Instant::now(),
+            writes: FuturesUnordered::new(),
+            backlog: VecDeque::new(),
+            watch: None,
+            rewatch: true,
+            current: false,
+            unpublished: false,
+            over: None,
+        };
+        running.step(Input::Started);
+        running.own_status();
+        running.run().await;
+    }
+}
+
+impl Running {
+    async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        let jobs = self.driver.jobs.clone();
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.over.is_none() {
+            if self.rewatch {
+                self.begin_watch().await;
+            }
+            tokio::select! {
+                input = self.driver.inputs.recv() => match input {
+                    Some(input) => self.step(input),
+                    None => self.over = Some(Over::Cut),
+                },
+                change = next_change(&mut self.watch) => match change {
+                    Some(change) => self.changed(change),
+                    None => self.rewatch = true,
+                },
+                Some(answer) = self.writes.next(), if !self.writes.is_empty() => self.step(answer),
+                room = jobs.reserve(), if !self.backlog.is_empty() => match room {
+                    Ok(room) => {
+                        if let Some(job) = self.backlog.pop_front() {
+                            room.send(job);
+                        }
+                    }
+                    Err(_) => self.over = Some(Over::Cut),
+                },
+                Ok(()) = self.driver.own.changed() => self.own_status(),
+                Ok(()) = self.driver.lease.changed() => {
+                    self.rewatch |= self.driver.lease.borrow_and_update().is_connected();
+                }
+                _ = tick.tick() => self.step(Input::Tick),
+            }
+            self.take_what_waits();
+            if std::mem::take(&mut self.unpublished) {
+                self.driver.around.cluster.publish(self.driver.machine.view(), self.current);
+            }
+        }
+        self.farewell().await;
+    }
+
+    /// Takes what has arrived already, so that a burst is published once.
+    fn take_what_waits(&mut self) {
+        for _ in 0..BATCH {
+            let Some(Some(change)) = self.watch.as_mut().map(Watch::try_next) else { return };
+            self.changed(change);
+        }
+    }
+
+    async fn begin_watch(&mut self) {
+        self.watch = None;
+        match self.driver.bucket.watch().await {
+            Ok(watch) => {
+                self.rewatch = false;
+                self.watch = Some(watch);
+                self.step(Input::SnapshotBegun);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the ownership bucket cannot be watched; trying again");
+                // Leases go on being renewed: this is one tick, not a wait for the broker.
+                tokio::time::sleep(TICK).await;
+                self.step(Input::Tick);
+                while let Some(Some(answer)) = futures_util::FutureExt::now_or_never(self.writes.next()) {
+                    self.step(answer);
+                }
+            }
+        }
+    }
+
+    fn changed(&mut self, change: Change) {
+        self.unpublished = true;
+        match change {
+            Change::Current => {
+                self.current = true;
+                self.step(Input::SnapshotDone);
+            }
+            Change::Entry(record) => {
+                let Some(key) = Key::parse(&record.key) else {
+                    return tracing::warn!(key = record.key, "an unknown record in the ownership bucket");
+                };
+                let input = match record.value {
+                    Ok(value) => match Entry::parse(key, &value) {
+                        Ok(entry) => Input::Record { revision: record.revision, entry },
+                        Err(error) => {
+                            return tracing::warn!(key = record.key, %error, "an ownership record cannot be read");
+                        }
+                    },
+                    Err(crate::transport::Gone::Deleted) => {
+                        Input::Deleted { revision: record.revision, key, reason: Gone::Deleted }
+                    }
+                    Err(crate::transport::Gone::Expired) => {
+                        Input::Deleted { revision: record.revision, key, reason: Gone::Expired }
+                    }
+                };
+                self.step(input);
+            }
+        }
+    }
+
+    fn own_status(&mut self) {
+        let status = self.driver.own.borrow_and_update().clone();
+        self.step(match status {
+            Status::Connected { server, client } => Input::Connected { server, client },
+            Status::Disconnected | Status::Closed => Input::Disconnected,
+        });
+    }
+
+    fn step(&mut self, input: Input) {
+        let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut effects = Vec::new();
+        tracing::trace!(node = self.driver.around.id, ?input, "ownership input");
+        self.driver.machine.step(input, now, &mut effects);
+        for effect in effects {
+            tracing::trace!(node = self.driver.around.id, ?effect, "ownership effect");
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Renew { lease, expect, sent_at } => self.renew(&lease, expect, sent_at),
+            Effect::Cas { id, entry, expect } => self.write(id, &entry, expect),
+            Effect::Delete { id, key, expect } => {
+                let (bucket, key) = (self.driver.bucket.clone(), key.to_string());
+                self.writes.push(Box::pin(async move {
+                    let result = result_of(bucket.delete(&key, expect).await);
+                    Input::CasDone { id, result }
+                }));
+            }
+            Effect::Transfer { id, part, claim, expect } => self.transfer(id, part, claim, expect),
+            Effect::Fence => self.fence(true),
+            Effect::Unfence => self.fence(false),
+            Effect::NodeLost { id } => self.driver.around.node_lost(id.as_str()),
+            // Callers look at the view, which is published with the same step.
+            Effect::Moved { .. } => {}
+            Effect::Rewatch => self.rewatch = true,
+            Effect::Drained => self.over = Some(Over::Drained),
+            Effect::Retire { reason } => {
+                tracing::error!(node = self.driver.around.id, ?reason, "this node cannot go on under its id");
+                self.fence(true);
+                self.over = Some(Over::Retired(reason));
+            }
+            effect @ (Effect::Offer { .. }
+            | Effect::Decline { .. }
+            | Effect::Join { .. }
+            | Effect::Serve { .. }
+            | Effect::Admit { .. }
+            | Effect::Leave { .. }) => self.backlog.push_back(Job::Effect(effect)),
+        }
+    }
+
+    fn renew(&mut self, lease: &Lease, expect: u64, sent_at: u64) {
+        let me = NodeId::new(self.driver.around.id.as_str());
+        let key = Key::Lease(me.clone()).to_string();
+        let value = Entry::Lease(me, lease.clone()).to_json().unwrap_or_default();
+        let (bucket, ttl) = (self.driver.bucket.clone(), self.driver.lease_ttl);
+        self.writes.push(Box::pin(async move {
+            let result = result_of(bucket.write(&key, Bytes::from(value), expect, Some(ttl)).await);
+            Input::RenewDone { sent_at, result }
+        }));
+    }
+
+    fn write(&mut self, id: u64, entry: &Entry, expect: u64) {
+        let key = entry.key().to_string();
+        let value = entry.to_json().unwrap_or_default();
+        let bucket = self.driver.bucket.clone();
+        self.writes.push(Box::pin(async move {
+            let result = result_of(bucket.write(&key, Bytes::from(value), expect, None).await);
+            Input::CasDone { id, result }
+        }));
+    }
+
+    /// Lets no turn of the partition start any more, notes those that run, and writes the claim.
+    fn transfer(&mut self, id: u64, part: Part, mut claim: Claim, expect: u64) {
+        if let Some(hosted) = self.driver.around.hosted(&part.actor) {
+            hosted.gate.close(part.number);
+            claim.busy = hosted.control.evict(part.number).iter().map(crate::key::Key::token).collect();
+        }
+        self.write(id, &Entry::Claim(part, claim), expect);
+    }
+
+    fn fence(&self, fenced: bool) {
+        if fenced {
+            tracing::warn!(node = self.driver.around.id, "the lease cannot be proved; keyed actors answer Unavailable");
+        }
+        for hosted in self.driver.around.all_hosted().values() {
+            hosted.gate.fence(fenced);
+        }
+    }
+
+    /// Takes the node's records away, so that the others need not wait for the lease to run out.
+    async fn farewell(self) {
+        let Running { driver, over, writes, .. } = self;
+        drop(writes);
+        if matches!(over, Some(Over::Drained)) && driver.own.borrow().is_connected() {
+            let me = NodeId::new(driver.around.id.as_str());
+            let keys = [Key::Lease(me.clone()).to_string(), Key::Member(me).to_string()];
+            let delete = async {
+                for key in &keys {
+                    if let Ok(Some(record)) = driver.bucket.get(key).await
+                        && record.value.is_ok()
+                        && let Err(error) = driver.bucket.delete(key, record.revision).await
+                    {
+                        tracing::debug!(key, ?error, "a record of this node was not deleted; it will run out");
+                    }
+                }
+            };
+            if tokio::time::timeout(FAREWELL, delete).await.is_err() {
+                tracing::debug!("the records of this node were not deleted in time; they will run out");
+            }
+        }
+        driver.over.send_replace(over);
+    }
+}
+
+async fn next_change(watch: &mut Option<Watch>) -> Option<Change> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn result_of(written: Result<u64, WriteError>) -> CasResult {
+    match written {
+        Ok(revision) => CasResult::Ok(revision),
+        Err(WriteError::Conflict) => CasResult::Conflict,
+        // Not sent is not stored, but the machine need not tell them apart: it looks again.
+        Err(WriteError::NotSent(_) | WriteError::Unknown(_)) => CasResult::Unknown,
+    }
+}
+
+/// The machine of a node.
+pub(super) fn machine(config: Config) -> Machine {
+    Machine::new(config)
+}
+
+/// Closes the driver's own connection when its thread ends.
+pub(super) async fn run_and_close(driver: Driver, transport: Arc<dyn Transport>) {
+    driver.run().await;
+    transport.close().await;
+}

@@ -1,0 +1,205 @@
+//! What a node hosts: one entry for each actor type, whatever its Rust type.
+
+use std::any::TypeId;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::actor::Actor;
+use crate::contract::{Contract, Kind, Message};
+use crate::engine::{Gate, Host, HostSettings};
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::node::Surroundings;
+use crate::pool::Pool;
+use crate::routes::{Engine, LocalRoute, Verb, Verbs};
+use crate::subject::Name;
+use crate::supervision::{ChildSpec, Restart};
+
+/// How one actor type is hosted.
+#[derive(Clone, Debug, Default)]
+pub struct HostOptions {
+    pub(crate) pool: Option<usize>,
+    pub(crate) weight: Option<u32>,
+    pub(crate) restart: Restart,
+}
+
+impl HostOptions {
+    /// The defaults: a pool of as many instances as there are cores, weight 100, restarted one for
+    /// one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The instances of a service on this node, 1 to 256. Among the nodes that host it, a node
+    /// gets calls in proportion to its pool.
+    #[must_use]
+    pub fn pool(mut self, instances: usize) -> Self {
+        self.pool = Some(instances);
+        self
+    }
+
+    /// This node's share of the keyed actors, in proportion to the other nodes' weights; 1 to
+    /// 10,000, 100 unless set.
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// What happens when an instance of a service cannot be activated.
+    #[must_use]
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+}
+
+/// One actor type on this node.
+pub(crate) struct Hosted {
+    pub(crate) name: &'static str,
+    pub(crate) keyed: bool,
+    pub(crate) description: &'static str,
+    pub(crate) contract_version: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) weight: u32,
+    pub(crate) pool: usize,
+    pub(crate) verbs: Vec<Verb>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) control: Box<dyn Control>,
+}
+
+/// What a node does with the actors of one type, whatever their Rust type.
+pub(crate) trait Control: Send + Sync {
+    /// Drops the idle actors of a partition whose gate is closed; returns the keys that still run.
+    fn evict(&self, partition: u16) -> Vec<Key>;
+    /// The keys of a partition that still run.
+    fn busy(&self, partition: u16) -> Vec<Key>;
+    /// Waits until the last turn of some actor of a closed partition ends.
+    fn left(&self) -> BoxFuture<'_, ()>;
+    fn resident(&self) -> usize;
+    fn quarantined(&self) -> Vec<(String, String)>;
+    fn release(&self, key: &Key) -> bool;
+}
+
+impl<A: Actor> Control for Arc<Host<A>> {
+    fn evict(&self, partition: u16) -> Vec<Key> {
+        Host::evict(self, partition)
+    }
+
+    fn busy(&self, partition: u16) -> Vec<Key> {
+        Host::busy(self, partition)
+    }
+
+    fn left(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.left.notified())
+    }
+
+    fn resident(&self) -> usize {
+        Host::resident(self)
+    }
+
+    fn quarantined(&self) -> Vec<(String, String)> {
+        Host::quarantined(self)
+    }
+
+    fn release(&self, key: &Key) -> bool {
+        Host::release(self, key)
+    }
+}
+
+/// A service has no partitions to give away.
+struct Unkeyed;
+
+impl Control for Unkeyed {
+    fn evict(&self, _: u16) -> Vec<Key> {
+        Vec::new()
+    }
+
+    fn busy(&self, _: u16) -> Vec<Key> {
+        Vec::new()
+    }
+
+    fn left(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn resident(&self) -> usize {
+        0
+    }
+
+    fn quarantined(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn release(&self, _: &Key) -> bool {
+        false
+    }
+}
+
+impl Hosted {
+    /// Puts an actor type on a node; for a service, with the children that run its instances.
+    pub(crate) fn of<A: Actor>(
+        around: &Arc<Surroundings>,
+        options: &HostOptions,
+    ) -> Result<(Self, Vec<ChildSpec>), Error> {
+        let name = A::Contract::NAME;
+        Name::new(name)?;
+        let keyed = <A::Contract as Contract>::Kind::KEYED;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let pool_size = options.pool.unwrap_or(cores);
+        let weight = options.weight.unwrap_or(100);
+        if !(1..=256).contains(&pool_size) || !(1..=10_000).contains(&weight) {
+            let why = format!(
+                "{name}: a pool has 1 to 256 instances and a weight is 1 to 10,000; got {pool_size} and {weight}"
+            );
+            return Err(Error::new(ErrorKind::Config, why));
+        }
+        let partitions = if keyed { around.settings.partitions } else { 0 };
+        let gate = Arc::new(Gate::new(partitions));
+        let mailbox = around.settings.mailbox;
+        let (engine, control, children): (Engine<A>, Box<dyn Control>, _) = if keyed {
+            let settings = HostSettings { mailbox, activations: around.settings.activations };
+            let host = Arc::new(Host::new(name, gate.clone(), around.clone(), settings));
+            (Engine::Keyed(host.clone()), Box::new(host), Vec::new())
+        } else {
+            let (pool, children) = Pool::new(name, &Key::new(name)?, around, pool_size, mailbox);
+            (Engine::Pool(Arc::new(pool)), Box::new(Unkeyed), children)
+        };
+        let hosted = Hosted {
+            name,
+            keyed,
+            description: A::Contract::DESCRIPTION,
+            contract_version: A::Contract::VERSION,
+            version: A::VERSION,
+            weight,
+            pool: if keyed { 0 } else { pool_size },
+            verbs: Verbs::<A>::of().build(&engine),
+            gate,
+            control,
+        };
+        for verb in &hosted.verbs {
+            Name::new(verb.contract.verb)?;
+        }
+        Ok((hosted, children))
+    }
+
+    pub(crate) fn local<M: Message>(&self) -> Option<&dyn LocalRoute<M>> {
+        let id = TypeId::of::<M>();
+        self.verbs.iter().find(|verb| verb.message == id)?.local::<M>()
+    }
+
+    pub(crate) fn verb(&self, name: &str) -> Result<&Verb, Error> {
+        self.verbs.iter().find(|verb| verb.contract.verb == name).ok_or_else(|| {
+            Error::new(
+                ErrorKind::UnknownVerb,
+                format!("{} has no verb {name:?}; it has {}", self.name, self.verb_names().join(", ")),
+            )
+            .with_details(serde_json::json!({ "verbs": self.verb_names() }))
+        })
+    }
+
+    pub(crate) fn verb_names(&self) -> Vec<&'static str> {
+        self.verbs.iter().map(|verb| verb.contract.verb).collect()
+    }
+}

@@ -1,0 +1,252 @@
+//! The keeper: carries out on this node what the ownership machine decides about partitions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::driver::Feed;
+use super::partition::{self, OWNERS, Order};
+use super::surroundings::Surroundings;
+use crate::key::Key;
+use crate::ownership::{Effect, Input, LeaveCause, NodeId, Part};
+use crate::transport::{Inbound, Outbound};
+
+/// Messages that may wait for one partition's task.
+const PARTITION_CAPACITY: usize = 4_096;
+/// How often an old owner repeats that a key is free, until the heir has heard it.
+const IDLE_AGAIN: Duration = Duration::from_millis(100);
+
+/// A word between two nodes about a partition, as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Word {
+    pub(super) actor: String,
+    pub(super) partition: u16,
+    pub(super) epoch: u64,
+    pub(super) node: String,
+    /// In a reply to an offer: whether it is taken.
+    #[serde(default)]
+    pub(super) ready: bool,
+    /// Of a key that is free: its token.
+    #[serde(default)]
+    pub(super) key: String,
+}
+
+impl Word {
+    fn part(&self) -> Part {
+        Part::new(self.actor.as_str(), self.partition)
+    }
+
+    /// What the machine is told when another node says this.
+    pub(super) fn input(&self, verb: &str) -> Option<Input> {
+        let (part, epoch, node) = (self.part(), self.epoch, NodeId::new(self.node.as_str()));
+        match verb {
+            "offer" => Some(Input::Offered { part, epoch, from: node }),
+            "ready" => Some(Input::HandoverReply { part, epoch, heir: node, ready: self.ready }),
+            "idle" => Some(Input::Idle { part, epoch, key: self.key.clone() }),
+            _ => None,
+        }
+    }
+}
+
+/// Carries effects out, one after the other. Runs on the node's own runtime.
+pub(super) struct Keeper {
+    around: Arc<Surroundings>,
+    feed: Feed,
+    parts: HashMap<Part, Kept>,
+}
+
+struct Kept {
+    orders: mpsc::Sender<Order>,
+    done: tokio::task::JoinHandle<()>,
+}
+
+/// What the keeper is told.
+#[derive(Debug)]
+pub(super) enum Job {
+    Effect(Effect),
+    /// A call that another node has passed on.
+    Call {
+        subject: String,
+        message: Inbound,
+    },
+}
+
+impl Keeper {
+    pub(super) fn new(around: Arc<Surroundings>, feed: Feed) -> Self {
+        Self { around, feed, parts: HashMap::new() }
+    }
+
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Effect(effect) => self.carry_out(effect).await,
+                Job::Call { subject, message } => self.call(subject, message).await,
+            }
+        }
+        for (_, kept) in self.parts.drain() {
+            drop(kept.orders);
+        }
+    }
+
+    async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Join { part, epoch, reply_to } => self.join(part, epoch, reply_to).await,
+            Effect::Serve { part, epoch, busy, .. } => self.serve(&part, epoch, &busy).await,
+            Effect::Admit { part, keys } => {
+                let keys: Vec<Key> = keys.iter().filter_map(|token| Key::from_token(token).ok()).collect();
+                if let Some(hosted) = self.around.hosted(&part.actor) {
+                    hosted.gate.admit(&keys);
+                }
+                self.order(&part, Order::Admit(keys)).await;
+            }
+            Effect::Leave { part, epoch, heir, cause } => self.leave(part, epoch, heir, cause),
+            Effect::Offer { part, epoch, to } => self.say(&to, "offer", &self.word(&part, epoch, false)),
+            Effect::Decline { part, epoch, to } => self.say(&to, "ready", &self.word(&part, epoch, false)),
+            // The others are the driver's.
+            other => tracing::warn!(?other, "the keeper was given what is not its own"),
+        }
+    }
+
+    async fn join(&mut self, part: Part, epoch: u64, reply_to: Option<(NodeId, u64)>) {
+        let _ = epoch;
+        if self.parts.get(&part).is_none_or(|kept| kept.orders.is_closed()) && !self.listen(&part).await {
+            return;
+        }
+        if let Some((to, offered)) = reply_to {
+            self.say(&to, "ready", &self.word(&part, offered, true));
+        }
+    }
+
+    async fn listen(&mut self, part: &Part) -> bool {
+        let Some(hosted) = self.around.hosted(&part.actor) else { return false };
+        let filter = self.around.subjects.owner(&part.actor, part.number);
+        let subscription = match self.around.transport.subscribe(&filter, Some(OWNERS), PARTITION_CAPACITY).await {
+            Ok(subscription) => subscription,
+            Err(error) => {
+                // Claimed all the same: calls of other nodes come by the node's own subject.
+                tracing::warn!(%error, %filter, "cannot listen for a partition");
+                return false;
+            }
+        };
+        let (orders, received) = mpsc::channel(PARTITION_CAPACITY);
+        let task = partition::run(self.around.clone(), hosted, part.number, subscription, received);
+        let done = self.around.runtime.spawn(task);
+        self.parts.insert(part.clone(), Kept { orders, done });
+        true
+    }
+
+    async fn serve(&mut self, part: &Part, epoch: u64, busy: &[String]) {
+        let Some(hosted) = self.around.hosted(&part.actor) else { return };
+        hosted.gate.hold(busy.iter().filter_map(|token| Key::from_token(token).ok()));
+        hosted.gate.open(part.number, epoch);
+        if self.parts.get(part).is_none_or(|kept| kept.orders.is_closed()) {
+            self.listen(part).await;
+        }
+        self.order(part, Order::Serve).await;
+    }
+
+    fn leave(&mut self, part: Part, epoch: u64, heir: Option<NodeId>, cause: LeaveCause) {
+        let Some(hosted) = self.around.hosted(&part.actor) else { return };
+        hosted.gate.close(part.number);
+        let busy = hosted.control.evict(part.number);
+        let kept = self.parts.remove(&part);
+        let (around, feed) = (self.around.clone(), self.feed.clone());
+        self.around.runtime.spawn(async move {
+            if let Some(kept) = kept {
+                // Full of calls: they are passed on when the channel closes.
+                drop(kept.orders.send(Order::Leave).await);
+                drop(kept.orders);
+                drop(kept.done.await);
+            }
+            if let (LeaveCause::HandedOver, Some(heir)) = (cause, &heir) {
+                for key in busy {
+                    around.runtime.spawn(report_idle(around.clone(), part.clone(), epoch, heir.clone(), key));
+                }
+            }
+            while !hosted.control.busy(part.number).is_empty() {
+                let soon = tokio::time::Instant::now() + IDLE_AGAIN;
+                around.until(soon, hosted.control.left()).await;
+            }
+            feed.tell(Input::Quiesced { part, epoch }).await;
+        });
+    }
+
+    async fn call(&mut self, subject: String, message: Inbound) {
+        let Some(asked) = crate::subject::Call::keyed(&subject) else { return };
+        let Some(hosted) = self.around.hosted(asked.actor) else {
+            return super::serve::refuse(
+                &self.around,
+                &message,
+                crate::error::Error::new(
+                    crate::error::ErrorKind::Unavailable,
+                    "the call was passed on to a node that does not host its actor",
+                ),
+            );
+        };
+        let part = Key::from_token(asked.token).map(|key| Part::new(asked.actor, self.around.partition_of(&key)));
+        let kept = part.ok().and_then(|part| self.parts.get(&part));
+        match kept {
+            Some(kept) if !kept.orders.is_closed() => drop(kept.orders.send(Order::Call { subject, message }).await),
+            _ => super::serve::pass_on(&self.around, &hosted, &subject, message),
+        }
+    }
+
+    async fn order(&self, part: &Part, order: Order) {
+        if let Some(kept) = self.parts.get(part) {
+            drop(kept.orders.send(order).await);
+        }
+    }
+
+    fn word(&self, part: &Part, epoch: u64, ready: bool) -> Word {
+        Word {
+            actor: part.actor.to_string(),
+            partition: part.number,
+            epoch,
+            node: self.around.id.clone(),
+            ready,
+            key: String::new(),
+        }
+    }
+
+    fn say(&self, to: &NodeId, verb: &str, word: &Word) {
+        say(&self.around, to.as_str(), verb, word);
+    }
+}
+
+fn say(around: &Surroundings, to: &str, verb: &str, word: &Word) {
+    let body = serde_json::to_vec(word).unwrap_or_default();
+    if let Err(error) = around.transport.publish(Outbound::new(around.subjects.node(to, verb), body)) {
+        // The machine keeps the time, and says it again.
+        tracing::debug!(%error, to, verb, "a word about a partition was not sent");
+    }
+}
+
+/// Tells the heir of a partition that the last turn of a key has ended here, until it has heard it
+/// or the partition has gone on.
+async fn report_idle(around: Arc<Surroundings>, part: Part, epoch: u64, heir: NodeId, key: Key) {
+    let Some(hosted) = around.hosted(&part.actor) else { return };
+    while hosted.control.busy(part.number).contains(&key) {
+        let soon = tokio::time::Instant::now() + IDLE_AGAIN;
+        around.until(soon, hosted.control.left()).await;
+    }
+    let word = Word {
+        actor: part.actor.to_string(),
+        partition: part.number,
+        epoch: epoch + 1,
+        node: around.id.clone(),
+        ready: true,
+        key: key.token(),
+    };
+    // The heir's own patience ends the wait if every one of these is lost.
+    for _ in 0..50 {
+        say(&around, heir.as_str(), "idle", &word);
+        let soon = tokio::time::Instant::now() + IDLE_AGAIN;
+        around.until(soon, around.cluster.changed()).await;
+        if !around.cluster.view().is_live(&heir) {
+            return;
+        }
+    }
+}

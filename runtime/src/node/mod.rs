@@ -1,0 +1,196 @@
+//! Nodes: a process, or a part of one, that hosts actors or only calls them.
+
+mod builder;
+mod cluster;
+pub(crate) mod depth;
+mod discovery;
+mod driver;
+mod hosted;
+mod keeper;
+mod partition;
+mod probe;
+mod serve;
+mod start;
+mod surroundings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::builder::Broker;
+pub use self::builder::{NodeBuilder, TaskGroup};
+pub(crate) use self::cluster::Located;
+pub use self::discovery::{ClaimInfo, ClusterInfo, NodeInfo};
+use self::driver::{Feed, Over};
+pub use self::hosted::HostOptions;
+pub(crate) use self::hosted::Hosted;
+use self::surroundings::Life;
+pub(crate) use self::surroundings::Surroundings;
+use crate::contract::{Contract, Keyed, Service};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::key::Key;
+use crate::ownership::Input;
+use crate::reference::{Origin, Ref, ServiceRef};
+use crate::subscribe::Subscribe;
+use crate::supervision::{GroupReport, Tree};
+use crate::transport::{MemoryBroker, Status};
+
+/// How long a drain waits for turns that run, unless told otherwise.
+const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running node. Cheap to clone; when the last clone is dropped without [`drain`](Node::drain),
+/// the node is cut off as if its process had died.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    around: Arc<Surroundings>,
+    tree: Tree,
+    feed: Feed,
+    over: watch::Receiver<Option<Over>>,
+    /// Ends the tasks that take messages from the wire.
+    stop: CancellationToken,
+    /// Ends the subscriptions of services, in the way that loses nothing.
+    leave_services: CancellationToken,
+    services: tokio_util::task::TaskTracker,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+/// Why a node's life has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// It was drained.
+    Drained,
+    /// It was taken for dead, or its records were removed: it must come back under a new id. The
+    /// text says what happened.
+    Retired(String),
+}
+
+impl Node {
+    /// Begins a node of this app on NATS.
+    pub fn builder(app: &str) -> NodeBuilder {
+        NodeBuilder::new(app, Broker::Environment)
+    }
+
+    /// Begins a node with a broker of its own in this process: no server at all.
+    pub fn local(app: &str) -> NodeBuilder {
+        NodeBuilder::new(app, Broker::Memory(MemoryBroker::new()))
+    }
+
+    /// The node's id: its name, and a nonce that is fresh at every start.
+    pub fn id(&self) -> &str {
+        &self.inner.around.id
+    }
+
+    /// An actor's address. Makes no I/O; always valid, wherever the actor lives. A key that cannot
+    /// be used fails the calls with `BadKey`.
+    pub fn actor<C: Contract<Kind = Keyed>>(&self, key: impl AsRef<str>) -> Ref<C> {
+        Ref::new(self.inner.around.clone(), key.as_ref(), Origin::Root)
+    }
+
+    /// A service's address. Makes no I/O.
+    pub fn service<C: Contract<Kind = Service>>(&self) -> ServiceRef<C> {
+        ServiceRef::new(self.inner.around.clone(), Origin::Root)
+    }
+
+    /// Begins a subscription to the events of an actor type, on whichever nodes they happen.
+    pub fn subscribe<E: Event>(&self) -> Subscribe<E> {
+        Subscribe::new(self.inner.around.clone())
+    }
+
+    /// What this node knows of itself and the others.
+    pub fn info(&self) -> ClusterInfo {
+        ClusterInfo::of(&self.inner.around)
+    }
+
+    /// The supervision tree: what runs, what was restarted and why.
+    pub fn supervision(&self) -> Vec<GroupReport> {
+        self.inner.tree.report()
+    }
+
+    /// How the connection to the broker stands, and every change of it.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.inner.around.transport.status()
+    }
+
+    /// Lets an actor on this node run again that was quarantined after repeated panics. Returns
+    /// whether it was.
+    ///
+    /// # Errors
+    /// `BadKey` for an unusable key, `NoHost` if this node does not host the type.
+    pub fn release<C: Contract<Kind = Keyed>>(&self, key: impl AsRef<str>) -> Result<bool, Error> {
+        let hosted = self.inner.around.hosted(C::NAME);
+        let hosted =
+            hosted.ok_or_else(|| Error::new(ErrorKind::NoHost, format!("this node does not host {}", C::NAME)))?;
+        Ok(hosted.control.release(&Key::new(key.as_ref())?))
+    }
+
+    /// Leaves in order, within 30 s: takes no new work, lets the turns that run finish and answer,
+    /// hands its actors over to the others, and closes its connections. Other clones of the node
+    /// fail their calls with `Stopped` afterwards.
+    ///
+    /// # Errors
+    /// `Interrupted` if turns still ran when the time was over; the node has stopped all the same.
+    pub async fn drain(&self) -> Result<(), Error> {
+        self.drain_within(DRAIN_WITHIN).await
+    }
+
+    /// [`drain`](Node::drain) with a bound of its own. Once begun it goes on if the future is
+    /// dropped, but for closing the connections.
+    ///
+    /// # Errors
+    /// See [`drain`](Node::drain).
+    pub async fn drain_within(&self, within: Duration) -> Result<(), Error> {
+        start::drain(&self.inner, within).await
+    }
+
+    /// Waits until the node's life ends, by a drain or because it was taken for dead. A process
+    /// that wants to go on after [`Ended::Retired`] builds a new node.
+    pub async fn ended(&self) -> Ended {
+        let mut over = self.inner.over.clone();
+        loop {
+            match *over.borrow_and_update() {
+                Some(Over::Retired(reason)) => return Ended::Retired(format!("{reason:?}")),
+                Some(Over::Drained | Over::Cut) => return Ended::Drained,
+                None => {}
+            }
+            if over.changed().await.is_err() {
+                return Ended::Drained;
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Stops everything that is left, whatever its state.
+    fn cut(&self) {
+        self.around.enter_life(Life::Stopped);
+        self.stop.cancel();
+        // Breaks the circle of the node and its hosts, and with it drops every actor.
+        self.around.set_hosted(std::collections::HashMap::new());
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// Begins the drain of the ownership machine.
+async fn begin_drain(inner: &Inner) {
+    inner.feed.tell(Input::Drain).await;
+}

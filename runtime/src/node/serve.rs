@@ -1,0 +1,243 @@
+//! Serving: messages from the wire to handlers, and answers back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::cluster::Located;
+use super::hosted::Hosted;
+use super::surroundings::Surroundings;
+use crate::codec::Codec;
+use crate::contract::Mode;
+use crate::error::{Error, ErrorBody, ErrorKind};
+use crate::key::Key;
+use crate::reference::Target;
+use crate::routes::{WireAnswer, WireCall, WireOutcome};
+use crate::subject::{Call as Asked, PROBE_VERB, Subject};
+use crate::transport::{Inbound, Outbound};
+use crate::wire::{
+    Answer, AnswerHead, AnswerKind, Frame, OutsideCall, Question, SUBJECT, error_headers, reply_headers,
+};
+
+/// Serves a frame of another node.
+pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound) {
+    let Some(reply) = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply)) else {
+        tracing::warn!(subject = message.subject, "a frame names no reply subject of a node; it is dropped");
+        return;
+    };
+    let Ok(reply) = Subject::parse(reply) else { return };
+    match Frame::read(&message.body) {
+        Ok(Frame::Questions(questions)) => {
+            for asked in questions {
+                question(around, asked, &reply);
+            }
+        }
+        Ok(Frame::Answers(_)) => tracing::warn!(subject = message.subject, "answers arrived where questions are asked"),
+        Err(error) => tracing::warn!(%error, "a frame cannot be read; it is dropped"),
+    }
+}
+
+fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject) {
+    let (number, codec) = (asked.head.number, asked.head.codec);
+    let answer = {
+        let (around, reply, actor) = (around.clone(), reply.clone(), asked.head.actor.clone());
+        let partition = Key::new(&asked.head.key).map_or(0, |key| around.partition_of(&key));
+        WireAnswer::new(move |outcome| {
+            let epoch = around.hosted(&actor).map_or(0, |hosted| hosted.gate.epoch(partition));
+            let (kind, body) = match outcome {
+                WireOutcome::Reply(body) => (AnswerKind::Reply, body),
+                WireOutcome::Refusal { body, .. } => (AnswerKind::Refusal, body),
+                WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => (AnswerKind::Moved, Bytes::new()),
+                WireOutcome::Failure(error) => (AnswerKind::Failure, error_body(&ErrorBody::from(&error))),
+            };
+            let answer = Answer { head: AnswerHead::new(number, kind, codec, epoch), body };
+            let sent =
+                Frame::answers(vec![answer]).and_then(|frame| around.transport.publish(Outbound::new(reply, frame)));
+            if let Err(error) = sent {
+                tracing::debug!(%error, "an answer could not be sent; its caller learns of it at its deadline");
+            }
+        })
+    };
+    if let Err((error, answer)) = deliver_question(around, asked, answer) {
+        answer.send(WireOutcome::Failure(error));
+    }
+}
+
+fn deliver_question(
+    around: &Arc<Surroundings>,
+    asked: Question,
+    answer: WireAnswer,
+) -> Result<(), (Error, WireAnswer)> {
+    let Question { head, body } = asked;
+    let checked = (|| {
+        let hosted = around.hosted(&head.actor).ok_or_else(|| not_here(around, &head.actor))?;
+        let key = Key::new(&head.key)?;
+        let call = head.call()?;
+        let verb = hosted.verb(&head.verb)?;
+        if head.codec == Codec::Bincode && (head.schema.is_none() || head.schema != verb.fingerprint) {
+            let why = format!("{}.{} has another form on this node; send JSON", head.actor, head.verb);
+            return Err(Error::new(ErrorKind::CodecMismatch, why));
+        }
+        check_mode(verb.contract.mode, head.mode, &head.verb)?;
+        Ok((verb.wire.clone(), Target { partition: around.partition_of(&key), key }, call))
+    })();
+    match checked {
+        Ok((wire, target, call)) => {
+            wire.deliver(&target, WireCall { call, codec: head.codec, body, by_hand: false, answer });
+            Ok(())
+        }
+        Err(error) => Err((error, answer)),
+    }
+}
+
+/// A message may be told whatever its verb is; a verb that has no reply cannot be asked.
+fn check_mode(has: Mode, asked: Mode, verb: &str) -> Result<(), Error> {
+    if has == Mode::Tell && asked != Mode::Tell {
+        return Err(Error::new(ErrorKind::BadRequest, format!("{verb} is a tell: it has no reply to wait for")));
+    }
+    Ok(())
+}
+
+fn not_here(around: &Surroundings, actor: &str) -> Error {
+    Error::new(ErrorKind::Moved, format!("the node {} does not host {actor}", around.id))
+}
+
+/// Serves a call that somebody made on a public subject: a CLI, a gateway, another language.
+/// `subject` is the public or the mapped one.
+pub(super) fn outside(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
+    let asked = if hosted.keyed { Asked::keyed(subject) } else { Asked::service(subject) };
+    let Some(asked) = asked.filter(|asked| asked.verb != PROBE_VERB) else { return };
+    let reply = match message.reply.as_deref() {
+        None => None,
+        Some(reply) if around.subjects.may_reply_to(reply) => Subject::parse(reply).ok(),
+        Some(reply) => {
+            tracing::warn!(subject, reply, "the reply subject is neither an inbox nor a node's; the call is dropped");
+            return;
+        }
+    };
+    let answer = {
+        let (around, hosted, kept) = (around.clone(), hosted.clone(), message.clone());
+        let subject = subject.to_owned();
+        WireAnswer::new(move |outcome| match outcome {
+            // Between the look at the gate and the turn the partition was given away.
+            WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => {
+                pass_on(&around, &hosted, &subject, kept)
+            }
+            outcome => send_outside(&around, reply, outcome),
+        })
+    };
+    match check_outside(around, hosted, &asked, &message) {
+        Ok((target, outside, wire)) => {
+            let call = WireCall {
+                call: outside.call,
+                codec: Codec::Json,
+                body: message.body,
+                by_hand: outside.by_hand,
+                answer,
+            };
+            wire.deliver(&target, call);
+        }
+        Err(error) => answer.send(WireOutcome::Failure(error)),
+    }
+}
+
+type Checked = (Target, OutsideCall, Arc<dyn crate::routes::WireRoute>);
+
+fn check_outside(
+    around: &Surroundings,
+    hosted: &Hosted,
+    asked: &Asked<'_>,
+    message: &Inbound,
+) -> Result<Checked, Error> {
+    let target = if hosted.keyed {
+        let key = Key::from_token(asked.token)?;
+        Target { partition: around.partition_of(&key), key }
+    } else {
+        around.anywhere.clone()
+    };
+    let verb = hosted.verb(asked.verb)?;
+    around.check_payload(message.body.len())?;
+    let outside = OutsideCall::read(&message.headers, around.settings.budget)?;
+    Ok((target, outside, verb.wire.clone()))
+}
+
+fn send_outside(around: &Surroundings, reply: Option<Subject>, outcome: WireOutcome) {
+    let Some(reply) = reply else { return };
+    let (headers, body) = match outcome.error_body() {
+        Some(error) => (error_headers(&error), error_body(&error)),
+        None => match outcome {
+            WireOutcome::Reply(body) => (reply_headers(), body),
+            WireOutcome::Refusal { .. } | WireOutcome::Failure(_) => return,
+        },
+    };
+    if let Err(error) = around.transport.publish(Outbound::new(reply, body).with_headers(headers)) {
+        tracing::debug!(%error, "an answer could not be sent; its caller learns of it at its deadline");
+    }
+}
+
+/// Answers an outsider's call with an error, where it names a reply subject that may be used.
+pub(super) fn refuse(around: &Surroundings, message: &Inbound, error: Error) {
+    let reply = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
+    let reply = reply.and_then(|reply| Subject::parse(reply).ok());
+    send_outside(around, reply, WireOutcome::Failure(error));
+}
+
+fn error_body(error: &ErrorBody) -> Bytes {
+    serde_json::to_vec(error).map_or_else(|_| Bytes::from_static(b"{}"), Bytes::from)
+}
+
+/// Passes an outsider's call on to the node that owns its actor, reply subject and remaining time
+/// kept. Waits, within the call's own time, for a partition that has no owner just now.
+pub(super) fn pass_on(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
+    let Ok(place) = around.in_flight() else {
+        let error = Error::new(ErrorKind::Overloaded, "too many calls wait to be passed on to another node");
+        return refuse(around, &message, error);
+    };
+    let (around, hosted, subject) = (around.clone(), hosted.clone(), subject.to_owned());
+    around.runtime.clone().spawn(async move {
+        if let Err(error) = pass(&around, &hosted, &subject, &message).await {
+            refuse(&around, &message, error);
+        }
+        drop(place);
+    });
+}
+
+async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: &Inbound) -> Result<(), Error> {
+    let asked = Asked::keyed(subject)
+        .ok_or_else(|| Error::new(ErrorKind::BadRequest, "that is no subject of a keyed actor"))?;
+    let key = Key::from_token(asked.token)?;
+    let partition = around.partition_of(&key);
+    let outside = OutsideCall::read(&message.headers, around.settings.budget)?;
+    let deadline = outside.call.deadline.at();
+    loop {
+        let mut versions = around.cluster.versions();
+        match around.cluster.locate(hosted.name, partition) {
+            Located::Node { id, .. } => {
+                let mut headers = message.headers.clone();
+                headers.push(SUBJECT, subject);
+                let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+                headers.push(crate::wire::TIMEOUT, u64::try_from(left.as_millis()).unwrap_or(u64::MAX).to_string());
+                let mut onward =
+                    Outbound::new(around.subjects.node(&id, "call"), message.body.clone()).with_headers(headers);
+                if let Some(reply) = message.reply.as_deref() {
+                    onward = onward.reply_to(Subject::parse(reply)?);
+                }
+                return around.transport.publish(onward);
+            }
+            Located::Here if hosted.gate.check(partition, &key).is_ok() => {
+                super::partition::deliver(around, hosted, subject, message.clone());
+                return Ok(());
+            }
+            Located::NoHosts if around.cluster.is_current() => {
+                return Err(Error::new(ErrorKind::NoHost, format!("no node hosts {}", hosted.name)));
+            }
+            Located::Here | Located::Vacant | Located::NoHosts => {}
+        }
+        let nap = tokio::time::Instant::now() + std::time::Duration::from_millis(20);
+        around.until(nap.min(deadline), versions.changed()).await;
+        if tokio::time::Instant::now() >= deadline {
+            let why = format!("the partition of {}/{key} had no owner in time; nothing was run", hosted.name);
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What stands around every turn on a node: its settings, its way to the broker, its knowledge of
+//! the others.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use parking_lot::RwLock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Inner;
+use super::cluster::Cluster;
+use super::hosted::Hosted;
+use crate::call::TurnId;
+use crate::codec::Fingerprint;
+use crate::contract::Message;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::node::Node;
+use crate::pending::Pending;
+use crate::reference::Target;
+use crate::state::Committed;
+use crate::subject::Subjects;
+use crate::transport::{Headers, Outbound, Transport};
+use crate::wire::{SCHEMA, SEQUENCE};
+
+/// A node's bounds and defaults.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// What a call gets that names no budget.
+    pub(crate) budget: Duration,
+    /// Messages that may wait for one actor, or for one instance of a service.
+    pub(crate) mailbox: usize,
+    /// Calls of this node that may be on their way at once.
+    pub(crate) in_flight: usize,
+    /// The largest payload, in bytes.
+    pub(crate) payload: usize,
+    /// Actors of one type in memory.
+    pub(crate) activations: usize,
+    pub(crate) partitions: u16,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Life {
+    Running = 0,
+    Draining = 1,
+    Stopped = 2,
+}
+
+/// Everything that calls and turns need of their node.
+pub(crate) struct Surroundings {
+    pub(crate) id: String,
+    pub(crate) settings: Settings,
+    pub(crate) subjects: Subjects,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) cluster: Cluster,
+    pub(crate) pending: Pending,
+    /// Where calls to a service go: it has no keys.
+    pub(crate) anywhere: Target,
+    life: AtomicU8,
+    flights: Arc<Semaphore>,
+    turns: AtomicU64,
+    seed: u64,
+    hosted: RwLock<Arc<HashMap<&'static str, Arc<Hosted>>>>,
+    forms: DashMap<TypeId, Option<Fingerprint>, ahash::RandomState>,
+    /// Verbs whose form at a node is not ours.
+    json_only: DashMap<(String, &'static str, &'static str), (), ahash::RandomState>,
+    pub(super) node: OnceLock<Weak<Inner>>,
+}
+
+impl Surroundings {
+    pub(super) fn new(
+        id: String,
+        seed: u64,
+        settings: Settings,
+        subjects: Subjects,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Config, "a node is started inside a tokio runtime").with_source(error)
+        })?;
+        Ok(Self {
+            cluster: Cluster::new(id.clone()),
+            id,
+            flights: Arc::new(Semaphore::new(settings.in_flight)),
+            settings,
+            subjects,
+            runtime,
+            transport,
+            pending: Pending::default(),
+            anywhere: Target { key: Key::new("-")?, partition: 0 },
+            life: AtomicU8::new(Life::Running as u8),
+            turns: AtomicU64::new(0),
+            seed,
+            hosted: RwLock::default(),
+            forms: DashMap::with_hasher(ahash::RandomState::new()),
+            json_only: DashMap::with_hasher(ahash::RandomState::new()),
+            node: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn node(&self) -> Result<Node, Error> {
+        let inner = self.node.get().and_then(Weak::upgrade);
+        inner.map(|inner| Node { inner }).ok_or_else(|| self.stopped())
+    }
+
+    pub(crate) fn hosted(&self, actor: &str) -> Option<Arc<Hosted>> {
+        self.hosted.read().get(actor).cloned()
+    }
+
+    pub(crate) fn all_hosted(&self) -> Arc<HashMap<&'static str, Arc<Hosted>>> {
+        self.hosted.read().clone()
+    }
+
+    pub(super) fn set_hosted(&self, hosted: HashMap<&'static str, Arc<Hosted>>) {
+        *self.hosted.write() = Arc::new(hosted);
+    }
+
+    pub(crate) fn partition_of(&self, key: &Key) -> u16 {
+        // Both fit: the remainder is below a u16.
+        (key.token_hash() % u32::from(self.settings.partitions.max(1))) as u16
+    }
+
+    /// The id of a turn that starts here: this node's nonce and a number.
+    pub(crate) fn next_turn(&self) -> TurnId {
+        let number = self.turns.fetch_add(1, Ordering::Relaxed);
+        TurnId(u128::from(self.seed) << 64 | u128::from(number))
+    }
+
+    pub(crate) fn check_running(&self) -> Result<(), Error> {
+        // A draining node still serves the turns that run, and the calls they make.
+        if self.life.load(Ordering::Acquire) == Life::Stopped as u8 { Err(self.stopped()) } else { Ok(()) }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.life.load(Ordering::Acquire) == Life::Running as u8
+    }
+
+    /// Goes on to a later stage of life. Returns whether it was not there before.
+    pub(super) fn enter_life(&self, life: Life) -> bool {
+        self.life.fetch_max(life as u8, Ordering::AcqRel) < life as u8
+    }
+
+    pub(crate) fn stopped(&self) -> Error {
+        Error::new(ErrorKind::Stopped, format!("the node {} has stopped", self.id))
+    }
+
+    /// A place among the calls on their way.
+    pub(crate) fn in_flight(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.flights.clone().try_acquire_owned().map_err(|_| {
+            Error::new(
+                ErrorKind::Overloaded,
+                format!("{} calls of this node wait for answers, which is the limit", self.settings.in_flight),
+            )
+        })
+    }
+
+    pub(crate) fn check_payload(&self, bytes: usize) -> Result<(), Error> {
+        let most = self.settings.payload;
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::PayloadTooLarge, format!("the payload has {bytes} bytes; the limit is {most}"))
+            .with_details(serde_json::json!({ "bytes": bytes, "limit_bytes": most })))
+    }
+
+    /// The fingerprint of a message type; `None` if it travels as JSON only.
+    pub(crate) fn form<M: Message>(&self) -> Option<Fingerprint> {
+        let id = TypeId::of::<M>();
+        if let Some(form) = self.forms.get(&id) {
+            return *form.value();
+        }
+        let form = Fingerprint::of::<M>();
+        self.forms.insert(id, form);
+        form
+    }
+
+    pub(crate) fn reads_json_only(&self, node: &str, actor: &'static str, verb: &'static str) -> bool {
+        !self.json_only.is_empty() && self.json_only.contains_key(&(node.to_owned(), actor, verb))
+    }
+
+    pub(crate) fn note_json_only(&self, node: &str, actor: &'static str, verb: &'static str) {
+        self.json_only.insert((node.to_owned(), actor, verb), ());
+    }
+
+    /// Forgets a node that is gone, and fails the calls that wait for it.
+    pub(crate) fn node_lost(&self, node: &str) {
+        self.json_only.retain(|(id, _, _), ()| id != node);
+        self.pending.node_lost(node);
+    }
+
+    /// Tells whoever watches what a turn has committed: at most once, and never held up by it.
+    pub(crate) fn echo(&self, key: &Key, events: Vec<Committed>) {
+        for event in events {
+            let mut headers = Headers::new();
+            headers.push(SEQUENCE, event.sequence.to_string());
+            headers.push(SCHEMA, format!("{}.{}/{}", event.actor, event.name, event.version));
+            let subject = self.subjects.live(event.actor, event.name, key);
+            if let Err(error) = self.transport.publish(Outbound::new(subject, event.body).with_headers(headers)) {
+                tracing::debug!(actor = event.actor, %key, event = event.name, %error, "a live event was not told");
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The state machine: inputs in, effects out.
+//!
+//! Owns every decision about ownership and the state behind it; [`protocol`] lists what it can be told and what it asks
+//! for. It decides by level, not by edge: after every change it looks at what is known now and does what is missing, so
+//! a lost, late or repeated input costs time and nothing else.
+//!
+//! What is promised, if clocks run within a tenth of the lease's TTL of each other over one TTL: at any instant at most
+//! one node admits turns of a partition while it is unfenced and its own clock is before [`Machine::serves_until`].
+//! Three rules carry this. A lease is valid from before its renewal was sent. A claim can be taken only on evidence of
+//! its holder's death that is newer than the claim ([`Claim::lease`](super::record::Claim::lease)). And a node whose
+//! lease had ended writes every claim of its own anew before it unfences, so that whoever wanted to take one is refused.
+//! Nothing that is *stored* rests on this: the journal's compare-and-set stands behind it.
+//!
+//! It deliberately knows no keys but the busy ones of a handover, no messages, and no reason to hurry: rate limits for
+//! crash-looping nodes and the broker's word that a connection is gone are not here yet.
+
+mod protocol;
+mod tenure;
+mod writes;
+mod peers;
+mod claims;
+mod handover;
+#[cfg(test)]
+mod simulation;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use self::protocol::{CasId, CasResult, Config, Effect, Gone, Input, LeaveCause, Millis, RetireReason};
+
+use self::claims::Local;
+use self::handover::{Held, Retry};
+use self::peers::Doubt;
+use self::tenure::Tenure;
+use self::writes::Writes;
+use super::record::{Entry, Key, Member, NodeId, Part, WIRE};
+use super::view::View;
+
+/// One node's part in deciding who owns what. See the module's head for what it promises.
+#[derive(Debug)]
+pub struct Machine {
+    config: Config,
+    view: View,
+    now: Millis,
+    phase: Phase,
+    sync: Sync,
+    tenure: Tenure,
+    doubt: Doubt,
+    writes: Writes,
+    /// The hosted actor types, to name partitions with.
+    actors: Vec<Arc<str>>,
+    /// What this node does about each partition that it serves, gives, awaits or leaves.
+    parts: BTreeMap<Part, Local>,
+    /// Leaves that are not quiet yet, counted, because an epoch may be held twice.
+    leaving: BTreeMap<(Part, u64), u32>,
+    /// Since when each partition that this node could claim has been free.
+    free_since: BTreeMap<Part, Millis>,
+    retries: BTreeMap<Part, Retry>,
+    held: BTreeMap<Part, Held>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Draining,
+    Over,
+}
+
+/// Where the watch stands.
+#[derive(Debug, Default)]
+struct Sync {
+    /// When the last snapshot was complete; `None` before, and while another is under way.
+    at: Option<Millis>,
+    /// The keys shown, or written, since the snapshot under way began.
+    shown: Option<BTreeSet<Key>>,
+    rewatch_at: Millis,
+}
+
+/// What a step has to look at again.
+enum Scope {
+    Nothing,
+    One(Part),
+    All,
+}
+
+impl Machine {
+    /// A machine that has been told nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            actors: config.hosts.keys().map(|actor| Arc::from(actor.as_str())).collect(),
+            config,
+            view: View::new(),
+            now: 0,
+            phase: Phase::Running,
+            sync: Sync::default(),
+            tenure: Tenure::default(),
+            doubt: Doubt::default(),
+            writes: Writes::default(),
+            parts: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            free_since: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in one input and pushes what is to be done about it. `now` is monotonic; an earlier one counts as the last.
+    /// After [`Effect::Drained`] or [`Effect::Retire`] it only keeps its view. The cost of a step is that of the
+    /// partitions it concerns; a tick looks at all of the hosted actors', and ranks nodes only for those that are free
+    /// or its own.
+    pub fn step(&mut self, input: Input, now: Millis, out: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        if self.phase != Phase::Over {
+            self.watch_clock(out);
+        }
+        let scope = self.take_in(input, out);
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.renew_if_due(out);
+        self.enrol(out);
+        match scope {
+            Scope::Nothing => {}
+            Scope::One(part) => self.settle(&part, out),
+            Scope::All => self.settle_all(out),
+        }
+        if self.phase != Phase::Over {
+            self.fence_or_unfence(out);
+            self.finish_drain(out);
+        }
+    }
+
+    /// What the node knows, for routing.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// True while the lease is not proved: from the start, and between [`Effect::Fence`] and [`Effect::Unfence`].
+    pub fn is_fenced(&self) -> bool {
+        self.tenure.fenced
+    }
+
+    /// Until when, on the own clock, volatile turns and reads may be served if unfenced. To be compared with the clock
+    /// before each of them: after a pause, the fence is a step too late.
+    pub fn serves_until(&self) -> Millis {
+        self.tenure.valid_until.saturating_sub(self.config.lease_ttl_ms / 10)
+    }
+
+    /// Every partition this node serves, with its epoch.
+    pub fn serving(&self) -> impl Iterator<Item = (&Part, u64)> {
+        self.parts.iter().filter_map(|(part, local)| Some((part, local.serving()?)))
+    }
+
+    /// True once nothing holds `key` back at `epoch` any more: the old owner need not tell [`Input::Idle`] again.
+    pub fn settled(&self, part: &Part, epoch: u64, key: &str) -> bool {
+        let claim = self.view.claim(part);
+        let over = claim.is_some_and(|claim| claim.value.epoch > epoch);
+        let serves = self.parts.get(part).and_then(Local::serving) == Some(epoch);
+        let held = self.held.get(part).is_some_and(|held| held.keys.contains(key));
+        over || (serves && !held) || self.phase == Phase::Over
+    }
+
+    fn take_in(&mut self, input: Input, out: &mut Vec<Effect>) -> Scope {
+        if self.phase == Phase::Over
+            && !matches!(
+                input,
+                Input::Record { .. } | Input::Deleted { .. } | Input::SnapshotBegun | Input::SnapshotDone
+            )
+        {
+            return Scope::Nothing;
+        }
+        match input {
+            Input::Started => self.tenure.started = true,
+            Input::Connected { server, client } => self.tenure.connect(server, client),
+            Input::Disconnected => self.tenure.disconnect(),
+            Input::SnapshotBegun => self.snapshot_begun(),
+            Input::SnapshotDone => self.snapshot_done(),
+            Input::Record { revision, entry } => return self.recorded(revision, entry, out),
+            Input::Deleted { revision, key, reason } => return self.deleted(revision, key, reason, out),
+            Input::RenewDone { sent_at, result } => self.renewed(sent_at, result),
+            Input::CasDone { id, result } => return self.written(id, result, out),
+            Input::Offered { part, epoch, from } => self.offered(part, epoch, from, out),
+            Input::HandoverReply { part, epoch, heir, ready } => self.replied(&part, epoch, &heir, ready, out),
+            Input::Idle { part, epoch, key } => self.idle(part, epoch, key, out),
+            Input::Quiesced { part, epoch } => return self.quiesced(part, epoch),
+            Input::Drain => self.phase = Phase::Draining,
+            Input::Tick => self.sweep(out),
+        }
+        Scope::All
+    }
+
+    fn snapshot_begun(&mut self) {
+        self.sync.at = None;
+        self.sync.shown = Some(BTreeSet::new());
+    }
+
+    /// Drops what the bucket no longer has: markers vanish, so a watch that was away may never have shown them.
+    fn snapshot_done(&mut self) {
+        self.sync.at = Some(self.now);
+        let Some(shown) = self.sync.shown.take() else { return };
+        let own = Key::Lease(self.config.me.clone());
+        for key in self.view.keys().into_iter().filter(|key| !shown.contains(key)) {
+            // A snapshot may come from a replica that is behind. To forget others' records for that costs little, the
+            // watch shows them yet; one's own are forgotten only if the leader has said that they are not there.
+            let keep = match &key {
+                Key::Part(_) => !self.writes.is_refused(&key, self.view.revision(&key)),
+                key if *key == own => !self.tenure.is_refused(),
+                _ => false,
+            };
+            if keep {
+                continue;
+            }
+            self.view.forget(&key);
+            if key == own {
+                self.own_lease_gone(0);
+            }
+        }
+        if self.tenure.is_refused() && !shown.contains(&own) {
+            // It vanished with its marker, and this node knew only the marker.
+            self.own_lease_gone(0);
+        }
+        self.writes.forget_refusals();
+        self.tenure.refused = None;
+    }
+
+    fn recorded(&mut self, revision: u64, entry: Entry, out: &mut Vec<Effect>) -> Scope {
+        self.shown(entry.key());
+        match &entry {
+            Entry::Meta(meta) if meta.partitions != self.config.partitions || meta.wire != WIRE => {
+                self.retire(RetireReason::MetaMismatch, out);
+            }
+            Entry::Lease(id, lease) if *id == self.config.me => {
+                if lease.incarnation != self.config.incarnation {
+                    self.retire(RetireReason::LeaseTaken, out);
+                } else {
+                    self.own_lease_shown(revision);
+                }
+            }
+            _ => {}
+        }
+        self.learn(entry, revision, out)
+    }
+
+    fn deleted(&mut self, revision: u64, key: Key, reason: Gone, out: &mut Vec<Effect>) -> Scope {
+        self.shown(key.clone());
+        if !self.view.unlearn(key.clone(), reason, revision, self.now) {
+            return Scope::Nothing;
+        }
+        match key {
+            Key::Lease(id) if id == self.config.me => match reason {
+                Gone::Deleted => self.retire(RetireReason::LeaseDeleted, out),
+                Gone::Expired => self.own_lease_gone(revision),
+            },
+            Key::Lease(id) => self.lease_gone(&id, reason, out),
+            Key::Part(part) => return Scope::One(part),
+            Key::Meta | Key::Member(_) => {}
+        }
+        Scope::All
+    }
+
+    /// Takes a record into the view and says what it may change.
+    fn learn(&mut self, entry: Entry, revision: u64, out: &mut Vec<Effect>) -> Scope {
+        let scope = match &entry {
+            Entry::Claim(part, claim) => {
+                self.tell_moved(part, claim, revision, out);
+                Scope::One(part.clone())
+            }
+            // A renewal changes nothing; a lease that is new, or back, does.
+            Entry::Lease(id, _) if self.view.is_live(id) => Scope::Nothing,
+            Entry::Lease(id, _) => {
+                self.doubt.lost.remove(id);
+                Scope::All
+            }
+            Entry::Member(..) => Scope::All,
+            Entry::Meta(_) => Scope::Nothing,
+        };
+        if self.view.learn(entry, revision, self.now) { scope } else { Scope::Nothing }
+    }
+
+    fn shown(&mut self, key: Key) {
+        if let Some(shown) = &mut self.sync.shown {
+            shown.insert(key);
+        }
+    }
+
+    /// Keeps the member record as it should be, once the lease is there.
+    fn enrol(&mut self, out: &mut Vec<Effect>) {
+        if self.config.hosts.is_empty() || !self.lease_holds() {
+            return;
+        }
+        let draining = self.phase == Phase::Draining;
+        let me = &self.config.me;
+        if self.view.members.get(me).is_some_and(|member| member.value.draining == draining) {
+            return;
+        }
+        let member = Member {
+            id: me.clone(),
+            name: self.config.name.clone(),
+            hosts: self.config.hosts.clone(),
+            draining,
+            started_ms: self.config.started_ms,
+        };
+        self.cas(Entry::Member(me.clone(), member), out);
+    }
+
+    fn retire(&mut self, reason: RetireReason, out: &mut Vec<Effect>) {
+        if self.phase != Phase::Over {
+            self.phase = Phase::Over;
+            self.tenure.fenced = true;
+            self.parts.clear();
+            self.held.clear();
+            out.push(Effect::Retire { reason });
+        }
+    }
+
+    /// True if this node may start something: what it knows is complete and its lease holds.
+    fn may_act(&self) -> bool {
+        self.sync.at.is_some() && self.lease_holds() && self.view.members.contains_key(&self.config.me)
+    }
+
+    fn is_me(&self, id: &NodeId) -> bool {
+        *id == self.config.me
+    }
+}

@@ -1,0 +1,246 @@
+//! Claims: taking what is free, serving what is held, letting go of what was taken.
+//!
+//! Owns the state of each partition on this node and its look at the level of things, [`Machine::settle`]. How a
+//! partition goes to another node on purpose is in [`handover`](super::handover).
+
+use std::collections::BTreeSet;
+
+use super::protocol::{Effect, LeaveCause, Millis, RetireReason};
+use super::{Entry, Key, Machine, NodeId, Part, Phase};
+use crate::ownership::record::Claim;
+use crate::ownership::rendezvous;
+
+/// What this node does about a partition.
+#[derive(Debug)]
+pub(super) enum Local {
+    /// It admits turns.
+    Serving { epoch: u64 },
+    /// It admits turns, and waits for an heir to be ready.
+    Offering { epoch: u64, heir: NodeId, since: Millis },
+    /// It admits nothing; the claim goes to the heir, if the write succeeds over the revision `expect`.
+    Transferring { epoch: u64, heir: NodeId, expect: u64 },
+    /// It holds messages until the claim names it; `idle` are the busy keys already told to be so.
+    Holding { epoch: u64, from: NodeId, since: Millis, idle: BTreeSet<String> },
+    /// It has left without an heir; the release is written once it is quiet.
+    Releasing { epoch: u64, quiet: bool },
+}
+
+impl Local {
+    /// The epoch at which turns are admitted.
+    pub(super) fn serving(&self) -> Option<u64> {
+        match self {
+            Self::Serving { epoch } | Self::Offering { epoch, .. } => Some(*epoch),
+            Self::Transferring { .. } | Self::Holding { .. } | Self::Releasing { .. } => None,
+        }
+    }
+
+    pub(super) fn admits(&self) -> bool {
+        self.serving().is_some()
+    }
+}
+
+impl Machine {
+    pub(super) fn settle_all(&mut self, out: &mut Vec<Effect>) {
+        for actor in self.actors.clone() {
+            for number in 0..self.config.partitions {
+                if self.phase == Phase::Over {
+                    return;
+                }
+                self.settle(&Part { actor: actor.clone(), number }, out);
+            }
+        }
+    }
+
+    /// Looks at one partition and does what is missing.
+    pub(super) fn settle(&mut self, part: &Part, out: &mut Vec<Effect>) {
+        if !self.config.hosts.contains_key(part.actor.as_ref()) || part.number >= self.config.partitions {
+            return;
+        }
+        self.follow(part, out);
+        if self.phase == Phase::Over {
+            return;
+        }
+        match self.parts.get(part) {
+            None | Some(Local::Holding { .. }) => {
+                self.give_up_holding(part, out);
+                self.claim_if_free(part, out);
+            }
+            Some(Local::Serving { .. }) if !self.stands(part) => self.reaffirm(part, out),
+            Some(Local::Serving { .. }) => self.hand_on(part, out),
+            Some(Local::Offering { .. }) => self.check_offer(part),
+            Some(Local::Transferring { .. }) => self.push_transfer(part, out),
+            Some(Local::Releasing { .. }) => self.release(part, out),
+        }
+    }
+
+    /// True if the claim is this node's and was written under its present lease: nobody can have good reason to take it.
+    pub(super) fn stands(&self, part: &Part) -> bool {
+        let claim = self.view.claim(part).map(|claim| &claim.value);
+        claim.is_some_and(|claim| claim.node.as_ref() == Some(&self.config.me) && claim.lease >= self.tenure.birth)
+    }
+
+    /// Writes a claim of one's own anew: under the present lease, or over a transfer that may have failed.
+    pub(super) fn reaffirm(&mut self, part: &Part, out: &mut Vec<Effect>) {
+        let Some(epoch) = self.view.claim(part).map(|claim| claim.value.epoch) else { return };
+        if self.lease_holds() {
+            let claim = self.own_claim(epoch);
+            self.cas(Entry::Claim(part.clone(), claim), out);
+        }
+    }
+
+    pub(super) fn nonce(&self, epoch: u64) -> String {
+        // The time tells apart two writes over one revision, of which only one can succeed anyway.
+        format!("{}-{epoch}-{}", self.config.incarnation, self.now)
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        part: &Part,
+        epoch: u64,
+        heir: Option<NodeId>,
+        cause: LeaveCause,
+        out: &mut Vec<Effect>,
+    ) {
+        self.held.remove(part);
+        self.retries.remove(part);
+        *self.leaving.entry((part.clone(), epoch)).or_default() += 1;
+        out.push(Effect::Leave { part: part.clone(), epoch, heir, cause });
+    }
+
+    /// Tells callers that a claim has another holder.
+    pub(super) fn tell_moved(&self, part: &Part, claim: &Claim, revision: u64, out: &mut Vec<Effect>) {
+        let before = self.view.claim(part);
+        let from = before.and_then(|before| before.value.node.clone());
+        if before.is_some_and(|before| before.revision >= revision) || from == claim.node {
+            return;
+        }
+        let planned = from.is_none() || claim.node.is_none() || claim.from == from;
+        out.push(Effect::Moved { part: part.clone(), from, to: claim.node.clone(), planned });
+    }
+
+    /// Makes what this node does agree with what the claim says.
+    fn follow(&mut self, part: &Part, out: &mut Vec<Effect>) {
+        let claim = self.view.claim(part).map(|claim| (claim.value.clone(), claim.revision));
+        match claim {
+            Some((claim, revision)) if claim.node.as_ref() == Some(&self.config.me) => {
+                self.follow_own(part, &claim, revision, out);
+            }
+            claim => self.follow_other(part, claim.map(|(claim, _)| claim), out),
+        }
+    }
+
+    fn follow_own(&mut self, part: &Part, claim: &Claim, revision: u64, out: &mut Vec<Effect>) {
+        let serve = match self.parts.get(part) {
+            // A claim from before the present lease may be about to be taken: it is written anew first.
+            None | Some(Local::Holding { .. }) => self.tenure.birth > 0 && self.stands(part),
+            Some(Local::Serving { epoch } | Local::Offering { epoch, .. }) => claim.epoch != *epoch,
+            Some(Local::Transferring { expect, .. }) => revision > *expect,
+            Some(Local::Releasing { .. }) => false,
+        };
+        if serve {
+            self.serve(part, claim, out);
+        }
+    }
+
+    fn serve(&mut self, part: &Part, claim: &Claim, out: &mut Vec<Effect>) {
+        let epoch = claim.epoch;
+        let before = self.parts.insert(part.clone(), Local::Serving { epoch });
+        let told = match before {
+            Some(Local::Holding { idle, .. }) => idle,
+            Some(Local::Transferring { .. }) => BTreeSet::new(),
+            _ => {
+                out.push(Effect::Join { part: part.clone(), epoch, reply_to: None });
+                BTreeSet::new()
+            }
+        };
+        let busy = self.hold_busy(part, claim, &told);
+        self.free_since.remove(part);
+        out.push(Effect::Serve { part: part.clone(), epoch, busy, from: claim.from.clone() });
+    }
+
+    fn follow_other(&mut self, part: &Part, claim: Option<Claim>, out: &mut Vec<Effect>) {
+        let holder = claim.as_ref().and_then(|claim| claim.node.clone());
+        let claimed = claim.as_ref().map_or(0, |claim| claim.epoch);
+        let (epoch, cause) = match self.parts.get(part) {
+            None => return,
+            Some(Local::Holding { epoch, from, .. }) => {
+                let awaited = holder.is_none() || (holder.as_ref() == Some(from) && claimed < *epoch);
+                if awaited || holder.as_ref().is_some_and(|holder| !self.view.is_live(holder)) {
+                    return;
+                }
+                (*epoch, LeaveCause::NotNeeded)
+            }
+            Some(Local::Releasing { epoch, .. }) if holder.is_none() && claimed == *epoch => {
+                self.parts.remove(part);
+                return;
+            }
+            Some(
+                Local::Serving { epoch }
+                | Local::Offering { epoch, .. }
+                | Local::Transferring { epoch, .. }
+                | Local::Releasing { epoch, .. },
+            ) => {
+                let given = claim.as_ref().and_then(|claim| claim.from.as_ref()) == Some(&self.config.me);
+                let planned = given && claimed == *epoch + 1;
+                (*epoch, if planned { LeaveCause::HandedOver } else { LeaveCause::Superseded })
+            }
+        };
+        self.parts.remove(part);
+        self.leave(part, epoch, holder, cause, out);
+        if cause == LeaveCause::Superseded {
+            // Somebody believed this node dead, and others may be about to: rule 1.
+            self.retire(RetireReason::ClaimTaken, out);
+        }
+    }
+
+    /// Claims a partition that nobody holds, when it is this node's turn to.
+    fn claim_if_free(&mut self, part: &Part, out: &mut Vec<Effect>) {
+        let claim = self.view.claim(part);
+        let holder = claim.and_then(|claim| Some((claim.value.node.as_ref()?, claim)));
+        if let Some((holder, claim)) = holder {
+            if self.is_me(holder) {
+                // Its own by a write from before the present lease.
+                return self.reaffirm(part, out);
+            }
+            if !self.is_dead(holder, claim) {
+                self.free_since.remove(part);
+                return;
+            }
+        }
+        let epoch = claim.map_or(0, |claim| claim.value.epoch) + 1;
+        if self.phase != Phase::Running || !self.may_act() {
+            return;
+        }
+        let since = *self.free_since.entry(part.clone()).or_insert(self.now);
+        let Some(rank) = self.rank(part) else { return };
+        // The first at once, the second after the patience, anybody after twice that.
+        if self.now >= since + self.config.orphan_patience_ms * rank.min(2) {
+            let claim = self.own_claim(epoch);
+            self.cas(Entry::Claim(part.clone(), claim), out);
+        }
+    }
+
+    fn own_claim(&self, epoch: u64) -> Claim {
+        Claim {
+            node: Some(self.config.me.clone()),
+            epoch,
+            nonce: self.nonce(epoch),
+            lease: self.tenure.birth,
+            busy: Vec::new(),
+            from: None,
+        }
+    }
+
+    /// This node's place in rendezvous order among the live hosts that do not drain.
+    fn rank(&self, part: &Part) -> Option<u64> {
+        let hosts = self.view.hosts(&part.actor).filter(|(_, member, _)| !member.draining);
+        let ranked = rendezvous::ranked(&part.actor, part.number, hosts.map(|(id, _, weight)| (id, weight)));
+        ranked.iter().position(|id| self.is_me(id)).map(|rank| rank as u64)
+    }
+
+    /// The state of a partition's key for a write.
+    pub(super) fn may_write(&self, part: &Part) -> bool {
+        let key = Key::Part(part.clone());
+        self.writes.ready(&key, self.view.revision(&key), self.now)
+    }
+}

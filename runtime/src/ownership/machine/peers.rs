@@ -1,0 +1,185 @@
+//! The other nodes: which of them are gone, and whether the broker is to blame instead.
+//!
+//! Owns the judgement that a claim's holder is dead. It acts on nothing: [`claims`](super::claims) does.
+
+use std::collections::BTreeSet;
+
+use super::protocol::{Effect, Gone, Millis};
+use super::{Key, Machine, NodeId, Phase};
+use crate::ownership::record::Claim;
+use crate::ownership::view::{Known, LeaseState};
+
+/// Expiries remembered for telling an outage; more than this is one.
+const EXPIRIES_MAX: usize = 1_024;
+
+/// What is doubted, and what has been told.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    blame: Option<Blame>,
+    /// When other leases were seen to expire, within the last renew interval.
+    expiries: Vec<Millis>,
+    /// The nodes told as lost and not seen since.
+    pub(super) lost: BTreeSet<NodeId>,
+}
+
+/// The broker was away, so that nobody's expiry means anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blame {
+    /// Until a renewal sent after this time succeeds, and one TTL more.
+    Renewal(Millis),
+    /// Until this time.
+    Until(Millis),
+}
+
+impl Machine {
+    /// True if the holder of a claim is to be acted upon as dead: it left, or its lease has been gone for long enough
+    /// and this node is the one that can tell.
+    pub(super) fn is_dead(&self, holder: &NodeId, claim: &Known<Claim>) -> bool {
+        match self.view.leases.get(holder) {
+            Some(Known { value: LeaseState::Live(_), .. }) => false,
+            Some(Known { value: LeaseState::Gone(reason), revision, at }) if *revision > claim.value.lease => {
+                *reason == Gone::Deleted || self.is_credible(*at, self.config.renew_every_ms)
+            }
+            // Never seen, or only an end that the claim has outlived: one TTL without any news of it.
+            _ => {
+                let since = self.sync.at.map_or(self.now, |at| at.max(claim.at));
+                self.is_credible(since, self.config.lease_ttl_ms)
+            }
+        }
+    }
+
+    /// Blames the broker because the own lease could not be renewed.
+    pub(super) fn blame_for_own_lapse(&mut self) {
+        if !matches!(self.doubt.blame, Some(Blame::Renewal(_))) {
+            self.doubt.blame = Some(Blame::Renewal(self.now));
+        }
+    }
+
+    pub(super) fn blame_until_after_renewal(&mut self, sent_at: Millis) {
+        if let Some(Blame::Renewal(since)) = self.doubt.blame
+            && sent_at >= since
+        {
+            self.doubt.blame = Some(Blame::Until(self.now + self.config.lease_ttl_ms));
+        }
+    }
+
+    /// Takes in that another node's lease has ended.
+    pub(super) fn lease_gone(&mut self, id: &NodeId, reason: Gone, out: &mut Vec<Effect>) {
+        match reason {
+            Gone::Deleted => self.tell_lost(id.clone(), out),
+            // A snapshot shows old markers all at once: they say nothing about now.
+            Gone::Expired if self.sync.at.is_some() => self.count_expiry(),
+            Gone::Expired => {}
+        }
+    }
+
+    /// What has to be looked at as time passes.
+    pub(super) fn sweep(&mut self, out: &mut Vec<Effect>) {
+        if matches!(self.doubt.blame, Some(Blame::Until(until)) if self.now >= until) {
+            self.doubt.blame = None;
+        }
+        let lost: Vec<NodeId> = self.view.leases.keys().filter(|id| self.is_gone(id)).cloned().collect();
+        for id in lost {
+            self.tell_lost(id, out);
+        }
+        self.release_held(out);
+        self.writes.prune(&self.view, self.now);
+        self.rewatch_if_stuck(out);
+        self.tidy(out);
+    }
+
+    /// True if a node's lease has ended and that is to be believed.
+    pub(super) fn is_gone(&self, id: &NodeId) -> bool {
+        match self.view.leases.get(id) {
+            Some(Known { value: LeaseState::Live(_), .. }) => false,
+            Some(Known { value: LeaseState::Gone(Gone::Deleted), .. }) => true,
+            Some(Known { at, .. }) => self.is_credible(*at, self.config.renew_every_ms),
+            None => self.sync.at.is_some_and(|at| self.is_credible(at, self.config.lease_ttl_ms)),
+        }
+    }
+
+    /// True if `patience` has passed since `since`, a renewal sent since then has been acknowledged and has come back
+    /// through the watch, and the broker is not to blame.
+    fn is_credible(&self, since: Millis, patience: Millis) -> bool {
+        let client = self.config.hosts.is_empty();
+        let heard = client || self.tenure.heard_at.is_some_and(|heard| heard >= since);
+        heard && self.now >= since + patience && self.doubt.blame.is_none()
+    }
+
+    /// Asks for a new watch if a write was refused and the watch has not said why for a while, or if it shows a lease
+    /// as alive that must have ended: a watch that lags may miss a marker that vanished meanwhile.
+    fn rewatch_if_stuck(&mut self, out: &mut Vec<Effect>) {
+        if self.sync.at.is_none() || self.now < self.sync.rewatch_at {
+            return;
+        }
+        let since = self.now.saturating_sub(self.config.unsure_patience_ms);
+        let refused = self.tenure.is_refused() && self.tenure.refused.is_some_and(|(_, at)| at <= since);
+        let overdue = |lease: &Known<LeaseState>| {
+            matches!(lease.value, LeaseState::Live(_)) && self.now >= lease.at + 2 * self.config.lease_ttl_ms
+        };
+        let silent = self.view.leases.iter().any(|(id, lease)| !self.is_me(id) && overdue(lease));
+        if refused || silent || self.writes.stuck(&self.view, since) {
+            // Not more often than a broker that is slow to answer can bear.
+            let pause = if silent { self.config.renew_every_ms } else { 2 * self.config.unsure_patience_ms };
+            self.sync.rewatch_at = self.now + pause;
+            out.push(Effect::Rewatch);
+        }
+    }
+
+    fn count_expiry(&mut self) {
+        let from = self.now.saturating_sub(self.config.renew_every_ms);
+        self.doubt.expiries.retain(|at| *at >= from);
+        if self.doubt.expiries.len() < EXPIRIES_MAX {
+            self.doubt.expiries.push(self.now);
+        }
+        let others = self.view.leases.iter().filter(|(id, _)| !self.is_me(id));
+        let live = others.filter(|(_, lease)| matches!(lease.value, LeaseState::Live(_))).count();
+        let expired = self.doubt.expiries.len();
+        if expired >= 2 && expired * 3 > live + expired {
+            self.doubt.blame = Some(if self.config.hosts.is_empty() {
+                Blame::Until(self.now + self.config.lease_ttl_ms)
+            } else {
+                Blame::Renewal(self.now)
+            });
+        }
+    }
+
+    fn tell_lost(&mut self, id: NodeId, out: &mut Vec<Effect>) {
+        if !self.is_me(&id) && self.doubt.lost.insert(id.clone()) {
+            out.push(Effect::NodeLost { id });
+        }
+    }
+
+    /// Removes the records of nodes that have been gone for two TTLs and hold nothing. The first of the live nodes does
+    /// it, in the order of ids; if two believe to be that, one is refused.
+    fn tidy(&mut self, out: &mut Vec<Effect>) {
+        let Some(before) = self.now.checked_sub(2 * self.config.lease_ttl_ms) else { return };
+        self.view.forget_markers(before);
+        let gone = |id: &NodeId| {
+            let lease = self.view.leases.get(id);
+            let since = lease.map(|lease| lease.at).or(self.sync.at);
+            !self.is_me(id) && since.is_some_and(|at| at <= before) && self.is_gone(id)
+        };
+        let members = self.view.members.keys();
+        let mut gone: BTreeSet<NodeId> =
+            members.chain(self.view.leases.keys()).filter(|id| gone(id)).cloned().collect();
+        if gone.is_empty() {
+            return;
+        }
+        for (_, claim) in self.view.claims() {
+            if let Some(holder) = &claim.value.node {
+                gone.remove(holder);
+            }
+        }
+        let first = self.view.members.keys().find(|id| self.view.is_live(id));
+        let mine = self.may_act() && self.phase == Phase::Running && first == Some(&self.config.me);
+        for id in gone {
+            if !self.view.members.contains_key(&id) {
+                self.view.forget(&Key::Lease(id.clone()));
+                self.doubt.lost.remove(&id);
+            } else if mine {
+                self.delete(Key::Member(id), out);
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The machine's alphabet: what it is configured with, what it is told, and what it asks for.
+//!
+//! Owns the types and what each obliges the driver to do; the decisions are in the sibling modules.
+
+use std::collections::BTreeMap;
+
+use crate::ownership::record::{Entry, HostInfo, Key, Lease, NodeId, Part};
+
+/// Milliseconds on the node's own monotonic clock, from any origin.
+pub type Millis = u64;
+
+/// Numbers a write, so that its answer finds it. Never reused by one machine.
+pub type CasId = u64;
+
+/// What a machine is made with. All durations are in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node. With a nonce that no earlier start had.
+    pub me: NodeId,
+    /// Its name, for the member record.
+    pub name: String,
+    /// The nonce of this start; nonces of claims begin with it.
+    pub incarnation: String,
+    /// Wall time of the start, for the member record only.
+    pub started_ms: u64,
+    /// What it hosts. Empty: a pure client, which watches and never writes.
+    pub hosts: BTreeMap<String, HostInfo>,
+    /// Partitions of each actor type.
+    pub partitions: u16,
+    /// How long a lease lives at the broker after its last renewal.
+    pub lease_ttl_ms: u64,
+    /// How often it is renewed; a third of the TTL or less.
+    pub renew_every_ms: u64,
+    /// Handovers this node has under way at once as the giving side.
+    pub handovers_at_once: usize,
+    /// How long a free partition waits for the first in rendezvous order before the second may claim it (twice that:
+    /// anybody).
+    pub orphan_patience_ms: u64,
+    /// How long an offer waits for its reply.
+    pub offer_patience_ms: u64,
+    /// How long an heir holds messages for a claim that does not come.
+    pub hold_patience_ms: u64,
+    /// How long after an answer was lost the watch has time to tell, before the same write is tried again.
+    pub unsure_patience_ms: u64,
+}
+
+impl Config {
+    /// The defaults of the design for a node that hosts `hosts`: TTL 30 s, renewed every 10 s, 8 handovers at once.
+    pub fn new(name: &str, incarnation: &str, hosts: BTreeMap<String, HostInfo>, partitions: u16) -> Self {
+        Self {
+            me: NodeId::new(format!("{name}-{incarnation}")),
+            name: name.to_owned(),
+            incarnation: incarnation.to_owned(),
+            started_ms: 0,
+            hosts,
+            partitions,
+            lease_ttl_ms: 30_000,
+            renew_every_ms: 10_000,
+            handovers_at_once: 8,
+            orphan_patience_ms: 2_000,
+            offer_patience_ms: 2_000,
+            hold_patience_ms: 5_000,
+            unsure_patience_ms: 2_000,
+        }
+    }
+}
+
+/// Why a key is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// Somebody deleted or purged it.
+    Deleted,
+    /// Its TTL ran out (marker reason `MaxAge`).
+    Expired,
+}
+
+/// What became of a write. Every write is answered exactly once, within a bound the driver chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CasResult {
+    /// Stored at this revision.
+    Ok(u64),
+    /// Refused: the key was at another revision (both 10071 and 10164).
+    Conflict,
+    /// No answer: it may have been stored, may yet be, or never.
+    Unknown,
+}
+
+/// What the machine is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The node begins. With [`Connected`](Self::Connected), in either order, it lets the lease be written.
+    Started,
+    /// The owning connection stands, as the server numbers it; also after every reconnect.
+    Connected {
+        /// The server's id.
+        server: String,
+        /// The connection's number on it.
+        client: u64,
+    },
+    /// The owning connection is down.
+    Disconnected,
+    /// The watch starts, or starts over: what follows up to [`SnapshotDone`](Self::SnapshotDone) is everything there is.
+    SnapshotBegun,
+    /// The watch shows a key with a value. In revision order; repeats and revisions already known are harmless.
+    Record {
+        /// The revision of the key.
+        revision: u64,
+        /// What it holds.
+        entry: Entry,
+    },
+    /// The watch shows a key deleted, purged or expired.
+    Deleted {
+        /// The revision of the marker.
+        revision: u64,
+        /// The key.
+        key: Key,
+        /// Why.
+        reason: Gone,
+    },
+    /// The watch has shown everything there was when it began.
+    SnapshotDone,
+    /// The answer to [`Effect::Renew`].
+    RenewDone {
+        /// The effect's `sent_at`.
+        sent_at: Millis,
+        /// What became of it.
+        result: CasResult,
+    },
+    /// The answer to [`Effect::Cas`], [`Effect::Delete`] or [`Effect::Transfer`].
+    CasDone {
+        /// The effect's `id`.
+        id: CasId,
+        /// What became of it.
+        result: CasResult,
+    },
+    /// Another node's [`Effect::Offer`] has arrived. The machine answers by `Join { reply_to: Some }` or `Decline`.
+    Offered {
+        /// What is offered.
+        part: Part,
+        /// The epoch at which the offering node holds it.
+        epoch: u64,
+        /// The offering node.
+        from: NodeId,
+    },
+    /// The heir's reply to [`Effect::Offer`].
+    HandoverReply {
+        /// What was offered.
+        part: Part,
+        /// The epoch of the offer.
+        epoch: u64,
+        /// Who replies.
+        heir: NodeId,
+        /// True: it is subscribed, flushed and holds. False: it declined.
+        ready: bool,
+    },
+    /// The old owner tells that the last turn of a busy key ended. To be repeated until [`Machine::settled`] is true.
+    ///
+    /// [`Machine::settled`]: super::Machine::settled
+    Idle {
+        /// The partition this node took over.
+        part: Part,
+        /// The epoch at which this node holds it.
+        epoch: u64,
+        /// The key token.
+        key: String,
+    },
+    /// The driver has done a [`Effect::Leave`] to its end: out of the queue group without loss, no turn runs.
+    Quiesced {
+        /// The effect's partition.
+        part: Part,
+        /// The effect's epoch.
+        epoch: u64,
+    },
+    /// Hand everything over and leave.
+    Drain,
+    /// Time has passed. Every 250 ms or so.
+    Tick,
+}
+
+/// Why a node leaves a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaveCause {
+    /// It was handed over: finish the running turns, forward what still comes to the heir.
+    HandedOver,
+    /// It drains and nobody can take it: finish the running turns; the release follows [`Input::Quiesced`].
+    Released,
+    /// It held messages for a handover that did not come: forward them to the heir, if there is one.
+    NotNeeded,
+    /// It was taken: drop the activations, commit nothing more from them.
+    Superseded,
+}
+
+/// Why a node cannot go on under its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetireReason {
+    /// Its lease was deleted by somebody else.
+    LeaseDeleted,
+    /// Its lease names another start.
+    LeaseTaken,
+    /// A claim of its own was taken: it was believed dead.
+    ClaimTaken,
+    /// The app has other partitions or another wire version: do not come back, report it.
+    MetaMismatch,
+}
+
+/// What the machine asks for. To be carried out in the order given, each before the next step's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Write the own lease with its TTL if the key is at `expect` (0: not there). Answer: [`Input::RenewDone`].
+    Renew {
+        /// The value.
+        lease: Lease,
+        /// The expected revision.
+        expect: u64,
+        /// When this step ran; validity counts from here, so sending later is safe.
+        sent_at: Millis,
+    },
+    /// Write an entry if its key is at `expect` (0: not there). Answer: [`Input::CasDone`].
+    Cas {
+        /// For the answer.
+        id: CasId,
+        /// Key and value.
+        entry: Entry,
+        /// The expected revision.
+        expect: u64,
+    },
+    /// Delete a key if it is at `expect`. Answer: [`Input::CasDone`].
+    Delete {
+        /// For the answer.
+        id: CasId,
+        /// The key.
+        key: Key,
+        /// The expected revision.
+        expect: u64,
+    },
+    /// Stop admitting turns of the partition **now**, note the keys whose turn still runs, and write `claim` with them
+    /// as `busy` if the key is at `expect`. Answer: [`Input::CasDone`]. Then comes `Leave`, or `Serve` if it failed, or
+    /// another `Transfer`, to be written with the same busy keys: any of them may be the one that is stored. Whatever
+    /// those keys' turns do, the heir hears of it ([`Input::Idle`]).
+    Transfer {
+        /// For the answer.
+        id: CasId,
+        /// The partition.
+        part: Part,
+        /// The claim to write, complete but for `busy`.
+        claim: crate::ownership::record::Claim,
+        /// The expected revision.
+        expect: u64,
+    },
+    /// Offer a partition to a node. Its reply: [`Input::HandoverReply`]; the machine keeps the time itself.
+    Offer {
+        /// The partition.
+        part: Part,
+        /// The epoch at which this node holds it.
+        epoch: u64,
+        /// To whom.
+        to: NodeId,
+    },
+    /// Tell a node that its offer is not taken (`ready: false`).
+    Decline {
+        /// The partition.
+        part: Part,
+        /// The epoch of the offer.
+        epoch: u64,
+        /// Whose offer.
+        to: NodeId,
+    },
+    /// Be in the queue group of the partition and hold what comes, until [`Serve`](Self::Serve) or
+    /// [`Leave`](Self::Leave). May come again while joined, and before the [`Input::Quiesced`] of an earlier `Leave`.
+    Join {
+        /// The partition.
+        part: Part,
+        /// The epoch at which it will be, or is, held.
+        epoch: u64,
+        /// Whose offer this answers: once subscribed and flushed, reply `ready: true` with the epoch of the offer.
+        reply_to: Option<(NodeId, u64)>,
+    },
+    /// Admit turns at this epoch, all but those of the `busy` keys. May come again, after a transfer that failed.
+    Serve {
+        /// The partition.
+        part: Part,
+        /// The epoch, for the records.
+        epoch: u64,
+        /// The keys that still wait for the old owner.
+        busy: Vec<String>,
+        /// The old owner if it handed over; `None` after a claim.
+        from: Option<NodeId>,
+    },
+    /// Admit these keys too.
+    Admit {
+        /// The partition.
+        part: Part,
+        /// The keys.
+        keys: Vec<String>,
+    },
+    /// Leave the queue group without loss, forward stragglers to the heir. Answer: [`Input::Quiesced`].
+    Leave {
+        /// The partition.
+        part: Part,
+        /// The epoch that ends.
+        epoch: u64,
+        /// Who has it now, if anybody.
+        heir: Option<NodeId>,
+        /// Why.
+        cause: LeaveCause,
+    },
+    /// The lease cannot be proved: volatile actors and reads answer `Unavailable`. Claims are kept.
+    Fence,
+    /// The lease is proved again, and no claim still served was anybody else's in between.
+    Unfence,
+    /// A claim has another holder now. For the callers: re-send or fail what was asked of the old one.
+    Moved {
+        /// The partition.
+        part: Part,
+        /// The holder before.
+        from: Option<NodeId>,
+        /// The holder now.
+        to: Option<NodeId>,
+        /// True if the old holder handed it over or released it.
+        planned: bool,
+    },
+    /// A node is gone: calls in flight to it are `Unknown`. Once for each time it goes.
+    NodeLost {
+        /// The node.
+        id: NodeId,
+    },
+    /// Start the watch over ([`Input::SnapshotBegun`] and so on): a write was refused and the watch does not say why, or
+    /// it has missed the end of a lease.
+    Rewatch,
+    /// Nothing is held any more, every turn has ended: delete lease and member, exit. Nothing follows.
+    Drained,
+    /// Drop every activation and subscription, then delete lease and member, and come back with a new machine under a
+    /// new id. Nothing follows.
+    Retire {
+        /// Why.
+        reason: RetireReason,
+    },
+}

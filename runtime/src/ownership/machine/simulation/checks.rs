@@ -1,0 +1,133 @@
+//! What must be true.
+//!
+//! At every instant: (i) for each partition at most one node is *active*, which is to say that it admits turns, is not
+//! fenced, and its own clock is before `serves_until`; crashed nodes count for nothing, paused ones count. (ii) Epochs
+//! grow by one with each change of holder, and only then; only a holder gives away (both in `broker`). (iii) No node
+//! writes a claim before it has seen a whole snapshot and its own lease and member are acknowledged; a pure client
+//! writes nothing. At the end: every partition of every actor that has a host is active at the first in rendezvous
+//! order, nowhere else, with nothing held back; drained nodes have ended and left no record.
+
+use super::world::{Life, Node, World};
+use crate::ownership::machine::{Effect, Millis};
+use crate::ownership::record::{Entry, Key, NodeId, Part};
+use crate::ownership::rendezvous;
+
+impl World {
+    /// Checks one partition, at the moments when somebody may have become active there.
+    pub(super) fn check_active(&self, part: &Part) -> Result<(), String> {
+        let active: Vec<&NodeId> =
+            self.nodes.iter().filter(|node| node.is_active(part, self.now)).map(|node| &node.id).collect();
+        match active.len() {
+            0 | 1 => Ok(()),
+            _ => Err(format!("at {}: {active:?} are all active on {part}", self.now)),
+        }
+    }
+
+    pub(super) fn check_all_active(&self, at: usize) -> Result<(), String> {
+        self.nodes[at].admitting.keys().try_for_each(|part| self.check_active(part))
+    }
+
+    pub(super) fn check_effect(&self, at: usize, effect: &Effect) -> Result<(), String> {
+        let node = &self.nodes[at];
+        let writes = matches!(
+            effect,
+            Effect::Renew { .. } | Effect::Cas { .. } | Effect::Delete { .. } | Effect::Transfer { .. }
+        );
+        if writes && node.hosts.is_empty() {
+            return Err(format!("{}, a pure client, wrote: {effect:?}", node.id));
+        }
+        let claims = matches!(effect, Effect::Cas { entry: Entry::Claim(..), .. } | Effect::Transfer { .. });
+        if claims && !(node.snapshots > 0 && node.leased && node.enrolled) {
+            return Err(format!("{} wrote too early: {effect:?}", node.id));
+        }
+        if matches!(effect, Effect::Cas { entry: Entry::Member(..), .. }) && !node.leased {
+            return Err(format!("{} wrote its member before its lease", node.id));
+        }
+        Ok(())
+    }
+
+    /// Checks that everything is where it should be.
+    pub(super) fn check_settled(&self) -> Result<(), String> {
+        for node in &self.nodes {
+            if node.life == Life::Up && node.told_to_drain {
+                return Err(format!("{} still drains", node.id));
+            }
+            if node.life == Life::Up && !node.hosts.is_empty() && node.machine.is_fenced() {
+                return Err(format!("{} is still fenced", node.id));
+            }
+            if node.life == Life::Up && node.held.values().any(|keys| !keys.is_empty()) {
+                return Err(format!("{} still holds keys back: {:?}", node.id, node.held));
+            }
+            if node.life == Life::Ended && self.broker.entry(&Key::Lease(node.id.clone())).is_some() {
+                return Err(format!("{} ended and left its lease", node.id));
+            }
+        }
+        for actor in self.actors() {
+            for number in 0..self.plan.partitions {
+                self.check_owner(&Part::new(actor.as_str(), number))?;
+            }
+        }
+        self.check_records()
+    }
+
+    /// How many partitions the claims give to the node in a slot.
+    pub(super) fn held_by(&self, slot: usize) -> u64 {
+        let id = &self.nodes[slot].id;
+        let held = self
+            .broker
+            .entries()
+            .filter(|entry| matches!(entry, Entry::Claim(_, claim) if claim.node.as_ref() == Some(id)));
+        held.count() as u64
+    }
+
+    fn check_owner(&self, part: &Part) -> Result<(), String> {
+        let up = self.nodes.iter().filter(|node| node.life == Life::Up);
+        let hosts = up.filter_map(|node| Some((&node.id, *node.hosts.get(part.actor.as_ref())?)));
+        let Some(desired) = rendezvous::first(&part.actor, part.number, hosts) else { return Ok(()) };
+        let active = self.nodes.iter().filter(|node| node.is_active(part, self.now)).map(|node| &node.id);
+        let active: Vec<&NodeId> = active.collect();
+        if active != [desired] {
+            let claim = self.broker.entry(&Key::Part(part.clone()));
+            return Err(format!("at {}: {part} should be at {desired}, is at {active:?}: {claim:?}", self.now));
+        }
+        for node in self.nodes.iter().filter(|node| node.life == Life::Up) {
+            if node.machine.view().desired(&part.actor, part.number) != Some(desired) {
+                let believed = node.machine.view().desired(&part.actor, part.number);
+                return Err(format!("{} believes that {believed:?} should have {part}, not {desired}", node.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_records(&self) -> Result<(), String> {
+        let up = |id: &NodeId| self.nodes.iter().any(|node| node.id == *id && node.life == Life::Up);
+        let hosted = self.actors();
+        for entry in self.broker.entries() {
+            match entry {
+                Entry::Claim(part, claim) if hosted.contains(part.actor.as_ref()) => {
+                    if !claim.node.as_ref().is_some_and(up) {
+                        return Err(format!("the claim of {part} names {:?}", claim.node));
+                    }
+                }
+                Entry::Lease(id, _) if !up(id) => return Err(format!("{id} is gone and left its lease")),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The actors that somebody hosts.
+    fn actors(&self) -> std::collections::BTreeSet<String> {
+        let up = self.nodes.iter().filter(|node| node.life == Life::Up);
+        up.flat_map(|node| node.hosts.keys().cloned()).collect()
+    }
+}
+
+impl Node {
+    fn is_active(&self, part: &Part, now: Millis) -> bool {
+        self.life == Life::Up
+            && self.admitting.contains_key(part)
+            && !self.machine.is_fenced()
+            && self.clock(now) < self.machine.serves_until()
+    }
+}

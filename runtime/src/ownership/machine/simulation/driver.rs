@@ -1,0 +1,258 @@
+//! The drivers: they carry effects out, with all the delays and losses of the path to the broker.
+
+use super::broker::Shown;
+use super::world::{ANSWER_MS, Event, Fate, Life, TTL_MS, World, Write};
+use crate::ownership::machine::{CasResult, Effect, Input, LeaveCause, RetireReason};
+use crate::ownership::record::{Entry, Key, Part};
+
+impl World {
+    /// Gives an input to a node and carries out what comes of it.
+    pub(super) fn tell(&mut self, at: usize, input: Input) -> Result<(), String> {
+        if self.nodes[at].life != Life::Up {
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        let clock = self.nodes[at].clock(self.now);
+        let renewed = matches!(input, Input::RenewDone { .. });
+        if self.trace && input != Input::Tick {
+            println!("{:>6} {} <- {input:?}", self.now, self.nodes[at].id);
+        }
+        self.nodes[at].machine.step(input, clock, &mut out);
+        self.steps += 1;
+        self.digest = self.digest.wrapping_mul(31).wrapping_add(self.now ^ (at as u64) << 32 ^ out.len() as u64);
+        let serves = out.iter().any(|effect| matches!(effect, Effect::Serve { .. } | Effect::Unfence));
+        for effect in out {
+            if self.trace {
+                println!("{:>6} {} -> {effect:?}", self.now, self.nodes[at].id);
+            }
+            self.check_effect(at, &effect)?;
+            self.carry_out(at, effect)?;
+        }
+        if serves || renewed { self.check_all_active(at) } else { Ok(()) }
+    }
+
+    fn carry_out(&mut self, at: usize, effect: Effect) -> Result<(), String> {
+        let me = self.nodes[at].id.clone();
+        match effect {
+            Effect::Renew { lease, expect, sent_at } => {
+                self.send(at, Write::Renew(Entry::Lease(me, lease), expect, sent_at));
+            }
+            Effect::Cas { id, entry, expect } => self.send(at, Write::Put(entry, expect, id)),
+            Effect::Delete { id, key, expect } => self.send(at, Write::Delete(key, expect, id)),
+            Effect::Transfer { id, part, mut claim, expect } => {
+                self.nodes[at].admitting.remove(&part);
+                let busy: Vec<String> = (0..self.random.between(0, 3)).map(|key| format!("k{key}")).collect();
+                claim.busy = self.nodes[at].busy.entry(part.clone()).or_insert(busy).clone();
+                self.send(at, Write::Put(Entry::Claim(part, claim), expect, id));
+            }
+            Effect::Offer { part, epoch, to } => self.message(&to, Input::Offered { part, epoch, from: me }),
+            Effect::Decline { part, epoch, to } => {
+                self.message(&to, Input::HandoverReply { part, epoch, heir: me, ready: false });
+            }
+            Effect::Join { part, reply_to: Some((to, epoch)), .. } => {
+                self.message(&to, Input::HandoverReply { part, epoch, heir: me, ready: true });
+            }
+            Effect::Serve { part, epoch, busy, .. } => {
+                self.nodes[at].held.insert(part.clone(), busy.into_iter().collect());
+                self.nodes[at].busy.remove(&part);
+                self.nodes[at].admitting.insert(part, epoch);
+            }
+            Effect::Admit { part, keys } => {
+                if let Some(held) = self.nodes[at].held.get_mut(&part) {
+                    held.retain(|key| !keys.contains(key));
+                }
+            }
+            Effect::Leave { part, epoch, heir, cause } => {
+                self.leave(at, part, epoch, heir.map(|heir| self.index(&heir)), cause);
+            }
+            Effect::Rewatch => {
+                self.nodes[at].cursor = None;
+                let later = self.latency();
+                self.after(later, Event::Snapshot(at, self.nodes[at].link));
+            }
+            Effect::Drained => {
+                if !self.nodes[at].admitting.is_empty() {
+                    return Err(format!("{me} says it is drained and admits turns"));
+                }
+                self.end(at);
+            }
+            Effect::Retire { reason } => {
+                self.end(at);
+                if reason == RetireReason::MetaMismatch {
+                    return Err(format!("{me} retired for {reason:?}"));
+                }
+                let again = self.random.between(50, 1_000);
+                if !self.nodes[at].told_to_drain {
+                    self.after(again, Event::Start(self.nodes[at].slot));
+                }
+            }
+            Effect::Join { .. } | Effect::Fence | Effect::Unfence | Effect::Moved { .. } | Effect::NodeLost { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, at: usize, part: Part, epoch: u64, heir: Option<usize>, cause: LeaveCause) {
+        self.nodes[at].admitting.remove(&part);
+        self.nodes[at].held.remove(&part);
+        let quiet = self.random.between(1, 3_000);
+        self.after(quiet, Event::Tell(at, Input::Quiesced { part: part.clone(), epoch }));
+        let busy = self.nodes[at].busy.remove(&part).unwrap_or_default();
+        if let (LeaveCause::HandedOver, Some(heir)) = (cause, heir) {
+            for key in busy {
+                let ends = self.random.between(0, quiet);
+                self.after(ends, Event::Idle { old: at, heir, part: part.clone(), epoch: epoch + 1, key });
+            }
+        }
+    }
+
+    pub(super) fn tell_idle(&mut self, old: usize, heir: usize, part: Part, epoch: u64, key: String) {
+        let alive = self.nodes[old].life == Life::Up && self.nodes[heir].life == Life::Up;
+        if alive && !self.nodes[heir].machine.settled(&part, epoch, &key) {
+            self.message(&self.nodes[heir].id.clone(), Input::Idle { part: part.clone(), epoch, key: key.clone() });
+            self.after(1_000, Event::Idle { old, heir, part, epoch, key });
+        }
+    }
+
+    /// The node is no more; its driver removes lease and member, however long the broker takes.
+    fn end(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.life = Life::Ended;
+        node.admitting.clear();
+        let id = node.id.clone();
+        self.after(5, Event::Write(at, Write::Purge(Key::Lease(id.clone())), Fate::Unheard));
+        self.after(10, Event::Write(at, Write::Purge(Key::Member(id)), Fate::Unheard));
+    }
+
+    /// A message from node to node.
+    fn message(&mut self, to: &crate::ownership::record::NodeId, input: Input) {
+        let lost = self.faulty && self.random.chance(self.plan.losses);
+        let to = self.index(to);
+        if !lost && self.nodes[to].linked {
+            let later = self.latency();
+            self.after(later, Event::Tell(to, input));
+        }
+    }
+
+    /// A write on its way; what its driver cannot hear of is `Unknown` to it, and may yet happen.
+    fn send(&mut self, at: usize, write: Write) {
+        let trouble = !self.nodes[at].linked || (self.faulty && self.random.chance(self.plan.losses));
+        if !trouble {
+            let later = self.latency();
+            return self.after(later, Event::Write(at, write, Fate::Answered));
+        }
+        self.after(ANSWER_MS, Event::Tell(at, answer(&write, CasResult::Unknown)));
+        if self.random.chance(60) {
+            let later = if self.random.chance(50) { self.latency() } else { self.random.between(500, 15_000) };
+            self.after(later, Event::Write(at, write, Fate::Unheard));
+        }
+    }
+
+    /// A write has come to the broker.
+    pub(super) fn arrive(&mut self, at: usize, write: Write, fate: Fate) -> Result<(), String> {
+        if !self.broker.up {
+            if let Write::Purge(_) = write {
+                self.after(1_000, Event::Write(at, write, fate));
+            } else if fate == Fate::Answered {
+                self.after(ANSWER_MS, Event::Tell(at, answer(&write, CasResult::Unknown)));
+            }
+            return Ok(());
+        }
+        self.broker.expire(self.now);
+        let by = self.nodes[at].id.clone();
+        let stored = match write.clone() {
+            Write::Renew(entry, expect, _) => {
+                let stored = self.broker.put(&by, entry, expect, Some(self.now + TTL_MS))?;
+                self.nodes[at].leased |= stored.is_some();
+                self.after(TTL_MS, Event::Expire);
+                stored
+            }
+            Write::Put(entry, expect, _) => {
+                let member = matches!(entry, Entry::Member(..));
+                let stored = self.broker.put(&by, entry, expect, None)?;
+                self.nodes[at].enrolled |= member && stored.is_some();
+                stored
+            }
+            Write::Delete(key, expect, _) => self.broker.delete(&key, Some(expect), self.now),
+            Write::Purge(key) => self.broker.delete(&key, None, self.now),
+        };
+        self.show_all();
+        if fate == Fate::Answered {
+            let later = self.latency();
+            let result = stored.map_or(CasResult::Conflict, CasResult::Ok);
+            self.after(later, Event::Tell(at, answer(&write, result)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn show_all(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].life == Life::Up && self.nodes[at].linked {
+                let later = self.latency();
+                self.after(later, Event::Show(at, self.nodes[at].link, self.broker.revision));
+            }
+        }
+    }
+
+    pub(super) fn show(&mut self, at: usize, link: u64, until: u64) -> Result<(), String> {
+        let node = &mut self.nodes[at];
+        let Some(cursor) = node.cursor.filter(|cursor| *cursor < until) else { return Ok(()) };
+        if !node.linked || node.link != link {
+            return Ok(());
+        }
+        node.cursor = Some(until);
+        self.broker.shown(cursor, until).into_iter().try_for_each(|shown| self.tell(at, input(shown)))
+    }
+
+    pub(super) fn snapshot(&mut self, at: usize, link: u64) -> Result<(), String> {
+        if !self.nodes[at].linked || self.nodes[at].link != link || self.nodes[at].life != Life::Up {
+            return Ok(());
+        }
+        self.nodes[at].cursor = Some(self.broker.revision);
+        self.nodes[at].snapshots += 1;
+        self.tell(at, Input::SnapshotBegun)?;
+        let all = self.broker.shown(0, self.broker.revision);
+        all.into_iter().try_for_each(|shown| self.tell(at, input(shown)))?;
+        self.tell(at, Input::SnapshotDone)
+    }
+
+    /// The node's connection is there again.
+    pub(super) fn link(&mut self, at: usize, link: u64) -> Result<(), String> {
+        let node = &mut self.nodes[at];
+        if node.linked || node.link != link {
+            return Ok(());
+        }
+        if !self.broker.up {
+            // The broker's return brings everybody back.
+            return Ok(());
+        }
+        node.linked = true;
+        node.link += 1;
+        let link = node.link;
+        // A driver that comes back before it noticed says both, in order.
+        self.tell(at, Input::Disconnected)?;
+        self.tell(at, Input::Connected { server: "s".to_owned(), client: link })?;
+        let later = self.latency();
+        self.after(later, Event::Snapshot(at, link));
+        Ok(())
+    }
+
+    fn index(&self, id: &crate::ownership::record::NodeId) -> usize {
+        self.nodes.iter().position(|node| node.id == *id).unwrap_or(0)
+    }
+}
+
+fn answer(write: &Write, result: CasResult) -> Input {
+    match write {
+        Write::Renew(_, _, sent_at) => Input::RenewDone { sent_at: *sent_at, result },
+        Write::Put(_, _, id) | Write::Delete(_, _, id) => Input::CasDone { id: *id, result },
+        Write::Purge(_) => Input::Tick,
+    }
+}
+
+fn input(shown: Shown) -> Input {
+    let Shown { key, revision, value } = shown;
+    match value {
+        Ok(entry) => Input::Record { revision, entry },
+        Err(reason) => Input::Deleted { revision, key, reason },
+    }
+}

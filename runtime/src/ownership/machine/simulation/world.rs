@@ -1,0 +1,376 @@
+//! The world: nodes with their drivers, the paths between them and the broker, and what goes wrong there.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use super::Random;
+use super::broker::Broker;
+use crate::ownership::machine::{CasId, Config, Effect, Input, Machine, Millis};
+use crate::ownership::record::{Entry, HostInfo, Key, NodeId, Part};
+
+pub(super) const TTL_MS: u64 = 6_000;
+const TICK_MS: u64 = 200;
+pub(super) const ANSWER_MS: u64 = 700;
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) partitions: u16,
+    nodes: usize,
+    clients: usize,
+    /// Percentage of messages and answers that are lost or late while faults last.
+    pub(super) losses: u64,
+    /// All host everything, with equal weight and the same start.
+    pub(super) quiet: bool,
+}
+
+impl Plan {
+    pub(super) fn random(seed: u64) -> Self {
+        let mut random = Random::new(!seed);
+        Self {
+            partitions: random.between(1, 7) as u16,
+            nodes: random.between(1, 7) as usize,
+            clients: usize::from(random.chance(20)),
+            losses: random.between(0, 20),
+            quiet: false,
+        }
+    }
+
+    pub(super) fn quiet(nodes: usize) -> Self {
+        Self { partitions: 8, nodes, clients: 1, losses: 0, quiet: true }
+    }
+}
+
+/// What goes wrong; the number is a node's place in the list.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    Crash(usize),
+    Pause(usize, u64),
+    /// The node's connection is gone for so long.
+    Cut(usize, u64),
+    Drain(usize),
+    Outage(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Up,
+    Crashed,
+    Ended,
+}
+
+/// One start of a node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) slot: usize,
+    pub(super) id: NodeId,
+    pub(super) hosts: BTreeMap<String, u32>,
+    pub(super) machine: Machine,
+    pub(super) life: Life,
+    pub(super) admitting: BTreeMap<Part, u64>,
+    pub(super) held: BTreeMap<Part, BTreeSet<String>>,
+    pub(super) snapshots: u32,
+    pub(super) leased: bool,
+    pub(super) enrolled: bool,
+    pub(super) told_to_drain: bool,
+    paused_until: u64,
+    pub(super) linked: bool,
+    /// Counts connections; what was on its way for an older one is lost.
+    pub(super) link: u64,
+    pub(super) cursor: Option<u64>,
+    /// The keys that ran when the partition was given away.
+    pub(super) busy: BTreeMap<Part, Vec<String>>,
+    offset: u64,
+    drift: u64,
+}
+
+impl Node {
+    /// The node's own clock: another origin, and up to 2 % faster or slower.
+    pub(super) fn clock(&self, now: u64) -> Millis {
+        self.offset + now * (980 + self.drift) / 1_000
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Tick(usize),
+    Tell(usize, Input),
+    Write(usize, Write, Fate),
+    Show(usize, u64, u64),
+    Snapshot(usize, u64),
+    Link(usize, u64),
+    Down(usize, u64),
+    Idle { old: usize, heir: usize, part: Part, epoch: u64, key: String },
+    Expire,
+    BrokerUp,
+    Start(usize),
+    Fault,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Write {
+    Renew(Entry, u64, Millis),
+    Put(Entry, u64, CasId),
+    Delete(Key, u64, CasId),
+    Purge(Key),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Answered,
+    /// The driver has given up on the answer.
+    Unheard,
+}
+
+/// Everything, and what is about to happen.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) random: Random,
+    pub(super) broker: Broker,
+    pub(super) nodes: Vec<Node>,
+    pub(super) now: u64,
+    pub(super) steps: u64,
+    /// A running hash of all effects.
+    pub(super) digest: u64,
+    starts: u64,
+    pub(super) faulty: bool,
+    queue: BinaryHeap<Reverse<(u64, usize)>>,
+    events: Vec<Option<Event>>,
+    pub(super) trace: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, plan: Plan, trace: bool) -> Self {
+        let mut world = Self {
+            random: Random::new(seed),
+            broker: Broker::new(),
+            nodes: Vec::new(),
+            now: 0,
+            steps: 0,
+            digest: 0,
+            starts: 0,
+            faulty: false,
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            trace,
+            plan,
+        };
+        for slot in 0..world.plan.nodes + world.plan.clients {
+            let after = if world.plan.quiet { 0 } else { world.random.between(0, 8_000) };
+            world.after(after, Event::Start(slot));
+        }
+        world
+    }
+
+    /// Runs with random faults.
+    pub(super) fn run_faults(&mut self, millis: u64) -> Result<(), String> {
+        self.faulty = true;
+        self.after(1_000, Event::Fault);
+        self.run_for(millis)
+    }
+
+    /// Ends new faults and losses; what lasts ends by itself. Somebody is left to host.
+    pub(super) fn heal(&mut self) {
+        self.faulty = false;
+        let hosting = |node: &&Node| node.life == Life::Up && !node.told_to_drain && !node.hosts.is_empty();
+        if self.nodes.iter().filter(hosting).count() == 0 {
+            self.after(0, Event::Start(0));
+        }
+    }
+
+    pub(super) fn run_for(&mut self, millis: u64) -> Result<(), String> {
+        let until = self.now + millis;
+        while let Some(Reverse((at, index))) = self.queue.peek().copied() {
+            if at > until {
+                break;
+            }
+            self.queue.pop();
+            self.now = at;
+            let Some(event) = self.events[index].take() else { continue };
+            if let Some(resume) = self.deferred(&event) {
+                self.events[index] = Some(event);
+                self.queue.push(Reverse((resume, index)));
+                continue;
+            }
+            self.happen(event)?;
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    pub(super) fn after(&mut self, millis: u64, event: Event) {
+        self.queue.push(Reverse((self.now + millis, self.events.len())));
+        self.events.push(Some(event));
+    }
+
+    /// How long a message takes.
+    pub(super) fn latency(&mut self) -> u64 {
+        if self.faulty && self.random.chance(4) { self.random.between(100, 3_000) } else { self.random.between(1, 30) }
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        if self.trace {
+            println!("{:>6} FAULT {fault:?}", self.now);
+        }
+        match fault {
+            Fault::Crash(at) => self.nodes[at].life = Life::Crashed,
+            Fault::Pause(at, lasts) => self.nodes[at].paused_until = self.now + lasts,
+            Fault::Cut(at, lasts) => {
+                self.cut(at);
+                self.after(lasts, Event::Link(at, self.nodes[at].link));
+            }
+            Fault::Drain(at) => {
+                self.nodes[at].told_to_drain = true;
+                self.after(0, Event::Tell(at, Input::Drain));
+            }
+            Fault::Outage(lasts) => {
+                self.broker.up = false;
+                (0..self.nodes.len()).for_each(|at| self.cut(at));
+                self.after(lasts, Event::BrokerUp);
+            }
+        }
+    }
+
+    fn cut(&mut self, at: usize) {
+        self.nodes[at].linked = false;
+        self.nodes[at].link += 1;
+        self.nodes[at].cursor = None;
+        let notices = self.random.between(1, 1_500);
+        self.after(notices, Event::Down(at, self.nodes[at].link));
+    }
+
+    fn deferred(&self, event: &Event) -> Option<u64> {
+        let at = match event {
+            Event::Tick(at)
+            | Event::Tell(at, _)
+            | Event::Show(at, ..)
+            | Event::Snapshot(at, _)
+            | Event::Link(at, _)
+            | Event::Down(at, _) => at,
+            Event::Idle { old, .. } => old,
+            _ => return None,
+        };
+        Some(self.nodes[*at].paused_until).filter(|until| *until > self.now)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Tick(at) => {
+                if self.nodes[at].life == Life::Up {
+                    self.after(TICK_MS, Event::Tick(at));
+                    self.tell(at, Input::Tick)?;
+                }
+            }
+            Event::Tell(at, input) => self.tell(at, input)?,
+            Event::Write(at, write, fate) => self.arrive(at, write, fate)?,
+            Event::Show(at, link, until) => self.show(at, link, until)?,
+            Event::Snapshot(at, link) => self.snapshot(at, link)?,
+            Event::Link(at, link) => self.link(at, link)?,
+            Event::Down(at, link) => {
+                if !self.nodes[at].linked && self.nodes[at].link == link {
+                    self.tell(at, Input::Disconnected)?;
+                }
+            }
+            Event::Idle { old, heir, part, epoch, key } => self.tell_idle(old, heir, part, epoch, key),
+            Event::Expire => {
+                if self.broker.up && self.broker.expire(self.now) {
+                    self.show_all();
+                }
+            }
+            Event::BrokerUp => {
+                self.broker.up = true;
+                self.broker.expire(self.now);
+                for at in 0..self.nodes.len() {
+                    let back = self.random.between(10, 2_000);
+                    self.after(back, Event::Link(at, self.nodes[at].link));
+                }
+            }
+            Event::Start(slot) => self.start(slot)?,
+            Event::Fault => self.random_fault(),
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, slot: usize) -> Result<(), String> {
+        self.starts += 1;
+        let mut hosts = BTreeMap::new();
+        if slot < self.plan.nodes {
+            for actor in ["cart", "order"] {
+                if self.plan.quiet || self.random.chance(75) {
+                    let weight = if self.plan.quiet { 1 } else { self.random.between(1, 4) };
+                    hosts.insert(actor.to_owned(), weight as u32);
+                }
+            }
+        }
+        let info = |weight: &u32| HostInfo { version: "1".to_owned(), weight: *weight };
+        let hosted = hosts.iter().map(|(actor, weight)| (actor.clone(), info(weight))).collect();
+        let config = Config {
+            lease_ttl_ms: TTL_MS,
+            renew_every_ms: TTL_MS / 3,
+            handovers_at_once: 3,
+            orphan_patience_ms: 500,
+            offer_patience_ms: 800,
+            hold_patience_ms: 2_000,
+            unsure_patience_ms: 600,
+            ..Config::new(&format!("n{slot}"), &self.starts.to_string(), hosted, self.plan.partitions)
+        };
+        let at = self.nodes.len();
+        self.nodes.push(Node {
+            slot,
+            id: config.me.clone(),
+            hosts,
+            machine: Machine::new(config),
+            life: Life::Up,
+            admitting: BTreeMap::new(),
+            held: BTreeMap::new(),
+            snapshots: 0,
+            leased: false,
+            enrolled: false,
+            told_to_drain: false,
+            paused_until: 0,
+            linked: false,
+            link: 0,
+            cursor: None,
+            busy: BTreeMap::new(),
+            offset: self.random.between(0, 1_000_000),
+            drift: self.random.between(0, 41),
+        });
+        self.after(0, Event::Tick(at));
+        self.tell(at, Input::Started)?;
+        self.link(at, 0)
+    }
+
+    fn random_fault(&mut self) {
+        if !self.faulty {
+            return;
+        }
+        let next = self.random.between(300, 5_000);
+        self.after(next, Event::Fault);
+        let up: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].life == Life::Up).collect();
+        if up.is_empty() {
+            return;
+        }
+        let at = up[self.random.between(0, up.len() as u64) as usize];
+        let back = self.random.between(200, 10_000);
+        let lasts = self.random.between(100, 10_000);
+        match self.random.between(0, 100) {
+            0..25 => {
+                self.fault(Fault::Crash(at));
+                if self.random.chance(75) {
+                    self.after(back, Event::Start(self.nodes[at].slot));
+                }
+            }
+            25..50 => self.fault(Fault::Pause(at, lasts)),
+            50..70 if self.nodes[at].linked => self.fault(Fault::Cut(at, lasts)),
+            70..85 if !self.nodes[at].told_to_drain && !self.nodes[at].hosts.is_empty() => {
+                self.fault(Fault::Drain(at));
+                if self.random.chance(60) {
+                    self.after(back, Event::Start(self.nodes[at].slot));
+                }
+            }
+            85..95 if self.broker.up => self.fault(Fault::Outage(lasts)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The writes under way: one at a time for each key, and what a missing or negative answer blocks.
+//!
+//! Owns the bookkeeping of compare-and-set. What is written, and why, is decided elsewhere.
+
+use std::collections::BTreeMap;
+
+use super::protocol::{CasId, CasResult, Effect, Millis};
+use super::{Entry, Key, Machine, Scope};
+use crate::ownership::view::View;
+
+/// Writes in flight at once, renewals apart; the rest waits for the next look.
+const AT_ONCE: usize = 64;
+
+/// The state of the own writes.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    last: CasId,
+    pending: BTreeMap<CasId, (Write, u64)>,
+    blocked: BTreeMap<Key, Block>,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+enum Write {
+    Put(Entry),
+    Delete(Key),
+}
+
+/// Why a key must not be written now.
+#[derive(Debug)]
+enum Block {
+    InFlight,
+    /// Refused at this revision: somebody wrote, and the watch has to show it.
+    Refused {
+        expect: u64,
+        since: Millis,
+    },
+    /// Unanswered at this revision: the watch may show it; the same expectation may be tried again later, because at
+    /// most one of the two can succeed.
+    Unsure {
+        expect: u64,
+        until: Millis,
+    },
+}
+
+impl Writes {
+    pub(super) fn ready(&self, key: &Key, known: u64, now: Millis) -> bool {
+        let free = match self.blocked.get(key) {
+            None => true,
+            Some(Block::InFlight) => false,
+            Some(Block::Refused { expect, .. }) => known != *expect,
+            Some(Block::Unsure { expect, until }) => known != *expect || now >= *until,
+        };
+        free && self.pending.len() < AT_ONCE
+    }
+
+    /// True if no write is in flight and none may still turn out to have happened.
+    pub(super) fn is_idle(&self, view: &View, now: Millis) -> bool {
+        self.blocked.iter().all(|(key, block)| match block {
+            Block::InFlight => false,
+            Block::Refused { expect, .. } => view.revision(key) != *expect || !matches!(key, Key::Part(_)),
+            Block::Unsure { expect, until } => view.revision(key) != *expect || now >= *until,
+        })
+    }
+
+    /// True if something refused before `since` is still unexplained.
+    pub(super) fn stuck(&self, view: &View, since: Millis) -> bool {
+        self.blocked.iter().any(|(key, block)| match block {
+            Block::Refused { expect, since: at } => *at <= since && view.revision(key) == *expect,
+            Block::InFlight | Block::Unsure { .. } => false,
+        })
+    }
+
+    /// True if a write over this revision was refused, and nothing has explained it.
+    pub(super) fn is_refused(&self, key: &Key, known: u64) -> bool {
+        matches!(self.blocked.get(key), Some(Block::Refused { expect, .. }) if *expect == known)
+    }
+
+    /// A whole snapshot has been shown: what was refused can be judged anew.
+    pub(super) fn forget_refusals(&mut self) {
+        self.blocked.retain(|_, block| !matches!(block, Block::Refused { .. }));
+    }
+
+    pub(super) fn prune(&mut self, view: &View, now: Millis) {
+        self.blocked.retain(|key, block| match block {
+            Block::InFlight => true,
+            Block::Refused { expect, .. } => view.revision(key) == *expect,
+            Block::Unsure { expect, until } => view.revision(key) == *expect && now < *until,
+        });
+    }
+
+    fn start(&mut self, key: Key, write: Write, expect: u64) -> CasId {
+        self.last += 1;
+        self.pending.insert(self.last, (write, expect));
+        self.blocked.insert(key, Block::InFlight);
+        self.last
+    }
+}
+
+impl Machine {
+    /// Writes an entry over what is known of its key, if no other write stands in the way. True if it was sent.
+    pub(super) fn cas(&mut self, entry: Entry, out: &mut Vec<Effect>) -> bool {
+        let Some((id, expect)) = self.start(&entry) else { return false };
+        out.push(Effect::Cas { id, entry, expect });
+        true
+    }
+
+    /// The same for a claim that the driver completes. True if it was sent.
+    pub(super) fn transfer(&mut self, entry: Entry, out: &mut Vec<Effect>) -> bool {
+        let Some((id, expect)) = self.start(&entry) else { return false };
+        if let Entry::Claim(part, claim) = entry {
+            out.push(Effect::Transfer { id, part, claim, expect });
+        }
+        true
+    }
+
+    pub(super) fn delete(&mut self, key: Key, out: &mut Vec<Effect>) {
+        let expect = self.view.revision(&key);
+        if self.writes.ready(&key, expect, self.now) {
+            let id = self.writes.start(key.clone(), Write::Delete(key.clone()), expect);
+            out.push(Effect::Delete { id, key, expect });
+        }
+    }
+
+    pub(super) fn written(&mut self, id: CasId, result: CasResult, out: &mut Vec<Effect>) -> Scope {
+        let Some((write, expect)) = self.writes.pending.remove(&id) else { return Scope::Nothing };
+        let key = match &write {
+            Write::Put(entry) => entry.key(),
+            Write::Delete(key) => key.clone(),
+        };
+        match (result, write) {
+            (CasResult::Ok(revision), write) => {
+                self.writes.blocked.remove(&key);
+                self.shown(key.clone());
+                match write {
+                    Write::Put(entry) => drop(self.learn(entry, revision, out)),
+                    Write::Delete(key) => {
+                        self.view.unlearn(key, super::Gone::Deleted, revision, self.now);
+                    }
+                }
+            }
+            (CasResult::Conflict, _) => {
+                self.writes.blocked.insert(key.clone(), Block::Refused { expect, since: self.now });
+            }
+            (CasResult::Unknown, _) => {
+                let until = self.now + self.config.unsure_patience_ms;
+                self.writes.blocked.insert(key.clone(), Block::Unsure { expect, until });
+            }
+        }
+        match key {
+            // With a full window, others may have been waiting for this answer.
+            Key::Part(part) if self.writes.pending.len() + 1 < AT_ONCE => Scope::One(part),
+            _ => Scope::All,
+        }
+    }
+
+    fn start(&mut self, entry: &Entry) -> Option<(CasId, u64)> {
+        let key = entry.key();
+        let expect = self.view.revision(&key);
+        let ready = self.writes.ready(&key, expect, self.now);
+        ready.then(|| (self.writes.start(key, Write::Put(entry.clone()), expect), expect))
+    }
+}

@@ -1,0 +1,297 @@
+//! What is written down about ownership: the keys of the bucket `{app}-own` and the JSON behind each of them.
+//!
+//! Owns the shapes and their parsing, both ways. It does not know which record may follow which: that is
+//! [`machine`](super::machine). Unknown JSON fields are tolerated, so that a newer node can add some.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of these records; a node that finds another in [`Meta`] does not start.
+pub const WIRE: u32 = 1;
+
+/// Names one start of one node: `{name}-{nonce}`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// Wraps an id. The caller sees to it that it is one or more valid key tokens.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<&str> for NodeId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<NodeId> for String {
+    fn from(id: NodeId) -> Self {
+        id.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The unit of ownership: one partition of one actor type. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part {
+    /// The actor type.
+    pub actor: Arc<str>,
+    /// The partition's number, below [`Meta::partitions`].
+    pub number: u16,
+}
+
+impl Part {
+    /// Names partition `number` of `actor`.
+    pub fn new(actor: impl Into<Arc<str>>, number: u16) -> Self {
+        Self { actor: actor.into(), number }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.actor, self.number)
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A key of the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// `meta`
+    Meta,
+    /// `member.{id}`
+    Member(NodeId),
+    /// `lease.{id}`
+    Lease(NodeId),
+    /// `part.{actor}.{n}`
+    Part(Part),
+}
+
+impl Key {
+    /// Reads a key as the bucket spells it; `None` for one that is not ours.
+    pub fn parse(key: &str) -> Option<Self> {
+        if key == "meta" {
+            return Some(Self::Meta);
+        }
+        match key.split_once('.')? {
+            ("member", id) if !id.is_empty() => Some(Self::Member(id.into())),
+            ("lease", id) if !id.is_empty() => Some(Self::Lease(id.into())),
+            ("part", rest) => {
+                let (actor, number) = rest.rsplit_once('.')?;
+                let canonical: u16 = number.parse().ok().filter(|n: &u16| n.to_string() == number)?;
+                (!actor.is_empty()).then(|| Self::Part(Part::new(actor, canonical)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Meta => f.write_str("meta"),
+            Self::Member(id) => write!(f, "member.{id}"),
+            Self::Lease(id) => write!(f, "lease.{id}"),
+            Self::Part(part) => write!(f, "part.{part}"),
+        }
+    }
+}
+
+/// What an app is born with; never changed afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// How many partitions each actor type has.
+    pub partitions: u16,
+    /// The version of the records, [`WIRE`].
+    pub wire: u32,
+}
+
+/// What a node says about one actor type that it hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// The version of the actor's contract.
+    pub version: String,
+    /// Its share relative to the other hosts'; 0 attracts nothing while another host lives.
+    pub weight: u32,
+}
+
+/// A node that hosts actors. It stays when the node is gone, until somebody tidies it away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The node.
+    pub id: NodeId,
+    /// Its name, the same at every start.
+    pub name: String,
+    /// What it hosts.
+    pub hosts: BTreeMap<String, HostInfo>,
+    /// True once it hands everything over in order to leave.
+    #[serde(default)]
+    pub draining: bool,
+    /// Wall time of its start, for people.
+    pub started_ms: u64,
+}
+
+/// The proof that a node lives: written with a TTL, renewed by compare-and-set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The nonce of this start.
+    pub incarnation: String,
+    /// The server that its owning connection is on.
+    pub server: String,
+    /// The number of that connection on that server.
+    pub client: u64,
+}
+
+/// Who owns a partition. Written by compare-and-set only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The holder; `None` once released.
+    pub node: Option<NodeId>,
+    /// Grows by one whenever the claim gets another holder, and stays at a release.
+    pub epoch: u64,
+    /// Tells two writes apart that are otherwise equal.
+    pub nonce: String,
+    /// A revision of the holder's lease at which it was alive when this was written. The claim stands until that lease
+    /// is seen gone at a *later* revision, so knowledge of an older death cannot free a newer claim.
+    #[serde(default)]
+    pub lease: u64,
+    /// The key tokens that had a running turn when the claim was handed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub busy: Vec<String>,
+    /// Who handed it over; `None` if it was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<NodeId>,
+}
+
+/// A key with its value, parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// `meta`
+    Meta(Meta),
+    /// `member.{id}`
+    Member(NodeId, Member),
+    /// `lease.{id}`
+    Lease(NodeId, Lease),
+    /// `part.{actor}.{n}`
+    Claim(Part, Claim),
+}
+
+impl Entry {
+    /// Reads a value as the bucket holds it behind `key`.
+    ///
+    /// # Errors
+    /// If the value is not the JSON that belongs behind this key.
+    pub fn parse(key: Key, value: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(match key {
+            Key::Meta => Self::Meta(serde_json::from_slice(value)?),
+            Key::Member(id) => Self::Member(id, serde_json::from_slice(value)?),
+            Key::Lease(id) => Self::Lease(id, serde_json::from_slice(value)?),
+            Key::Part(part) => Self::Claim(part, serde_json::from_slice(value)?),
+        })
+    }
+
+    /// The key it belongs behind.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Meta(_) => Key::Meta,
+            Self::Member(id, _) => Key::Member(id.clone()),
+            Self::Lease(id, _) => Key::Lease(id.clone()),
+            Self::Claim(part, _) => Key::Part(part.clone()),
+        }
+    }
+
+    /// The value as the bucket holds it.
+    ///
+    /// # Errors
+    /// Never with these types; the signature is serde's.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        match self {
+            Self::Meta(meta) => serde_json::to_vec(meta),
+            Self::Member(_, member) => serde_json::to_vec(member),
+            Self::Lease(_, lease) => serde_json::to_vec(lease),
+            Self::Claim(_, claim) => serde_json::to_vec(claim),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_read_back() {
+        for text in ["meta", "member.a-1", "lease.web.example-x9", "part.order.0", "part.order.63"] {
+            assert_eq!(Key::parse(text).map(|key| key.to_string()).as_deref(), Some(text));
+        }
+        for text in [
+            "",
+            "metal",
+            "member.",
+            "part.order",
+            "part..1",
+            "part.order.01",
+            "part.order.-1",
+            "part.order.70000",
+            "x.y",
+        ] {
+            assert_eq!(Key::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn records_have_their_shape_on_the_wire() {
+        let check = |key: &str, json: &str| {
+            let entry = Entry::parse(Key::parse(key).expect("a key"), json.as_bytes()).expect("a value");
+            assert_eq!(entry.key().to_string(), key);
+            assert_eq!(String::from_utf8(entry.to_json().expect("json")).expect("text"), json);
+        };
+        check("meta", r#"{"partitions":64,"wire":1}"#);
+        check(
+            "member.a-1",
+            r#"{"id":"a-1","name":"a","hosts":{"order":{"version":"1","weight":2}},"draining":false,"started_ms":7}"#,
+        );
+        check("lease.a-1", r#"{"incarnation":"1","server":"S","client":5}"#);
+        check("part.order.3", r#"{"node":null,"epoch":4,"nonce":"n","lease":9}"#);
+        check("part.order.3", r#"{"node":"b-2","epoch":5,"nonce":"n","lease":9,"busy":["42"],"from":"a-1"}"#);
+    }
+
+    #[test]
+    fn a_newer_nodes_fields_are_tolerated() {
+        let claim = Entry::parse(Key::Part(Part::new("order", 1)), br#"{"node":"a","epoch":1,"nonce":"n","new":{}}"#);
+        assert!(claim.is_ok());
+        assert!(Entry::parse(Key::Part(Part::new("order", 1)), b"[]").is_err());
+    }
+}

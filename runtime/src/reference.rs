@@ -1,0 +1,288 @@
+//! Refs: addresses of actors and services. Making one does no I/O, and it stays valid wherever the
+//! actor goes.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::call::{Call, Chain, Deadline, TurnId, not_started, wall_ms};
+use crate::contract::{Contract, IsMode, Keyed, Message, Replies, Service};
+use crate::engine::Outcome;
+use crate::error::{AskError, Error, ErrorKind};
+use crate::key::Key;
+use crate::node::{Hosted, Surroundings};
+use crate::outbound;
+use crate::routes::{LocalRoute, Started, Waiting};
+
+/// Which actor of its type a call is for.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) key: Key,
+    pub(crate) partition: u16,
+}
+
+/// Where a call comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// From outside any turn.
+    Root,
+    /// From a turn, whose deadline and chain it inherits.
+    Turn { parent: TurnId, ordinal: u32, deadline: Instant, chain: Chain, born: u64, trace: Option<Arc<str>> },
+}
+
+impl Origin {
+    fn call(&self, budget: Option<Duration>, default: Duration, target: impl Fn() -> String, verb: &str) -> Call {
+        match self {
+            Origin::Root => Call::root(budget.unwrap_or(default)),
+            Origin::Turn { parent, ordinal, deadline, chain, born, trace } => Call {
+                // A budget of one's own replaces the turn's: compensating work may outlast it.
+                deadline: budget.map_or(Deadline::At(*deadline), |budget| Deadline::After(budget).fixed()),
+                chain: chain.clone(),
+                turn: Some(parent.child(*ordinal, &target(), verb)),
+                attempt: 1,
+                born: if *born == 0 { wall_ms() } else { *born },
+                trace: trace.clone(),
+            },
+        }
+    }
+}
+
+/// The address of one keyed actor.
+///
+/// From outside a turn: [`Node::actor`](crate::Node::actor); inside one:
+/// [`Context::actor`](crate::Context::actor), which makes the call part of the turn.
+pub struct Ref<C: Contract<Kind = Keyed>> {
+    around: Arc<Surroundings>,
+    hosted: Option<Arc<Hosted>>,
+    target: Result<Target, Error>,
+    origin: Origin,
+    budget: Option<Duration>,
+    contract: PhantomData<fn(C)>,
+}
+
+/// The address of a service: whichever instance answers.
+///
+/// An instance on this node is preferred; otherwise the broker's queue group picks one of all
+/// nodes that host the service, each with the weight of its pool.
+pub struct ServiceRef<C: Contract<Kind = Service>> {
+    around: Arc<Surroundings>,
+    hosted: Option<Arc<Hosted>>,
+    origin: Origin,
+    budget: Option<Duration>,
+    contract: PhantomData<fn(C)>,
+}
+
+impl<C: Contract<Kind = Keyed>> Ref<C> {
+    pub(crate) fn new(around: Arc<Surroundings>, key: &str, origin: Origin) -> Self {
+        let target = Key::new(key).map(|key| Target { partition: around.partition_of(&key), key });
+        let hosted = around.hosted(C::NAME);
+        Self { around, hosted, target, origin, budget: None, contract: PhantomData }
+    }
+
+    /// The same address for calls with a budget of their own: the default is the node's, 5 s
+    /// unless set, or inside a turn what is left of the turn's time.
+    #[must_use]
+    pub fn within(mut self, budget: Duration) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Sends a message and waits for the reply.
+    ///
+    /// To an actor on this node the call takes neither codec nor broker, and is polled once right
+    /// here. Dropping the future gives up waiting; a turn that has started is not cut.
+    ///
+    /// # Errors
+    /// `Refused` if the actor says no. `Failed` if it could not be asked, or if it is not known
+    /// what became of the call: within the budget, with the cause as
+    /// [`ErrorKind`].
+    pub async fn ask<M>(&self, message: M) -> Outcome<M>
+    where
+        M: Message<Contract = C>,
+        M::Mode: Replies,
+    {
+        let target = self.target()?;
+        let call = self.call::<M>(target);
+        let mut message = Some(message);
+        if let Some(route) = route::<M>(self.hosted.as_deref())? {
+            match route.start(target, &mut message, &call) {
+                Started::Done(outcome) => return outcome,
+                Started::Waiting(waiting) => return self.around.wait(waiting, C::NAME, target.key.as_str()).await,
+                Started::Elsewhere => {}
+            }
+        }
+        let message = message.ok_or_else(lost_message)?;
+        Box::pin(outbound::ask(&self.around, self.hosted.as_deref(), target, message, call)).await
+    }
+
+    /// Sends a message without waiting for its turn: at most once. Returns when the message has
+    /// been admitted to the actor's mailbox, on whichever node.
+    ///
+    /// # Errors
+    /// A retryable one if it was certainly not admitted, `Unknown` if that is not known.
+    pub async fn tell<M>(&self, message: M) -> Result<(), Error>
+    where
+        M: Message<Contract = C>,
+    {
+        let target = self.target()?;
+        let call = self.call::<M>(target);
+        let mut message = Some(message);
+        if let Some(route) = route::<M>(self.hosted.as_deref())?
+            && route.tell(target, &mut message, &call)?
+        {
+            return Ok(());
+        }
+        let message = message.ok_or_else(lost_message)?;
+        Box::pin(outbound::tell(&self.around, self.hosted.as_deref(), target, message, call)).await
+    }
+
+    fn target(&self) -> Result<&Target, Error> {
+        self.around.check_running()?;
+        self.target.as_ref().map_err(|error| Error::new(error.kind(), error.message()))
+    }
+
+    fn call<M: Message>(&self, target: &Target) -> Call {
+        let name = || format!("{}/{}", C::NAME, target.key);
+        self.origin.call(self.budget, self.around.settings.budget, name, M::VERB)
+    }
+}
+
+impl<C: Contract<Kind = Service>> ServiceRef<C> {
+    pub(crate) fn new(around: Arc<Surroundings>, origin: Origin) -> Self {
+        let hosted = around.hosted(C::NAME);
+        Self { around, hosted, origin, budget: None, contract: PhantomData }
+    }
+
+    /// The same address for calls with a budget of their own; see [`Ref::within`].
+    #[must_use]
+    pub fn within(mut self, budget: Duration) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Sends a message to an instance and waits for the reply; see [`Ref::ask`].
+    ///
+    /// # Errors
+    /// See [`Ref::ask`].
+    pub async fn ask<M>(&self, message: M) -> Outcome<M>
+    where
+        M: Message<Contract = C>,
+        M::Mode: Replies,
+    {
+        self.around.check_running()?;
+        let call = self.call::<M>();
+        let mut message = Some(message);
+        if let Some(route) = route::<M>(self.hosted.as_deref())? {
+            match route.start(&self.around.anywhere, &mut message, &call) {
+                Started::Done(Err(AskError::Failed(error)))
+                    if error.kind() == ErrorKind::Overloaded && message.is_some() => {}
+                Started::Done(outcome) => return outcome,
+                Started::Waiting(waiting) => return self.around.wait(waiting, C::NAME, "").await,
+                Started::Elsewhere => {}
+            }
+        }
+        let message = message.ok_or_else(lost_message)?;
+        Box::pin(outbound::ask_service(&self.around, message, call)).await
+    }
+
+    /// Sends a message to an instance without waiting for its turn; see [`Ref::tell`].
+    ///
+    /// # Errors
+    /// See [`Ref::tell`].
+    pub async fn tell<M>(&self, message: M) -> Result<(), Error>
+    where
+        M: Message<Contract = C>,
+    {
+        self.around.check_running()?;
+        let call = self.call::<M>();
+        let mut message = Some(message);
+        if let Some(route) = route::<M>(self.hosted.as_deref())?
+            && route.tell(&self.around.anywhere, &mut message, &call)?
+        {
+            return Ok(());
+        }
+        let message = message.ok_or_else(lost_message)?;
+        Box::pin(outbound::tell_service(&self.around, message, call)).await
+    }
+
+    fn call<M: Message>(&self) -> Call {
+        self.origin.call(self.budget, self.around.settings.budget, || C::NAME.to_owned(), M::VERB)
+    }
+}
+
+fn route<M: Message>(hosted: Option<&Hosted>) -> Result<Option<&dyn LocalRoute<M>>, Error> {
+    let Some(hosted) = hosted else { return Ok(None) };
+    match hosted.local::<M>() {
+        Some(route) => Ok(Some(route)),
+        None => Err(Error::new(
+            ErrorKind::UnknownVerb,
+            format!(
+                "{} on this node has no handler for `{}` of this form; it has {:?}",
+                M::Contract::NAME,
+                M::VERB,
+                hosted.verb_names()
+            ),
+        )),
+    }
+}
+
+fn lost_message() -> Error {
+    Error::new(ErrorKind::Internal, "the message was taken and not sent")
+}
+
+impl Surroundings {
+    /// Waits for a turn on this node, until the call's deadline.
+    pub(crate) async fn wait<M: Message>(&self, waiting: Waiting<M>, actor: &str, key: &str) -> Outcome<M> {
+        let Waiting { mut outcome, deadline, started } = waiting;
+        if let Ok(outcome) = outcome.try_recv() {
+            return outcome;
+        }
+        let _slot = self.in_flight()?;
+        match self.until(deadline, &mut outcome).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Err(AskError::Failed(Error::new(
+                ErrorKind::Interrupted,
+                format!("the node stopped while {actor}/{key} had the call; it may have run in part"),
+            ))),
+            None if !started.swap(true, Ordering::AcqRel) => Err(AskError::Failed(not_started(actor, key))),
+            None => Err(AskError::Failed(Error::new(
+                ErrorKind::Unknown,
+                format!("the time for the call was over while {actor}/{key} ran it; what it did is not known"),
+            ))),
+        }
+    }
+
+    /// Waits for something, at most until a moment, on whichever executor polls it.
+    pub(crate) async fn until<T>(&self, deadline: Instant, wait: impl Future<Output = T>) -> Option<T> {
+        let sleep = {
+            let _runtime = self.runtime.enter();
+            tokio::time::sleep_until(deadline)
+        };
+        tokio::select! {
+            biased;
+            value = wait => Some(value),
+            () = sleep => None,
+        }
+    }
+}
+
+impl<C: Contract<Kind = Keyed>> std::fmt::Debug for Ref<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ref").field("actor", &C::NAME).field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+impl<C: Contract<Kind = Service>> std::fmt::Debug for ServiceRef<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceRef").field("service", &C::NAME).finish_non_exhaustive()
+    }
+}
+
+/// Whether a message has a reply; a tell's is `()` and never sent.
+pub(crate) fn mode_of<M: Message>() -> crate::contract::Mode {
+    <M::Mode as IsMode>::MODE
+}

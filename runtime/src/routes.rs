@@ -1,0 +1,505 @@
+//! Routes: from a verb to its handler, for callers on this node and for messages from the wire.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::actor::{Actor, Handle, Read};
+use crate::call::{Call, Deadline};
+use crate::codec::{Codec, Fingerprint, from_person};
+use crate::context::Context;
+use crate::contract::{Contract, Message, Mode, Refusal, VerbContract, mode};
+use crate::engine::{
+    AskJob, Ended, Entered, Host, Job, Outcome, ReadJob, ReplyTo, Started as StartedFlag, run_once, settle,
+};
+use crate::error::{AskError, Error, ErrorBody, ErrorKind, REFUSED};
+use crate::pool::Pool;
+use crate::reference::Target;
+use crate::stats::VerbStats;
+
+/// What runs an actor type on this node.
+pub(crate) enum Engine<A: Actor> {
+    Keyed(Arc<Host<A>>),
+    Pool(Arc<Pool<A>>),
+}
+
+impl<A: Actor> Clone for Engine<A> {
+    fn clone(&self) -> Self {
+        match self {
+            Engine::Keyed(host) => Engine::Keyed(host.clone()),
+            Engine::Pool(pool) => Engine::Pool(pool.clone()),
+        }
+    }
+}
+
+impl<A: Actor> Engine<A> {
+    fn admit(
+        &self,
+        to: &Target,
+        call: &Call,
+        inline: bool,
+        make: impl FnOnce() -> Option<Box<dyn Job<A>>>,
+    ) -> Result<(), Error> {
+        match self {
+            Engine::Keyed(host) => host.admit(to, call, inline, make),
+            Engine::Pool(pool) => pool.admit(call, make),
+        }
+    }
+}
+
+/// The handlers of an actor, named one by one in [`Actor::verbs`].
+pub struct Verbs<A: Actor> {
+    makers: Vec<Box<dyn FnOnce(&Engine<A>) -> Verb>>,
+}
+
+impl<A: Actor> Verbs<A> {
+    pub(crate) fn of() -> Self {
+        let mut verbs = Self { makers: Vec::new() };
+        A::verbs(&mut verbs);
+        verbs
+    }
+
+    /// A message that asks for a turn and gets a reply.
+    pub fn ask<M>(&mut self)
+    where
+        M: Message<Contract = A::Contract, Mode = mode::Ask>,
+        A: Handle<M>,
+    {
+        self.push::<M>(
+            |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
+            Some(run_ready::<A, M>),
+        );
+    }
+
+    /// A message that asks for a turn and gets no reply.
+    pub fn tell<M>(&mut self)
+    where
+        M: Message<Contract = A::Contract, Mode = mode::Tell>,
+        A: Handle<M>,
+    {
+        self.push::<M>(
+            |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
+            Some(run_ready::<A, M>),
+        );
+    }
+
+    /// A message that only looks.
+    pub fn read<M>(&mut self)
+    where
+        M: Message<Contract = A::Contract, Mode = mode::Read>,
+        A: Read<M>,
+    {
+        self.push::<M>(
+            |message, call, reply, stats| Box::new(ReadJob::new(message, call, reply, stats)),
+            Some(look_ready::<A, M>),
+        );
+    }
+
+    pub(crate) fn build(self, engine: &Engine<A>) -> Vec<Verb> {
+        self.makers.into_iter().map(|make| make(engine)).collect()
+    }
+
+    fn push<M>(&mut self, job: MakeJob<A, M>, ready: Option<RunReady<A, M>>)
+    where
+        M: Message<Contract = A::Contract>,
+    {
+        self.makers.push(Box::new(move |engine| {
+            let stats = Arc::new(VerbStats::default());
+            let fingerprint = Fingerprint::of::<M>();
+            let route = Arc::new(Route { engine: engine.clone(), job, ready, stats: stats.clone(), fingerprint });
+            Verb {
+                contract: VerbContract::of::<M>(),
+                message: TypeId::of::<M>(),
+                local: Box::new(route.clone() as Arc<dyn LocalRoute<M>>),
+                wire: route,
+                stats,
+                fingerprint,
+            }
+        }));
+    }
+}
+
+type MakeJob<A, M> = fn(M, Call, ReplyTo<M>, Arc<VerbStats>) -> Box<dyn Job<A>>;
+/// Runs a handler that never waits on the caller's stack; `None` if it must be queued.
+type RunReady<A, M> = fn(&Arc<Host<A>>, &Target, &mut Option<M>, &Call) -> Result<Option<Outcome<M>>, Error>;
+
+/// One verb of a hosted actor.
+pub(crate) struct Verb {
+    pub(crate) contract: VerbContract,
+    pub(crate) message: TypeId,
+    /// An `Arc<dyn LocalRoute<M>>` of the verb's message type.
+    local: Box<dyn Any + Send + Sync>,
+    pub(crate) wire: Arc<dyn WireRoute>,
+    pub(crate) stats: Arc<VerbStats>,
+    pub(crate) fingerprint: Option<Fingerprint>,
+}
+
+impl Verb {
+    pub(crate) fn local<M: Message>(&self) -> Option<&dyn LocalRoute<M>> {
+        self.local.downcast_ref::<Arc<dyn LocalRoute<M>>>().map(|route| &**route)
+    }
+}
+
+/// How a call from this node began.
+pub(crate) enum Started<M: Message> {
+    /// It is over already.
+    Done(Outcome<M>),
+    /// It runs or waits for its turn.
+    Waiting(Waiting<M>),
+    /// Another node owns the actor; the message is untouched.
+    Elsewhere,
+}
+
+/// A call whose outcome comes later.
+pub(crate) struct Waiting<M: Message> {
+    pub(crate) outcome: oneshot::Receiver<Outcome<M>>,
+    pub(crate) deadline: tokio::time::Instant,
+    /// Set by whoever comes first: the turn that starts, or the caller that gives up.
+    pub(crate) started: StartedFlag,
+}
+
+/// The way to a handler on the same node: typed, without codec or broker.
+pub(crate) trait LocalRoute<M: Message>: Send + Sync {
+    fn start(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Started<M>;
+
+    /// Sends without waiting for an outcome. `Ok(false)`: another node owns the actor.
+    fn tell(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Result<bool, Error>;
+}
+
+/// What a wire call is answered with.
+pub(crate) enum WireOutcome {
+    Reply(Bytes),
+    Refusal { body: Bytes, code: u16, message: String, json: serde_json::Value },
+    Failure(Error),
+}
+
+impl WireOutcome {
+    /// The body of an error answer for outsiders; `None` if it is a reply.
+    pub(crate) fn error_body(&self) -> Option<ErrorBody> {
+        match self {
+            WireOutcome::Reply(_) => None,
+            WireOutcome::Refusal { code, message, json, .. } => Some(ErrorBody {
+                code: *code,
+                kind: REFUSED.to_owned(),
+                message: message.clone(),
+                retryable: false,
+                details: Some(json.clone()),
+            }),
+            WireOutcome::Failure(error) => Some(error.into()),
+        }
+    }
+}
+
+/// A call from the wire, still encoded.
+pub(crate) struct WireCall {
+    pub(crate) call: Call,
+    pub(crate) codec: Codec,
+    pub(crate) body: Bytes,
+    /// Whether fields that nobody knows are refused.
+    pub(crate) by_hand: bool,
+    pub(crate) answer: WireAnswer,
+}
+
+/// Writes the answer of a wire call; answers `Interrupted` if it is dropped without one.
+pub(crate) struct WireAnswer(Option<Box<dyn FnOnce(WireOutcome) + Send>>);
+
+impl WireAnswer {
+    pub(crate) fn new(write: impl FnOnce(WireOutcome) + Send + 'static) -> Self {
+        Self(Some(Box::new(write)))
+    }
+
+    pub(crate) fn send(mut self, outcome: WireOutcome) {
+        if let Some(write) = self.0.take() {
+            write(outcome);
+        }
+    }
+}
+
+impl Drop for WireAnswer {
+    fn drop(&mut self) {
+        if let Some(write) = self.0.take() {
+            let why = "the node stopped before the turn ended; it may have run in part";
+            write(WireOutcome::Failure(Error::new(ErrorKind::Interrupted, why)));
+        }
+    }
+}
+
+/// The way from the wire to a handler. The order of calls is the order of turns for one key.
+pub(crate) trait WireRoute: Send + Sync {
+    fn deliver(&self, to: &Target, call: WireCall);
+}
+
+struct Route<A: Actor, M: Message> {
+    engine: Engine<A>,
+    job: MakeJob<A, M>,
+    ready: Option<RunReady<A, M>>,
+    stats: Arc<VerbStats>,
+    fingerprint: Option<Fingerprint>,
+}
+
+impl<A, M> LocalRoute<M> for Route<A, M>
+where
+    A: Actor,
+    M: Message<Contract = A::Contract>,
+{
+    fn start(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Started<M> {
+        self.stats.local.fetch_add(1, Ordering::Relaxed);
+        if let (Engine::Keyed(host), Some(ready)) = (&self.engine, self.ready) {
+            match ready(host, to, message, call) {
+                Ok(Some(outcome)) => {
+                    self.stats.ended(outcome.as_ref().err());
+                    return Started::Done(outcome);
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::Moved => return Started::Elsewhere,
+                Err(error) => return self.not_admitted(error),
+            }
+        }
+        let (reply, outcome) = oneshot::channel();
+        let deadline = call.deadline.at();
+        let call = Call { deadline: Deadline::At(deadline), ..call.clone() };
+        let started: StartedFlag = Arc::new(AtomicBool::new(false));
+        let flag = started.clone();
+        let admitted = self.engine.admit(to, &call, true, || {
+            message
+                .take()
+                .map(|message| (self.job)(message, call.clone(), ReplyTo::Local(reply, flag), self.stats.clone()))
+        });
+        match admitted {
+            Ok(()) => Started::Waiting(Waiting { outcome, deadline, started }),
+            Err(error) if error.kind() == ErrorKind::Moved => Started::Elsewhere,
+            Err(error) => self.not_admitted(error),
+        }
+    }
+
+    fn tell(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Result<bool, Error> {
+        self.stats.local.fetch_add(1, Ordering::Relaxed);
+        let told = self.tell_now(to, message, call);
+        match told {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Moved => Ok(false),
+            Err(error) => {
+                self.stats.failed(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<A, M> Route<A, M>
+where
+    A: Actor,
+    M: Message<Contract = A::Contract>,
+{
+    fn tell_now(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Result<(), Error> {
+        if let (Engine::Keyed(host), Some(ready)) = (&self.engine, self.ready)
+            && let Some(outcome) = ready(host, to, message, call)?
+        {
+            self.stats.ended(outcome.as_ref().err());
+            return Ok(());
+        }
+        let call = Call { deadline: call.deadline.fixed(), ..call.clone() };
+        self.engine.admit(to, &call, true, || {
+            message.take().map(|message| (self.job)(message, call.clone(), ReplyTo::Nobody, self.stats.clone()))
+        })
+    }
+
+    fn not_admitted(&self, error: Error) -> Started<M> {
+        self.stats.failed(&error);
+        Started::Done(Err(AskError::Failed(error)))
+    }
+
+    fn decode(&self, call: &WireCall) -> Result<M, Error> {
+        let contract = || {
+            let schema = schemars::schema_for!(M);
+            serde_json::json!({ "expected": schema })
+        };
+        let read = match call.codec {
+            Codec::Json if call.by_hand => from_person(&call.body),
+            codec => codec.decode(&call.body),
+        };
+        read.map_err(|why| {
+            let kind = if call.codec == Codec::Bincode { ErrorKind::CodecMismatch } else { ErrorKind::BadRequest };
+            Error::new(kind, format!("{}.{} takes {}: {why}", M::Contract::NAME, M::VERB, expected_text::<M>()))
+                .with_details(contract())
+        })
+    }
+}
+
+/// The fields of a message in words, for error texts: `{user: string, lines: array, card: string}`.
+fn expected_text<M: Message>() -> String {
+    let schema = schemars::schema_for!(M);
+    let Some(fields) = schema.get("properties").and_then(|fields| fields.as_object()) else {
+        return "a message of another form".to_owned();
+    };
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(|names| names.as_array())
+        .map(|names| names.iter().filter_map(|name| name.as_str()).collect())
+        .unwrap_or_default();
+    let fields: Vec<_> = fields
+        .iter()
+        .map(|(name, field)| {
+            let optional = if required.contains(&name.as_str()) { "" } else { "?" };
+            let kind = field.get("type").and_then(|kind| kind.as_str()).unwrap_or("value");
+            format!("{name}{optional}: {kind}")
+        })
+        .collect();
+    format!("{{{}}}", fields.join(", "))
+}
+
+impl<A, M> WireRoute for Route<A, M>
+where
+    A: Actor,
+    M: Message<Contract = A::Contract>,
+{
+    fn deliver(&self, to: &Target, call: WireCall) {
+        let received = Instant::now();
+        let message = match self.decode(&call) {
+            Ok(message) => message,
+            Err(error) => {
+                self.stats.failed(&error);
+                return call.answer.send(WireOutcome::Failure(error));
+            }
+        };
+        let is_tell = <M::Mode as crate::contract::IsMode>::MODE == Mode::Tell;
+        let (codec, stats) = (call.codec, self.stats.clone());
+        let mut message = Some(message);
+        // The answer moves into the job when there is one, and comes back when there is none.
+        let mut answer = Some(call.answer);
+        let admitted = self.engine.admit(to, &call.call, false, || {
+            let reply = if is_tell {
+                ReplyTo::Nobody
+            } else {
+                let answer = answer.take()?;
+                ReplyTo::Wire(Box::new(move |outcome| {
+                    stats.timed(received);
+                    answer.send(encode_outcome::<M>(codec, outcome));
+                }))
+            };
+            Some((self.job)(message.take()?, call.call.clone(), reply, self.stats.clone()))
+        });
+        let Some(answer) = answer else { return };
+        match admitted {
+            Ok(()) => answer.send(WireOutcome::Reply(Bytes::from_static(b"{}"))),
+            Err(error) => {
+                if error.kind() != ErrorKind::Moved {
+                    self.stats.failed(&error);
+                }
+                answer.send(WireOutcome::Failure(error));
+            }
+        }
+    }
+}
+
+impl<A: Actor, M: Message> Route<A, M> {
+    #[expect(dead_code, reason = "shown by discovery in the next step")]
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+}
+
+fn encode_outcome<M: Message>(codec: Codec, outcome: Outcome<M>) -> WireOutcome {
+    let encoded = match outcome {
+        Ok(reply) => codec.encode(&reply).map(WireOutcome::Reply),
+        Err(AskError::Refused(refusal)) => codec.encode(&refusal).map(|body| WireOutcome::Refusal {
+            body,
+            code: refusal.code(),
+            message: refusal.to_string(),
+            json: serde_json::to_value(&refusal).unwrap_or_default(),
+        }),
+        Err(AskError::Failed(error)) => Ok(WireOutcome::Failure(error)),
+    };
+    encoded.unwrap_or_else(|error| {
+        let why = format!("the reply of {}.{} cannot be written", M::Contract::NAME, M::VERB);
+        WireOutcome::Failure(Error::new(ErrorKind::Internal, why).with_source(error))
+    })
+}
+
+/// Runs a turn whose handler never waits, on the stack of its caller, if its actor is idle.
+fn run_ready<A, M>(
+    host: &Arc<Host<A>>,
+    to: &Target,
+    message: &mut Option<M>,
+    call: &Call,
+) -> Result<Option<Outcome<M>>, Error>
+where
+    M: Message<Contract = A::Contract>,
+    A: Handle<M>,
+{
+    if !<A as Handle<M>>::READY {
+        return Ok(None);
+    }
+    with_idle(host, to, message, call, |actor, message, call, env| {
+        let mut ctx = Context::new(env.clone(), call);
+        let result =
+            run_once(async { actor.handle(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned()));
+        settle::<A, M>(actor, env, result)
+    })
+}
+
+/// The same for a read.
+fn look_ready<A, M>(
+    host: &Arc<Host<A>>,
+    to: &Target,
+    message: &mut Option<M>,
+    call: &Call,
+) -> Result<Option<Outcome<M>>, Error>
+where
+    M: Message<Contract = A::Contract>,
+    A: Read<M>,
+{
+    if !<A as Read<M>>::READY {
+        return Ok(None);
+    }
+    with_idle(host, to, message, call, |actor, message, call, env| {
+        let mut ctx = Context::new(env.clone(), call);
+        let actor: &A = actor;
+        match run_once(async { actor.read(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned())) {
+            Ok(result) => (Ended::Fine, result.map_err(AskError::Refused)),
+            Err(cause) => {
+                let error = env.panicked(&cause);
+                (Ended::Panicked(cause), Err(AskError::Failed(error)))
+            }
+        }
+    })
+}
+
+const WAITED: &str = "the handler says READY, and waited";
+
+fn with_idle<A, M>(
+    host: &Arc<Host<A>>,
+    to: &Target,
+    message: &mut Option<M>,
+    call: &Call,
+    run: impl FnOnce(&mut A, M, &Call, &crate::engine::Env<'_>) -> (Ended, Outcome<M>),
+) -> Result<Option<Outcome<M>>, Error>
+where
+    A: Actor,
+    M: Message<Contract = A::Contract>,
+{
+    let taken = host.enter(to, |slot, inner| {
+        if !inner.is_idle() {
+            return Ok(None);
+        }
+        call.chain.admit(host.name, to.key.as_str())?;
+        Ok(match Host::take(inner) {
+            Entered::Taken(actor) => Some((slot.clone(), actor)),
+            Entered::Empty | Entered::Busy => None,
+        })
+    })?;
+    let Some((slot, mut actor)) = taken else { return Ok(None) };
+    let (ended, outcome) = {
+        let _runtime = host.around.runtime.enter();
+        match message.take() {
+            Some(message) => run(&mut actor, message, call, &host.env(&slot)),
+            None => (Ended::Fine, Err(AskError::Failed(Error::new(ErrorKind::Internal, "the message was sent twice")))),
+        }
+    };
+    host.leave(&slot, Some(actor), ended);
+    Ok(Some(outcome))
+}

@@ -1,0 +1,132 @@
+//! Subscriptions: typed events of other actors, as they happen.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::codec::Codec;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::key::Key;
+use crate::node::Surroundings;
+use crate::subject::Filter;
+use crate::transport::Subscription;
+use crate::wire::SEQUENCE;
+
+/// Events that may wait to be received; further ones are dropped, and the gap shows in
+/// [`Received::sequence`].
+const CAPACITY: usize = 8_192;
+
+/// A subscription that is being put together; see [`Node::subscribe`](crate::Node::subscribe).
+pub struct Subscribe<E: Event> {
+    around: Arc<Surroundings>,
+    name: Option<String>,
+    key: Option<Result<Key, Error>>,
+    group: Option<String>,
+    event: PhantomData<fn() -> E>,
+}
+
+impl<E: Event> Subscribe<E> {
+    pub(crate) fn new(around: Arc<Surroundings>) -> Self {
+        Self { around, name: None, key: None, group: None, event: PhantomData }
+    }
+
+    /// Only the events of this name, such as `placed`.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Only the events of the actor with this key.
+    #[must_use]
+    pub fn key(mut self, key: impl AsRef<str>) -> Self {
+        self.key = Some(Key::new(key.as_ref()));
+        self
+    }
+
+    /// Shares the events with every other subscriber of this group: each goes to one of them.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Listens to the live echo: each event at most once, from now on, after its turn has
+    /// committed. What happens while nobody listens, or while the connection is down, is missed;
+    /// [`Received::sequence`] shows such a gap.
+    ///
+    /// # Errors
+    /// `BadKey` for an unusable key, `BadRequest` for a name that is none of the contract's
+    /// events, `Unavailable` while the broker is away.
+    pub async fn live(self) -> Result<Events<E>, Error> {
+        self.around.check_running()?;
+        if let Some(name) = &self.name
+            && !E::NAMES.contains(&name.as_str())
+        {
+            let why = format!("{} has no event {name:?}; it has {}", E::ACTOR, E::NAMES.join(", "));
+            return Err(Error::new(ErrorKind::BadRequest, why));
+        }
+        let key = self.key.transpose()?;
+        let filter: Filter = self.around.subjects.lives(E::ACTOR, self.name.as_deref(), key.as_ref());
+        let subscription = self.around.transport.subscribe(&filter, self.group.as_deref(), CAPACITY).await?;
+        Ok(Events { subscription, event: PhantomData })
+    }
+}
+
+/// A running subscription; dropping it ends it.
+pub struct Events<E: Event> {
+    subscription: Subscription,
+    event: PhantomData<fn() -> E>,
+}
+
+/// An event that has arrived.
+#[derive(Clone, Debug)]
+pub struct Received<E> {
+    /// The key of the actor to which it happened.
+    pub key: Key,
+    /// What happened.
+    pub event: E,
+    /// Its place in the actor's journal, from 1. Events of one actor that are not next to each
+    /// other have others between them, which this subscriber has missed or did not ask for.
+    pub sequence: u64,
+}
+
+impl<E: Event> Events<E> {
+    /// The next event; `None` when the node has stopped. Cancel safe: an event that was not
+    /// returned is not lost by dropping the future.
+    pub async fn next(&mut self) -> Option<Received<E>> {
+        loop {
+            let message = self.subscription.next().await?;
+            let token = message.subject.rsplit('.').next().unwrap_or_default();
+            let key = match Key::from_token(token) {
+                Ok(key) => key,
+                Err(error) => {
+                    tracing::warn!(subject = message.subject, %error, "not an event of this app; it is passed over");
+                    continue;
+                }
+            };
+            match Codec::Json.decode(&message.body) {
+                Ok(event) => {
+                    let sequence = message.headers.get(SEQUENCE).and_then(|text| text.parse().ok()).unwrap_or(0);
+                    return Some(Received { key, event, sequence });
+                }
+                // A newer node may emit events that this build does not know.
+                Err(error) => {
+                    tracing::warn!(subject = message.subject, error, "an event cannot be read; it is passed over")
+                }
+            }
+        }
+    }
+}
+
+impl<E: Event> std::fmt::Debug for Events<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("actor", &E::ACTOR).finish_non_exhaustive()
+    }
+}
+
+impl<E: Event> std::fmt::Debug for Subscribe<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscribe").field("actor", &E::ACTOR).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,60 @@
+//! What both transports refuse before they send anything.
+
+use std::time::Duration;
+
+use super::{Headers, Outbound};
+use crate::error::{Error, ErrorKind};
+
+/// A bucket's name: `[A-Za-z0-9_-]+`.
+pub(super) fn bucket_name(name: &str) -> Result<(), Error> {
+    let sound = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if sound {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Config, format!("{name:?} is not a bucket's name: write letters, digits, '-' and '_'")))
+}
+
+/// A key of a bucket: `[A-Za-z0-9_=.-]+`, no empty token.
+pub(super) fn key(key: &str) -> Result<(), Error> {
+    let sound = key.split('.').all(|token| !token.is_empty())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'=' | b'.'));
+    if sound {
+        return Ok(());
+    }
+    let message = format!("{key:?} is not a key of a bucket: write [A-Za-z0-9_=.-]+, and no dot at either end");
+    Err(Error::new(ErrorKind::BadRequest, message))
+}
+
+/// A time to live in whole seconds, rounded up.
+pub(super) fn ttl(ttl: Duration) -> Result<u64, Error> {
+    if ttl < Duration::from_secs(1) {
+        let message = format!("a record's time to live is {ttl:?}; one second is the least");
+        return Err(Error::new(ErrorKind::Config, message));
+    }
+    Ok(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0))
+}
+
+/// Header names that can be read back, and a size that the broker takes.
+pub(super) fn message(message: &Outbound, max_payload: usize) -> Result<(), Error> {
+    let size = message.body.len() + wire_size(&message.headers);
+    if size > max_payload {
+        let message = format!("the message has {size} bytes with its headers; the broker takes {max_payload} at most");
+        return Err(Error::new(ErrorKind::PayloadTooLarge, message));
+    }
+    for (name, _) in message.headers.iter() {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {
+            let message = format!("{name:?} is not a header's name: write printable ASCII without ':' and spaces");
+            return Err(Error::new(ErrorKind::BadRequest, message));
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes headers take on the wire.
+fn wire_size(headers: &Headers) -> usize {
+    if headers.is_empty() {
+        return 0;
+    }
+    let lines: usize = headers.iter().map(|(name, value)| name.len() + ": ".len() + value.len() + "\r\n".len()).sum();
+    "NATS/1.0\r\n".len() + lines + "\r\n".len()
+}

@@ -1,0 +1,251 @@
+//! The NATS side of a subscription: one subscriber of the library after another, one for each
+//! connection, and the way out that loses nothing.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_nats::{Message, Subscriber};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use parking_lot::Mutex;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+
+use super::ROUND_TRIP;
+use super::link::{Link, from_wire};
+use super::shared::Shared;
+use crate::subject::Subject;
+use crate::transport::Inbound;
+
+/// How many messages the broker may still give to one that leaves. Must exceed what it sends
+/// between our last look and its reading of our word, so for a busy subscription what comes in
+/// [`LEAVE_PAUSE`] is added: this task or the connection's may be paused in between.
+const LEAVE_AFTER: u64 = 512;
+const LEAVE_PAUSE: Duration = Duration::from_millis(50);
+/// How many flush messages are published at a time, and how often.
+const BURST: u64 = 64;
+const BURST_EVERY: Duration = Duration::from_millis(1);
+/// After this long a leaving subscription ends, come what may.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the connection knows of a subscription: what to subscribe to, and where to put it.
+pub(super) struct Slot {
+    pub(super) filter: String,
+    pub(super) queue: Option<String>,
+    dropped: AtomicU64,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Default)]
+struct SlotState {
+    fresh: Option<(Arc<Link>, Subscriber)>,
+    closed: bool,
+    left: bool,
+    waker: Option<Waker>,
+}
+
+impl Slot {
+    pub(super) fn new(filter: &str, queue: Option<&str>) -> Arc<Self> {
+        Arc::new(Self {
+            filter: filter.to_owned(),
+            queue: queue.map(str::to_owned),
+            dropped: AtomicU64::new(0),
+            state: Mutex::new(SlotState::default()),
+        })
+    }
+
+    /// Whether a new connection should subscribe again.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.state.lock().left
+    }
+
+    /// A connection has subscribed.
+    pub(super) fn offer(&self, link: Arc<Link>, subscriber: Subscriber) {
+        self.change(|state| state.fresh = Some((link, subscriber)));
+    }
+
+    /// There will be no further connection.
+    pub(super) fn close(&self) {
+        self.change(|state| state.closed = true);
+    }
+
+    /// A message was thrown away because too many were waiting.
+    pub(super) fn count_dropped(&self, connection: &str) {
+        let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+        if dropped.is_power_of_two() {
+            tracing::warn!(connection, filter = %self.filter, dropped, "a subscription is too slow and loses messages");
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut SlotState)) {
+        let waker = {
+            let mut state = self.state.lock();
+            change(&mut state);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Where a subscription on NATS gets its messages from.
+pub(in crate::transport) struct NatsSource {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    current: Option<(Arc<Link>, Subscriber)>,
+    /// How many messages came from the current subscriber.
+    received: u64,
+    /// Messages taken from the current subscriber ahead of time, while leaving.
+    ahead: VecDeque<Message>,
+    leaving: Option<Leaving>,
+}
+
+struct Leaving {
+    flush: Subject,
+    tick: Interval,
+    deadline: Pin<Box<Sleep>>,
+    link: Arc<Link>,
+    /// At how many messages broker and client stop.
+    until: u64,
+    /// Flush messages that are certainly needed and not published yet.
+    due: u64,
+}
+
+impl NatsSource {
+    pub(super) fn new(shared: Arc<Shared>, slot: Arc<Slot>) -> Self {
+        Self { shared, slot, current: None, received: 0, ahead: VecDeque::new(), leaving: None }
+    }
+
+    pub(in crate::transport) fn dropped(&self) -> u64 {
+        self.slot.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::transport) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Inbound>> {
+        if let Some(message) = self.ahead.pop_front() {
+            return Poll::Ready(Some(inbound(message)));
+        }
+        loop {
+            if let Some((_, subscriber)) = &mut self.current {
+                match subscriber.poll_next_unpin(cx) {
+                    Poll::Ready(Some(message)) => {
+                        self.received += 1;
+                        return Poll::Ready(Some(inbound(message)));
+                    }
+                    Poll::Pending => return self.poll_leaving(cx),
+                    Poll::Ready(None) => self.current = None,
+                }
+            }
+            // Broker and client have counted to the same number, or the connection is gone and
+            // with it all that was in flight.
+            if let Some(leaving) = &self.leaving {
+                if self.received > leaving.until {
+                    let (filter, until) = (&self.slot.filter, leaving.until);
+                    tracing::warn!(%filter, until, received = self.received, "left without certainty: too much was in flight");
+                }
+                return Poll::Ready(None);
+            }
+            let mut state = self.slot.state.lock();
+            if let Some(fresh) = state.fresh.take() {
+                self.current = Some(fresh);
+                self.received = 0;
+            } else if state.closed || state.left {
+                return Poll::Ready(None);
+            } else {
+                state.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// See [`Subscription::leave`](crate::transport::Subscription::leave).
+    pub(in crate::transport) async fn leave(&mut self, flush: Subject) {
+        if self.leaving.is_some() {
+            return;
+        }
+        // No connection to come shall subscribe again.
+        self.slot.state.lock().left = true;
+        self.take_waiting();
+        let Some((link, _)) = &self.current else { return };
+        let link = link.clone();
+        // What comes within one round trip is what can be in flight. If the broker does not
+        // answer at all, the connection is about to be given up, and this subscription with it.
+        let (before, began) = (self.received, Instant::now());
+        link.round_trip(ROUND_TRIP).await.ok();
+        self.take_waiting();
+        let Some((_, subscriber)) = &mut self.current else { return };
+        let seconds = began.elapsed().as_secs_f64().max(1e-6);
+        let busy = (self.received - before) as f64 * (LEAVE_PAUSE.as_secs_f64() / seconds).max(1.0);
+        let more = LEAVE_AFTER + busy.min(self.shared.settings.backlog as f64 / 2.0) as u64;
+        let until = self.received + more;
+        if subscriber.unsubscribe_after(until).await.is_err() {
+            return;
+        }
+        let mut tick = tokio::time::interval(BURST_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + LEAVE_WITHIN));
+        self.leaving = Some(Leaving { flush, tick, deadline, link, until, due: more });
+    }
+
+    /// Takes what has been delivered already, so that our count is the client's.
+    fn take_waiting(&mut self) {
+        if self.current.is_none() {
+            self.current = self.slot.state.lock().fresh.take();
+            self.received = 0;
+        }
+        let Some((_, subscriber)) = &mut self.current else { return };
+        // Bounded by the library's own channel: it gives no more than that without a pause.
+        for _ in 0..self.shared.settings.backlog {
+            match tokio::task::unconstrained(subscriber.next()).now_or_never() {
+                Some(Some(message)) => {
+                    self.received += 1;
+                    self.ahead.push_back(message);
+                }
+                Some(None) => {
+                    self.current = None;
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Nothing to receive just now: if we are leaving, see to it that something comes.
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Option<Inbound>> {
+        let Some(leaving) = &mut self.leaving else { return Poll::Pending };
+        if leaving.deadline.poll_unpin(cx).is_ready() {
+            tracing::warn!(
+                filter = %self.slot.filter,
+                "left without certainty: the broker did not flush the subscription within {LEAVE_WITHIN:?}",
+            );
+            self.current = None;
+            return Poll::Ready(None);
+        }
+        while leaving.tick.poll_tick(cx).is_ready() {
+            // All that are needed if nobody else takes a share, then burst after burst.
+            let burst = leaving.due.max(BURST);
+            for sent in 0..burst {
+                if leaving.link.publish(leaving.flush.as_str(), None, None, Bytes::new()).is_err() {
+                    leaving.due = burst - sent;
+                    break;
+                }
+                leaving.due = 0;
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A message of the library as ours.
+pub(super) fn inbound(message: Message) -> Inbound {
+    Inbound {
+        no_responders: message.status == Some(async_nats::StatusCode::NO_RESPONDERS),
+        headers: from_wire(message.headers.as_ref()),
+        subject: message.subject.into_string(),
+        reply: message.reply.map(async_nats::Subject::into_string),
+        body: message.payload,
+    }
+}

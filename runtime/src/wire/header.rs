@@ -1,0 +1,135 @@
+//! Headers of messages that outsiders see: what a CLI, a gateway or another language sends and gets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::{Call, Chain, Deadline, Hop, TurnId, wall_ms};
+use crate::error::{AskError, Error, ErrorBody, ErrorKind, REFUSED};
+use crate::transport::{Headers, Inbound};
+
+pub(crate) const CONTENT_TYPE: &str = "Content-Type";
+pub(crate) const JSON: &str = "application/json";
+/// Says that an answer is an error, and which.
+pub(crate) const ERROR: &str = "Nats-Service-Error";
+pub(crate) const ERROR_CODE: &str = "Nats-Service-Error-Code";
+/// The sender's id for its command.
+pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// Sent by programs: the form they take the message to have. Its absence means a person.
+pub(crate) const SCHEMA: &str = "Greenroom-Schema";
+/// What is left of the call's time, in ms.
+pub(crate) const TIMEOUT: &str = "Greenroom-Timeout-Ms";
+/// Wall time after which the call must not be started, in ms since 1970.
+pub(crate) const EXPIRES: &str = "Greenroom-Expires";
+/// The actors whose turns wait for the call, newest first, as JSON.
+pub(crate) const CHAIN: &str = "Greenroom-Chain";
+pub(crate) const ATTEMPT: &str = "Greenroom-Attempt";
+/// Wall time at which the id was made, in ms since 1970.
+pub(crate) const BORN: &str = "Greenroom-Born";
+/// The place of a live event in its actor's journal.
+pub(crate) const SEQUENCE: &str = "Greenroom-Sequence";
+/// On a call that one node passes on to another: the subject on which it came.
+pub(crate) const SUBJECT: &str = "Greenroom-Subject";
+pub(crate) const TRACE: &str = "traceparent";
+
+/// An outsider's call, as its headers describe it.
+#[derive(Debug)]
+pub(crate) struct OutsideCall {
+    pub(crate) call: Call,
+    /// Whether a person wrote it: fields that nobody knows are then refused.
+    pub(crate) by_hand: bool,
+}
+
+impl OutsideCall {
+    /// Reads the headers. `budget` is what a call gets that names none.
+    pub(crate) fn read(headers: &Headers, budget: Duration) -> Result<Self, Error> {
+        let content = headers.get(CONTENT_TYPE).map(|value| value.split(';').next().unwrap_or(value).trim());
+        if content.is_some_and(|content| !content.eq_ignore_ascii_case(JSON)) {
+            return Err(Error::new(
+                ErrorKind::BadRequest,
+                format!("{CONTENT_TYPE} {content:?}: write {JSON}, or leave the header out"),
+            ));
+        }
+        let named = number(headers, TIMEOUT)?.map_or(budget, Duration::from_millis);
+        let wall = number(headers, EXPIRES)?.map(|at| Duration::from_millis(at.saturating_sub(wall_ms())));
+        let left = wall.map_or(named, |wall| wall.min(named));
+        let hops: Vec<Hop> = match headers.get(CHAIN) {
+            None => Vec::new(),
+            Some(text) => serde_json::from_str(text).map_err(|error| {
+                Error::new(ErrorKind::BadRequest, format!("{CHAIN} cannot be read")).with_source(error)
+            })?,
+        };
+        Ok(Self {
+            call: Call {
+                deadline: Deadline::After(left).fixed(),
+                chain: Chain::from_hops(hops)?,
+                turn: headers.get(MESSAGE_ID).map(TurnId::named),
+                attempt: number(headers, ATTEMPT)?.map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+                born: number(headers, BORN)?.unwrap_or(0),
+                trace: headers.get(TRACE).map(Arc::from),
+            },
+            by_hand: headers.get(SCHEMA).is_none(),
+        })
+    }
+
+    /// The headers of a call that the runtime makes on a public subject.
+    pub(crate) fn headers(call: &Call, turn: TurnId, schema: &str) -> Headers {
+        let left = call.deadline.at().saturating_duration_since(tokio::time::Instant::now());
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let mut headers = Headers::new();
+        headers.push(CONTENT_TYPE, JSON);
+        headers.push(MESSAGE_ID, turn.to_string());
+        headers.push(SCHEMA, schema);
+        headers.push(TIMEOUT, left.to_string());
+        headers.push(EXPIRES, wall_ms().saturating_add(left).to_string());
+        headers.push(ATTEMPT, call.attempt.to_string());
+        headers.push(BORN, call.born.to_string());
+        if call.chain.len() > 0 {
+            let hops: Vec<_> = call.chain.hops().collect();
+            headers.push(CHAIN, serde_json::to_string(&hops).unwrap_or_default());
+        }
+        if let Some(trace) = &call.trace {
+            headers.push(TRACE, trace.to_string());
+        }
+        headers
+    }
+}
+
+fn number(headers: &Headers, name: &'static str) -> Result<Option<u64>, Error> {
+    let Some(text) = headers.get(name) else { return Ok(None) };
+    let number = text
+        .trim()
+        .parse()
+        .map_err(|_| Error::new(ErrorKind::BadRequest, format!("{name} is {text:?}; write a whole number")))?;
+    Ok(Some(number))
+}
+
+/// The headers of an answer that is a reply.
+pub(crate) fn reply_headers() -> Headers {
+    let mut headers = Headers::new();
+    headers.push(CONTENT_TYPE, JSON);
+    headers
+}
+
+/// The headers of an answer that is an error.
+pub(crate) fn error_headers(body: &ErrorBody) -> Headers {
+    let mut headers = reply_headers();
+    headers.push(ERROR, body.message.clone());
+    headers.push(ERROR_CODE, body.code.to_string());
+    headers
+}
+
+/// Reads an answer to a call that was made on a public subject: its body, or what it failed with.
+/// A refusal comes as `Refused` with its JSON.
+pub(crate) fn unread_reply(answer: Inbound) -> Result<bytes::Bytes, AskError<serde_json::Value>> {
+    if answer.headers.get(ERROR_CODE).is_none() && answer.headers.get(ERROR).is_none() {
+        return Ok(answer.body);
+    }
+    let body: ErrorBody = serde_json::from_slice(&answer.body).map_err(|_| {
+        let told = answer.headers.get(ERROR).unwrap_or("an error without a body");
+        Error::new(ErrorKind::BadReply, format!("the answer is an error in another form: {told}"))
+    })?;
+    if body.kind == REFUSED {
+        return Err(AskError::Refused(body.details.unwrap_or_default()));
+    }
+    Err(AskError::Failed(body.into()))
+}

@@ -1,0 +1,13 @@
+//! The wire: frames between nodes, headers for everybody else. `docs/wire.md` describes it, and
+//! snapshot tests pin it.
+
+mod frame;
+mod header;
+
+pub(crate) use self::frame::{Answer, AnswerHead, AnswerKind, Frame, Question, QuestionHead};
+pub(crate) use self::header::{
+    OutsideCall, SCHEMA, SEQUENCE, SUBJECT, TIMEOUT, error_headers, reply_headers, unread_reply,
+};
+
+/// The version of frames, records and headers. Nodes of different versions do not share an app.
+pub(crate) const WIRE_VERSION: u8 = 1;

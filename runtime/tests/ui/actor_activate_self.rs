@@ -1,0 +1,39 @@
+//! An activate that wants an actor.
+
+use greenroom::prelude::*;
+
+#[contract(messages(Place, Get))]
+pub struct Order;
+
+#[message(Order, ask, reply = u32)]
+pub struct Place {
+    pub sku: String,
+}
+
+#[message(Order, read, reply = u32)]
+pub struct Get;
+
+#[derive(Default)]
+pub struct OrderActor {
+    lines: u32,
+}
+
+#[actor(Order)]
+impl OrderActor {
+    fn activate(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    #[ask]
+    fn place(&mut self, _: Place) -> u32 {
+        self.lines += 1;
+        self.lines
+    }
+
+    #[read]
+    fn get(&self, _: Get) -> u32 {
+        self.lines
+    }
+}
+
+fn main() {}

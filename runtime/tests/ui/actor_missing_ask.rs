@@ -1,0 +1,29 @@
+//! A message without a handler.
+
+use greenroom::prelude::*;
+
+#[contract(messages(Place, Get))]
+pub struct Order;
+
+#[message(Order, ask, reply = u32)]
+pub struct Place {
+    pub sku: String,
+}
+
+#[message(Order, read, reply = u32)]
+pub struct Get;
+
+#[derive(Default)]
+pub struct OrderActor {
+    lines: u32,
+}
+
+#[actor(Order)]
+impl OrderActor {
+    #[read]
+    fn get(&self, _: Get) -> u32 {
+        self.lines
+    }
+}
+
+fn main() {}

@@ -1,0 +1,35 @@
+//! A handler without a message.
+
+use greenroom::prelude::*;
+
+#[contract(messages(Place, Get))]
+pub struct Order;
+
+#[message(Order, ask, reply = u32)]
+pub struct Place {
+    pub sku: String,
+}
+
+#[message(Order, read, reply = u32)]
+pub struct Get;
+
+#[derive(Default)]
+pub struct OrderActor {
+    lines: u32,
+}
+
+#[actor(Order)]
+impl OrderActor {
+    #[ask]
+    fn place(&mut self, ctx: &mut Context<'_, Self>) -> u32 {
+        let _ = ctx;
+        self.lines
+    }
+
+    #[read]
+    fn get(&self, _: Get) -> u32 {
+        self.lines
+    }
+}
+
+fn main() {}

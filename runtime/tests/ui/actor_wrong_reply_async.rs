@@ -1,0 +1,34 @@
+//! A reply that is not the contract's, from an async handler.
+
+use greenroom::prelude::*;
+
+#[contract(messages(Place, Get))]
+pub struct Order;
+
+#[message(Order, ask, reply = u32)]
+pub struct Place {
+    pub sku: String,
+}
+
+#[message(Order, read, reply = u32)]
+pub struct Get;
+
+#[derive(Default)]
+pub struct OrderActor {
+    lines: u32,
+}
+
+#[actor(Order)]
+impl OrderActor {
+    #[ask]
+    async fn place(&mut self, msg: Place) -> Result<String, greenroom::contract::Never> {
+        Ok(msg.sku)
+    }
+
+    #[read]
+    fn get(&self, _: Get) -> u32 {
+        self.lines
+    }
+}
+
+fn main() {}

@@ -1,0 +1,28 @@
+//! `cargo xtask bench`: the measurements, on the same tools as everything else.
+//!
+//! They are a workspace of their own, so that the systems greenroom is compared
+//! with never enter its lock file. This only builds and runs them.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::tools::{self, NATS_CLI_VARIABLE, NATS_SERVER_VARIABLE};
+
+/// Builds `bench/` for release and runs it with these arguments.
+pub fn run(args: &[OsString], progress: &mut dyn FnMut(&str)) -> Result<()> {
+    let manifest = crate::workspace_root().join("bench/Cargo.toml");
+    ensure!(manifest.is_file(), "there is nothing to measure with: {} does not exist", manifest.display());
+    let tools = tools::provision(progress)?;
+    let status = crate::cargo()
+        .args(["run", "--release", "--manifest-path"])
+        .arg(&manifest)
+        .arg("--")
+        .args(args)
+        .env(NATS_SERVER_VARIABLE, &tools.nats_server)
+        .env(NATS_CLI_VARIABLE, &tools.nats)
+        .status()
+        .context("cargo cannot be run")?;
+    ensure!(status.success(), "the measurements failed ({status})");
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! Which actors a node can host, by the names that their contracts give them.
 
-use greenroom::NodeBuilder;
+use greenroom::{HostOptions, NodeBuilder};
 use shop_inventory::InventoryActor;
 use shop_notification::{NotificationActor, follow_orders};
 use shop_order::OrderActor;
@@ -11,18 +11,18 @@ use shop_user::UserActor;
 pub(crate) struct Host {
     pub(crate) name: &'static str,
     /// Adds it to a node, with whatever works beside it.
-    pub(crate) add: fn(NodeBuilder) -> NodeBuilder,
+    pub(crate) add: fn(NodeBuilder, HostOptions) -> NodeBuilder,
 }
 
 /// All of them. A new service of the shop is one more line here.
 pub(crate) const HOSTS: [Host; 5] = [
-    Host { name: "user", add: |node| node.host::<UserActor>() },
-    Host { name: "order", add: |node| node.host::<OrderActor>() },
-    Host { name: "payment", add: |node| node.host::<PaymentActor>() },
-    Host { name: "inventory", add: |node| node.host::<InventoryActor>() },
+    Host { name: "user", add: |node, options| node.host_with::<UserActor>(options) },
+    Host { name: "order", add: |node, options| node.host_with::<OrderActor>(options) },
+    Host { name: "payment", add: |node, options| node.host_with::<PaymentActor>(options) },
+    Host { name: "inventory", add: |node, options| node.host_with::<InventoryActor>(options) },
     Host {
         name: "notification",
-        add: |node| node.host::<NotificationActor>().task("follow orders", follow_orders),
+        add: |node, options| node.host_with::<NotificationActor>(options).task("follow orders", follow_orders),
     },
 ];
 
@@ -54,9 +54,9 @@ impl std::str::FromStr for Hosted {
 
 impl Hosted {
     /// Adds all of them to a node.
-    pub(crate) fn add_to(&self, node: NodeBuilder) -> NodeBuilder {
+    pub(crate) fn add_to(&self, node: NodeBuilder, options: &HostOptions) -> NodeBuilder {
         let hosts = HOSTS.iter().filter(|host| self.0.contains(&host.name));
-        hosts.fold(node, |node, host| (host.add)(node))
+        hosts.fold(node, |node, host| (host.add)(node, options.clone()))
     }
 }
 

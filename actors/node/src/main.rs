@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use greenroom::Node;
 use greenroom::transport::Connect;
+use greenroom::{HostOptions, Node};
 use tracing_subscriber::EnvFilter;
 
 use crate::hosts::Hosted;
+use crate::stop::Stop;
 
 /// Runs services of the shop: users, orders, payments, inventory, notifications.
 ///
@@ -43,6 +44,10 @@ struct Args {
     /// renews three times as often. The broker's own elections take up to 8s, so stay above that.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     lease: Duration,
+    /// How many instances of each service to run, 1 to 256; by default as many as there are cores.
+    /// Actors with keys need none, and so far the shop has no others.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pool: Option<u16>,
     /// What to log to stderr: error, warn, info, debug, trace, or as in greenroom=debug,info.
     /// Wins over RUST_LOG.
     #[arg(long, value_name = "FILTER")]
@@ -75,29 +80,68 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     log(args.log.as_deref())?;
     // Before anything that takes time, so that a signal during the start is not lost.
-    let mut stop = stop::Stop::listen().context("cannot listen for signals")?;
-
-    let mut connect = Connect::from_env(|name| std::env::var(name).ok())?;
-    if let Some(url) = &args.nats {
-        connect = connect.url(url)?;
+    let mut stop = Stop::listen().context("cannot listen for signals")?;
+    loop {
+        let node = tokio::select! {
+            node = start(&args) => node?,
+            () = stop.wanted() => return Ok(()),
+        };
+        println!("ready {} hosting {} on {}", node.id(), args.host.0.join(", "), args.broker_text());
+        tokio::select! {
+            () = stop.wanted() => return drain(node, &mut stop).await,
+            // The others took it for dead and have its actors, so it comes back as somebody new.
+            ended = node.ended() => tracing::warn!(node = node.id(), ?ended, "starting again under another id"),
+        }
     }
-    let servers = connect.servers();
-    let mut node = Node::builder(&args.app).connect(connect).lease(args.lease);
-    if let Some(name) = args.name {
+}
+
+async fn start(args: &Args) -> Result<Node, greenroom::Error> {
+    let mut node = Node::builder(&args.app).connect(args.broker()?).lease(args.lease);
+    if let Some(name) = &args.name {
         node = node.name(name);
     }
-    let node = tokio::select! {
-        node = args.host.add_to(node).start() => node?,
-        () = stop.wanted() => return Ok(()),
-    };
-    println!("ready {} hosting {} on {servers}", node.id(), args.host.0.join(", "));
+    let mut options = HostOptions::new();
+    if let Some(pool) = args.pool {
+        options = options.pool(pool.into());
+    }
+    args.host.add_to(node, &options).start().await
+}
 
-    stop.wanted().await;
+async fn drain(node: Node, stop: &mut Stop) -> anyhow::Result<()> {
     tracing::info!("draining; another signal exits at once");
     tokio::select! {
         drained = node.drain() => Ok(drained?),
-        () = stop.wanted() => anyhow::bail!("stopped before it was drained"),
+        () = stop.wanted() => {
+            tracing::warn!("stopped before it was drained");
+            // Not by returning: that would wait for what still runs.
+            std::process::exit(1)
+        }
     }
+}
+
+impl Args {
+    fn broker(&self) -> Result<Connect, greenroom::Error> {
+        let connect = Connect::from_env(|name| std::env::var(name).ok())?;
+        match &self.nats {
+            Some(url) => connect.url(url),
+            None => Ok(connect),
+        }
+    }
+
+    /// The broker, for people: without the credentials that a URL may hold.
+    fn broker_text(&self) -> String {
+        let url = self.nats.clone().or_else(|| std::env::var("NATS_URL").ok()).filter(|url| !url.is_empty());
+        url.map_or_else(|| "the broker of the environment".to_owned(), |url| without_credentials(&url))
+    }
+}
+
+fn without_credentials(urls: &str) -> String {
+    let shown = urls.split(',').map(|url| {
+        let (scheme, rest) = url.trim().split_once("://").unwrap_or(("nats", url.trim()));
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!("{scheme}://{host}")
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn log(filter: Option<&str>) -> anyhow::Result<()> {
@@ -133,6 +177,12 @@ mod tests {
         let args = args.expect("a good command line");
         assert_eq!((args.host.0.len(), args.lease), (2, Duration::from_secs(3)));
         assert!(Args::try_parse_from(["shop-node"]).is_err(), "hosting nothing is a mistake");
+    }
+
+    #[test]
+    fn the_broker_is_shown_without_credentials() {
+        let shown = without_credentials("nats://ada:secret@a:4222, b:4222,tls://token@c");
+        assert_eq!(shown, "nats://a:4222, nats://b:4222, tls://c");
     }
 
     #[test]

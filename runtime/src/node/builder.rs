@@ -29,6 +29,8 @@ pub struct NodeBuilder {
     pub(super) broker: Broker,
     pub(super) hosts: BTreeMap<&'static str, MakeHost>,
     pub(super) twice: Option<&'static str>,
+    /// A setting that could not be taken, told by `start`.
+    pub(super) refused: Option<Error>,
     pub(super) groups: Vec<TaskGroup>,
     pub(super) partitions: Option<u16>,
     pub(super) lease_ttl: Duration,
@@ -85,6 +87,7 @@ impl NodeBuilder {
             broker,
             hosts: BTreeMap::new(),
             twice: None,
+            refused: None,
             groups: Vec::new(),
             partitions: None,
             lease_ttl: Duration::from_secs(30),
@@ -100,8 +103,15 @@ impl NodeBuilder {
     /// The broker: a URL such as `nats://127.0.0.1:4222`, or [`Connect`] with credentials. Without
     /// this, the environment decides as it does for the `nats` CLI (`NATS_URL`, `NATS_CREDS`,
     /// `NATS_CONTEXT`, …).
-    pub fn connect(mut self, connect: impl Into<Connect>) -> Self {
-        self.broker = Broker::Nats(Box::new(connect.into()));
+    pub fn connect<C>(mut self, connect: C) -> Self
+    where
+        C: TryInto<Connect>,
+        Error: From<C::Error>,
+    {
+        match connect.try_into() {
+            Ok(connect) => self.broker = Broker::Nats(Box::new(connect)),
+            Err(error) => self.refused = Some(error.into()),
+        }
         self
     }
 
@@ -211,7 +221,10 @@ impl NodeBuilder {
     /// # Errors
     /// `Config` for a setting that cannot be used, or an app that was born with others;
     /// `Unavailable` if the broker cannot be reached, or has no JetStream.
-    pub async fn start(self) -> Result<Node, Error> {
+    pub async fn start(mut self) -> Result<Node, Error> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
         self.check()?;
         start::start(self).await
     }

@@ -8,8 +8,8 @@
 //! one node admits turns of a partition while it is unfenced and its own clock is before [`Machine::serves_until`].
 //! Three rules carry this. A lease is valid from before its renewal was sent. A claim can be taken only on evidence of
 //! its holder's death that is newer than the claim ([`Claim::lease`](super::record::Claim::lease)). And a node whose
-//! lease had ended writes every claim of its own anew before it unfences, so that whoever wanted to take one is refused.
-//! Nothing that is *stored* rests on this: the journal's compare-and-set stands behind it.
+//! lease had ended writes every claim of its own anew before it unfences, so that whoever wanted to take one is
+//! refused. Nothing that is *stored* rests on this: the journal's compare-and-set stands behind it.
 //!
 //! It deliberately knows no keys but the busy ones of a handover, no messages, and no reason to hurry: rate limits for
 //! crash-looping nodes and the broker's word that a connection is gone are not here yet.
@@ -21,12 +21,14 @@ mod peers;
 mod claims;
 mod handover;
 #[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use self::protocol::{CasId, CasResult, Config, Effect, Gone, Input, LeaveCause, Millis, RetireReason};
+pub(crate) use self::protocol::{CasId, CasResult, Config, Effect, Gone, Input, LeaveCause, Millis, RetireReason};
 
 use self::claims::Local;
 use self::handover::{Held, Retry};
@@ -38,7 +40,7 @@ use super::view::View;
 
 /// One node's part in deciding who owns what. See the module's head for what it promises.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     config: Config,
     view: View,
     now: Millis,
@@ -85,7 +87,7 @@ enum Scope {
 
 impl Machine {
     /// A machine that has been told nothing yet.
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             actors: config.hosts.keys().map(|actor| Arc::from(actor.as_str())).collect(),
             config,
@@ -104,12 +106,13 @@ impl Machine {
         }
     }
 
-    /// Takes in one input and pushes what is to be done about it. `now` is monotonic; an earlier one counts as the last.
-    /// After [`Effect::Drained`] or [`Effect::Retire`] it only keeps its view. The cost of a step is that of the
+    /// Takes in one input and pushes what is to be done about it. `now` is monotonic; an earlier one counts as the
+    /// last. After [`Effect::Drained`] or [`Effect::Retire`] it only keeps its view. The cost of a step is that of the
     /// partitions it concerns; a tick looks at all of the hosted actors', and ranks nodes only for those that are free
     /// or its own.
-    pub fn step(&mut self, input: Input, now: Millis, out: &mut Vec<Effect>) {
-        self.now = self.now.max(now);
+    pub(crate) fn step(&mut self, input: Input, now: Millis, out: &mut Vec<Effect>) {
+        // Half of the range is no bound in practice, and leaves room for every sum of a time and a duration.
+        self.now = self.now.max(now.min(Millis::MAX / 2));
         if self.phase != Phase::Over {
             self.watch_clock(out);
         }
@@ -131,28 +134,28 @@ impl Machine {
     }
 
     /// What the node knows, for routing.
-    pub fn view(&self) -> &View {
+    pub(crate) fn view(&self) -> &View {
         &self.view
     }
 
     /// True while the lease is not proved: from the start, and between [`Effect::Fence`] and [`Effect::Unfence`].
-    pub fn is_fenced(&self) -> bool {
+    pub(crate) fn is_fenced(&self) -> bool {
         self.tenure.fenced
     }
 
     /// Until when, on the own clock, volatile turns and reads may be served if unfenced. To be compared with the clock
     /// before each of them: after a pause, the fence is a step too late.
-    pub fn serves_until(&self) -> Millis {
+    pub(crate) fn serves_until(&self) -> Millis {
         self.tenure.valid_until.saturating_sub(self.config.lease_ttl_ms / 10)
     }
 
     /// Every partition this node serves, with its epoch.
-    pub fn serving(&self) -> impl Iterator<Item = (&Part, u64)> {
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (&Part, u64)> {
         self.parts.iter().filter_map(|(part, local)| Some((part, local.serving()?)))
     }
 
     /// True once nothing holds `key` back at `epoch` any more: the old owner need not tell [`Input::Idle`] again.
-    pub fn settled(&self, part: &Part, epoch: u64, key: &str) -> bool {
+    pub(crate) fn settled(&self, part: &Part, epoch: u64, key: &str) -> bool {
         let claim = self.view.claim(part);
         let over = claim.is_some_and(|claim| claim.value.epoch > epoch);
         let serves = self.parts.get(part).and_then(Local::serving) == Some(epoch);

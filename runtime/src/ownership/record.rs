@@ -10,21 +10,21 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// The version of these records; a node that finds another in [`Meta`] does not start.
-pub const WIRE: u32 = 1;
+pub(crate) const WIRE: u32 = 1;
 
 /// Names one start of one node: `{name}-{nonce}`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct NodeId(Arc<str>);
+pub(crate) struct NodeId(Arc<str>);
 
 impl NodeId {
     /// Wraps an id. The caller sees to it that it is one or more valid key tokens.
-    pub fn new(id: impl Into<Arc<str>>) -> Self {
+    pub(crate) fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 
     /// The id as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -61,16 +61,16 @@ impl fmt::Debug for NodeId {
 
 /// The unit of ownership: one partition of one actor type. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Part {
+pub(crate) struct Part {
     /// The actor type.
-    pub actor: Arc<str>,
+    pub(crate) actor: Arc<str>,
     /// The partition's number, below [`Meta::partitions`].
-    pub number: u16,
+    pub(crate) number: u16,
 }
 
 impl Part {
     /// Names partition `number` of `actor`.
-    pub fn new(actor: impl Into<Arc<str>>, number: u16) -> Self {
+    pub(crate) fn new(actor: impl Into<Arc<str>>, number: u16) -> Self {
         Self { actor: actor.into(), number }
     }
 }
@@ -89,7 +89,7 @@ impl fmt::Debug for Part {
 
 /// A key of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
+pub(crate) enum Key {
     /// `meta`
     Meta,
     /// `member.{id}`
@@ -102,7 +102,7 @@ pub enum Key {
 
 impl Key {
     /// Reads a key as the bucket spells it; `None` for one that is not ours.
-    pub fn parse(key: &str) -> Option<Self> {
+    pub(crate) fn parse(key: &str) -> Option<Self> {
         if key == "meta" {
             return Some(Self::Meta);
         }
@@ -132,73 +132,73 @@ impl fmt::Display for Key {
 
 /// What an app is born with; never changed afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meta {
+pub(crate) struct Meta {
     /// How many partitions each actor type has.
-    pub partitions: u16,
+    pub(crate) partitions: u16,
     /// The version of the records, [`WIRE`].
-    pub wire: u32,
+    pub(crate) wire: u32,
 }
 
 /// What a node says about one actor type that it hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostInfo {
+pub(crate) struct HostInfo {
     /// The version of the actor's contract.
-    pub version: String,
+    pub(crate) version: String,
     /// Its share relative to the other hosts'; 0 attracts nothing while another host lives.
-    pub weight: u32,
+    pub(crate) weight: u32,
 }
 
 /// A node that hosts actors. It stays when the node is gone, until somebody tidies it away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub(crate) struct Member {
     /// The node.
-    pub id: NodeId,
+    pub(crate) id: NodeId,
     /// Its name, the same at every start.
-    pub name: String,
+    pub(crate) name: String,
     /// What it hosts.
-    pub hosts: BTreeMap<String, HostInfo>,
+    pub(crate) hosts: BTreeMap<String, HostInfo>,
     /// True once it hands everything over in order to leave.
     #[serde(default)]
-    pub draining: bool,
+    pub(crate) draining: bool,
     /// Wall time of its start, for people.
-    pub started_ms: u64,
+    pub(crate) started_ms: u64,
 }
 
 /// The proof that a node lives: written with a TTL, renewed by compare-and-set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
+pub(crate) struct Lease {
     /// The nonce of this start.
-    pub incarnation: String,
+    pub(crate) incarnation: String,
     /// The server that its owning connection is on.
-    pub server: String,
+    pub(crate) server: String,
     /// The number of that connection on that server.
-    pub client: u64,
+    pub(crate) client: u64,
 }
 
 /// Who owns a partition. Written by compare-and-set only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The holder; `None` once released.
-    pub node: Option<NodeId>,
+    pub(crate) node: Option<NodeId>,
     /// Grows by one whenever the claim gets another holder, and stays at a release.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Tells two writes apart that are otherwise equal.
-    pub nonce: String,
+    pub(crate) nonce: String,
     /// A revision of the holder's lease at which it was alive when this was written. The claim stands until that lease
     /// is seen gone at a *later* revision, so knowledge of an older death cannot free a newer claim.
     #[serde(default)]
-    pub lease: u64,
+    pub(crate) lease: u64,
     /// The key tokens that had a running turn when the claim was handed over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub busy: Vec<String>,
+    pub(crate) busy: Vec<String>,
     /// Who handed it over; `None` if it was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<NodeId>,
+    pub(crate) from: Option<NodeId>,
 }
 
 /// A key with its value, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// `meta`
     Meta(Meta),
     /// `member.{id}`
@@ -214,7 +214,7 @@ impl Entry {
     ///
     /// # Errors
     /// If the value is not the JSON that belongs behind this key.
-    pub fn parse(key: Key, value: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn parse(key: Key, value: &[u8]) -> Result<Self, serde_json::Error> {
         Ok(match key {
             Key::Meta => Self::Meta(serde_json::from_slice(value)?),
             Key::Member(id) => Self::Member(id, serde_json::from_slice(value)?),
@@ -224,7 +224,7 @@ impl Entry {
     }
 
     /// The key it belongs behind.
-    pub fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         match self {
             Self::Meta(_) => Key::Meta,
             Self::Member(id, _) => Key::Member(id.clone()),
@@ -237,7 +237,7 @@ impl Entry {
     ///
     /// # Errors
     /// Never with these types; the signature is serde's.
-    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         match self {
             Self::Meta(meta) => serde_json::to_vec(meta),
             Self::Member(_, member) => serde_json::to_vec(member),

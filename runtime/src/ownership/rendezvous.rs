@@ -10,9 +10,9 @@
 
 use super::record::NodeId;
 
-/// The partition of a key token: FNV-1a 32 of its bytes modulo `partitions`, as the server's subject mapping computes it.
-/// With no partitions at all, 0.
-pub fn partition_of(token: &str, partitions: u16) -> u16 {
+/// The partition of a key token: FNV-1a 32 of its bytes modulo `partitions`, as the server's subject mapping computes
+/// it. With no partitions at all, 0.
+pub(crate) fn partition_of(token: &str, partitions: u16) -> u16 {
     let hash = token.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     // The remainder is below a u16, so nothing is cut off.
     hash.checked_rem(u32::from(partitions)).unwrap_or(0) as u16
@@ -82,7 +82,7 @@ mod tests {
         (0..count).map(|n| (NodeId::new(format!("node{n}-x{n}")), 1)).collect()
     }
 
-    fn winner<'a>(nodes: &'a [(NodeId, u32)], partition: u16) -> &'a NodeId {
+    fn winner(nodes: &[(NodeId, u32)], partition: u16) -> &NodeId {
         let winner = first("order", partition, nodes.iter().map(|(id, weight)| (id, *weight))).expect("somebody");
         assert_eq!(ranked("order", partition, nodes.iter().map(|(id, weight)| (id, *weight)))[0], winner);
         winner

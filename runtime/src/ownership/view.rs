@@ -1,7 +1,7 @@
 //! What a node knows: members, leases and claims as the watch has shown them.
 //!
-//! Owns that knowledge and the two questions asked of it, who owns a partition and who should. It has no clock (it keeps
-//! when things were learned, for the machine) and decides nobody's death: see [`machine`](super::machine).
+//! Owns that knowledge and the two questions asked of it, who owns a partition and who should. It has no clock (it
+//! keeps when things were learned, for the machine) and decides nobody's death: see [`machine`](super::machine).
 //! Its size is that of the bucket: what the bucket forgets is dropped here too.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::rendezvous;
 
 /// Where messages for a partition go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// A node holds the claim, and nothing newer says that it is gone.
     Node {
         /// The holder.
@@ -29,7 +29,7 @@ pub enum Owner {
 
 /// The shared knowledge. Made by feeding it every record of the watch.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub(crate) struct View {
     pub(super) meta: Option<Meta>,
     pub(super) members: BTreeMap<NodeId, Known<Member>>,
     pub(super) leases: BTreeMap<NodeId, Known<LeaseState>>,
@@ -57,12 +57,12 @@ pub(super) enum LeaseState {
 
 impl View {
     /// An empty view.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Who owns a partition, as far as is known.
-    pub fn owner(&self, actor: &str, partition: u16) -> Owner {
+    pub(crate) fn owner(&self, actor: &str, partition: u16) -> Owner {
         if let Some(Claim { node: Some(id), epoch, lease, .. }) =
             self.claim_of(actor, partition).map(|known| &known.value)
             && !self.gone_after(id, *lease)
@@ -77,12 +77,12 @@ impl View {
 
     /// Who should own a partition: the first in weighted rendezvous order among the live hosts that do not drain, or
     /// among those that do if there are no others.
-    pub fn desired(&self, actor: &str, partition: u16) -> Option<&NodeId> {
+    pub(crate) fn desired(&self, actor: &str, partition: u16) -> Option<&NodeId> {
         self.first_host(actor, partition, false).or_else(|| self.first_host(actor, partition, true))
     }
 
     /// The members with a live lease that host an actor, with their weights.
-    pub fn hosts<'a, 'b>(
+    pub(crate) fn hosts<'a, 'b>(
         &'a self,
         actor: &'b str,
     ) -> impl Iterator<Item = (&'a NodeId, &'a Member, u32)> + use<'a, 'b> {
@@ -91,12 +91,12 @@ impl View {
     }
 
     /// Every member that is known.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values().map(|known| &known.value)
     }
 
     /// Every partition that a live node holds, with that node.
-    pub fn owners(&self) -> impl Iterator<Item = (Part, NodeId)> + '_ {
+    pub(crate) fn owners(&self) -> impl Iterator<Item = (Part, NodeId)> + '_ {
         self.claims().filter_map(|(part, _)| match self.owner(&part.actor, part.number) {
             Owner::Node { id, .. } => Some((part, id)),
             Owner::Vacant | Owner::NoHosts => None,
@@ -104,12 +104,12 @@ impl View {
     }
 
     /// True if the node's lease is there.
-    pub fn is_live(&self, id: &NodeId) -> bool {
+    pub(crate) fn is_live(&self, id: &NodeId) -> bool {
         matches!(self.leases.get(id), Some(Known { value: LeaseState::Live(_), .. }))
     }
 
     /// What the app was born with, once seen.
-    pub fn meta(&self) -> Option<Meta> {
+    pub(crate) fn meta(&self) -> Option<Meta> {
         self.meta
     }
 

@@ -20,12 +20,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::ErrorKind;
 
-mod budget;
-mod child;
-mod slot;
-mod supervisor;
 mod tree;
+mod supervisor;
+mod slot;
+mod child;
 mod worker;
+mod budget;
 
 #[cfg(test)]
 mod tests;

@@ -24,8 +24,8 @@ pub(crate) struct Tree(Arc<Inner>);
 /// One supervised group of children. A handle: dropping it changes nothing.
 #[derive(Clone)]
 pub(crate) struct Group {
+    pub(super) actor: ActorRef<Order>,
     name: Arc<str>,
-    actor: ActorRef<Order>,
     board: watch::Receiver<GroupReport>,
 }
 

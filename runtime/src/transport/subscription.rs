@@ -87,6 +87,6 @@ impl std::fmt::Debug for Subscription {
 }
 
 /// Whether a message on this subject only flushes a subscription that is leaving.
-fn is_flush(subject: &str) -> bool {
+pub(super) fn is_flush(subject: &str) -> bool {
     subject.rsplit('.').next() == Some(FLUSH_VERB)
 }

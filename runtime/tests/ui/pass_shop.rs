@@ -107,26 +107,16 @@ pub struct OrderActor {
 #[actor(Order, state = order)]
 impl OrderActor {
     async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self {
-            order: ctx.volatile()?,
-        })
+        Ok(Self { order: ctx.volatile()? })
     }
 
     /// Documented, as any method.
     #[ask]
-    async fn place(
-        &mut self,
-        msg: Place,
-        ctx: &mut Context<'_, Self>,
-    ) -> Result<Placed, PlaceRefused> {
+    async fn place(&mut self, msg: Place, ctx: &mut Context<'_, Self>) -> Result<Placed, PlaceRefused> {
         let _ = ctx;
         self.check(&msg)?;
-        self.order.emit(OrderEvent::Placed {
-            lines: msg.lines.len(),
-        });
-        Ok(Placed {
-            lines: self.order.lines,
-        })
+        self.order.emit(OrderEvent::Placed { lines: msg.lines.len() });
+        Ok(Placed { lines: self.order.lines })
     }
 
     #[read]
@@ -134,9 +124,7 @@ impl OrderActor {
         if self.order.lines == 0 {
             return Err(NoSuchOrder);
         }
-        Ok(OrderView::Open {
-            notes: self.order.notes.len(),
-        })
+        Ok(OrderView::Open { notes: self.order.notes.len() })
     }
 
     #[ask]
@@ -194,53 +182,28 @@ impl<C: Catalog> PricingService<C> {
 }
 
 fn main() {
-    assert_eq!(
-        (Order::NAME, Order::VERSION),
-        ("order", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!((Order::NAME, Order::VERSION), ("order", env!("CARGO_PKG_VERSION")));
     assert_eq!(Order::DESCRIPTION, "An order of the shop, e.g. a phone.");
     assert_eq!((Pricing::NAME, Pricing::VERSION), ("prices", "2.0.0-rc.1"));
     assert_eq!(Pricing::DESCRIPTION, "What things cost today.");
     assert_eq!((Place::VERB, Note::VERB), ("place", "write_down"));
 
     assert_eq!(PlaceRefused::NoSuchUser.code(), 404);
-    assert_eq!(
-        PlaceRefused::OutOfStock {
-            sku: "x".into(),
-            short: 1
-        }
-        .code(),
-        409
-    );
+    assert_eq!(PlaceRefused::OutOfStock { sku: "x".into(), short: 1 }.code(), 409);
     assert_eq!(NoSuchOrder.code(), 404);
 
     assert_eq!(OrderEvent::ACTOR, "order");
     assert_eq!(OrderEvent::VERSION, 2);
     assert_eq!(OrderEvent::NAMES, ["placed", "note_taken", "called_off"]);
-    for event in [
-        OrderEvent::Placed { lines: 1 },
-        OrderEvent::NoteTaken(String::new()),
-        OrderEvent::Cancelled,
-    ] {
+    for event in [OrderEvent::Placed { lines: 1 }, OrderEvent::NoteTaken(String::new()), OrderEvent::Cancelled] {
         let json = serde_json::to_value(&event).unwrap();
-        let tag = json
-            .as_str()
-            .or_else(|| json.as_object()?.keys().next().map(String::as_str));
+        let tag = json.as_str().or_else(|| json.as_object()?.keys().next().map(String::as_str));
         assert_eq!(tag, Some(event.name()));
         assert_eq!(serde_json::from_value::<OrderEvent>(json).unwrap(), event);
     }
-    assert_eq!(
-        serde_json::to_string(&OrderView::IsEmpty).unwrap(),
-        r#""is_empty""#
-    );
-    assert!(
-        serde_json::from_str::<Place>(r#"{"user":"ann"}"#)
-            .unwrap()
-            .lines
-            .is_empty()
-    );
-    let schema =
-        serde_json::to_value(greenroom::__private::schemars::schema_for!(PlaceRefused)).unwrap();
+    assert_eq!(serde_json::to_string(&OrderView::IsEmpty).unwrap(), r#""is_empty""#);
+    assert!(serde_json::from_str::<Place>(r#"{"user":"ann"}"#).unwrap().lines.is_empty());
+    let schema = serde_json::to_value(greenroom::__private::schemars::schema_for!(PlaceRefused)).unwrap();
     assert!(schema.to_string().contains("no_such_user"));
 
     const {

@@ -73,7 +73,8 @@ impl Machine {
         }
     }
 
-    /// True if the claim is this node's and was written under its present lease: nobody can have good reason to take it.
+    /// True if the claim is this node's and was written under its present lease: nobody can have good reason to take
+    /// it.
     pub(super) fn stands(&self, part: &Part) -> bool {
         let claim = self.view.claim(part).map(|claim| &claim.value);
         claim.is_some_and(|claim| claim.node.as_ref() == Some(&self.config.me) && claim.lease >= self.tenure.birth)
@@ -130,14 +131,14 @@ impl Machine {
     }
 
     fn follow_own(&mut self, part: &Part, claim: &Claim, revision: u64, out: &mut Vec<Effect>) {
-        let serve = match self.parts.get(part) {
-            // A claim from before the present lease may be about to be taken: it is written anew first.
-            None | Some(Local::Holding { .. }) => self.tenure.birth > 0 && self.stands(part),
+        let news = match self.parts.get(part) {
+            None | Some(Local::Holding { .. }) => true,
             Some(Local::Serving { epoch } | Local::Offering { epoch, .. }) => claim.epoch != *epoch,
             Some(Local::Transferring { expect, .. }) => revision > *expect,
             Some(Local::Releasing { .. }) => false,
         };
-        if serve {
+        // A claim from before the present lease may be about to be taken: it is written anew first.
+        if news && self.tenure.birth > 0 && self.stands(part) {
             self.serve(part, claim, out);
         }
     }
@@ -181,7 +182,7 @@ impl Machine {
                 | Local::Releasing { epoch, .. },
             ) => {
                 let given = claim.as_ref().and_then(|claim| claim.from.as_ref()) == Some(&self.config.me);
-                let planned = given && claimed == *epoch + 1;
+                let planned = given && claimed == epoch.saturating_add(1);
                 (*epoch, if planned { LeaveCause::HandedOver } else { LeaveCause::Superseded })
             }
         };
@@ -207,7 +208,7 @@ impl Machine {
                 return;
             }
         }
-        let epoch = claim.map_or(0, |claim| claim.value.epoch) + 1;
+        let epoch = claim.map_or(0, |claim| claim.value.epoch).saturating_add(1);
         if self.phase != Phase::Running || !self.may_act() {
             return;
         }

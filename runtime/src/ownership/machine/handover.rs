@@ -12,7 +12,8 @@ use crate::ownership::record::Claim;
 use crate::ownership::rendezvous;
 use crate::ownership::view::{Known, LeaseState};
 
-/// The first pause between two offers of one partition; it doubles up to one TTL, or to a fifteenth of it while draining.
+/// The first pause between two offers of one partition; it doubles up to one TTL, or to a fifteenth of it while
+/// draining.
 const PAUSE_MS: Millis = 500;
 /// Offers of a partition that a draining node makes before it releases it to whoever claims it.
 const OFFERS_DRAINING_MAX: u32 = 3;
@@ -135,7 +136,7 @@ impl Machine {
     fn heir(&self, part: &Part) -> Option<&NodeId> {
         let draining = self.phase == Phase::Draining;
         let hosts =
-            self.view.hosts(&part.actor).filter(|(id, member, _)| !member.draining && !(draining && self.is_me(id)));
+            self.view.hosts(&part.actor).filter(|(id, member, _)| !(member.draining || draining && self.is_me(id)));
         let first = rendezvous::first(&part.actor, part.number, hosts.map(|(id, _, weight)| (id, weight)));
         first.filter(|id| **id != self.config.me)
     }
@@ -151,8 +152,8 @@ impl Machine {
         };
         let claim = Claim {
             node: Some(heir.clone()),
-            epoch: epoch + 1,
-            nonce: self.nonce(epoch + 1),
+            epoch: epoch.saturating_add(1),
+            nonce: self.nonce(epoch.saturating_add(1)),
             lease: *lease,
             busy: Vec::new(),
             from: Some(self.config.me.clone()),
@@ -187,8 +188,8 @@ impl Machine {
         if self.accepts(&part, epoch, &from) {
             let idle = BTreeSet::new();
             let reply_to = Some((from.clone(), epoch));
-            out.push(Effect::Join { part: part.clone(), epoch: epoch + 1, reply_to });
-            self.parts.insert(part, Local::Holding { epoch: epoch + 1, from, since: self.now, idle });
+            out.push(Effect::Join { part: part.clone(), epoch: epoch.saturating_add(1), reply_to });
+            self.parts.insert(part, Local::Holding { epoch: epoch.saturating_add(1), from, since: self.now, idle });
         } else {
             out.push(Effect::Decline { part, epoch, to: from });
         }
@@ -207,10 +208,8 @@ impl Machine {
 
     pub(super) fn idle(&mut self, part: Part, epoch: u64, key: String, out: &mut Vec<Effect>) {
         match self.parts.get_mut(&part) {
-            Some(Local::Holding { epoch: awaited, idle, .. }) if *awaited == epoch => {
-                if idle.len() < IDLE_MAX {
-                    idle.insert(key);
-                }
+            Some(Local::Holding { epoch: awaited, idle, .. }) if *awaited == epoch && idle.len() < IDLE_MAX => {
+                idle.insert(key);
             }
             Some(local) if local.serving() == Some(epoch) => {
                 let Some(held) = self.held.get_mut(&part) else { return };

@@ -7,46 +7,46 @@ use std::collections::BTreeMap;
 use crate::ownership::record::{Entry, HostInfo, Key, Lease, NodeId, Part};
 
 /// Milliseconds on the node's own monotonic clock, from any origin.
-pub type Millis = u64;
+pub(crate) type Millis = u64;
 
 /// Numbers a write, so that its answer finds it. Never reused by one machine.
-pub type CasId = u64;
+pub(crate) type CasId = u64;
 
-/// What a machine is made with. All durations are in milliseconds.
+/// What a machine is made with. All durations are in milliseconds, and below 2^60.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// This node. With a nonce that no earlier start had.
-    pub me: NodeId,
+    pub(crate) me: NodeId,
     /// Its name, for the member record.
-    pub name: String,
+    pub(crate) name: String,
     /// The nonce of this start; nonces of claims begin with it.
-    pub incarnation: String,
+    pub(crate) incarnation: String,
     /// Wall time of the start, for the member record only.
-    pub started_ms: u64,
+    pub(crate) started_ms: u64,
     /// What it hosts. Empty: a pure client, which watches and never writes.
-    pub hosts: BTreeMap<String, HostInfo>,
+    pub(crate) hosts: BTreeMap<String, HostInfo>,
     /// Partitions of each actor type.
-    pub partitions: u16,
+    pub(crate) partitions: u16,
     /// How long a lease lives at the broker after its last renewal.
-    pub lease_ttl_ms: u64,
+    pub(crate) lease_ttl_ms: u64,
     /// How often it is renewed; a third of the TTL or less.
-    pub renew_every_ms: u64,
+    pub(crate) renew_every_ms: u64,
     /// Handovers this node has under way at once as the giving side.
-    pub handovers_at_once: usize,
+    pub(crate) handovers_at_once: usize,
     /// How long a free partition waits for the first in rendezvous order before the second may claim it (twice that:
     /// anybody).
-    pub orphan_patience_ms: u64,
+    pub(crate) orphan_patience_ms: u64,
     /// How long an offer waits for its reply.
-    pub offer_patience_ms: u64,
+    pub(crate) offer_patience_ms: u64,
     /// How long an heir holds messages for a claim that does not come.
-    pub hold_patience_ms: u64,
+    pub(crate) hold_patience_ms: u64,
     /// How long after an answer was lost the watch has time to tell, before the same write is tried again.
-    pub unsure_patience_ms: u64,
+    pub(crate) unsure_patience_ms: u64,
 }
 
 impl Config {
     /// The defaults of the design for a node that hosts `hosts`: TTL 30 s, renewed every 10 s, 8 handovers at once.
-    pub fn new(name: &str, incarnation: &str, hosts: BTreeMap<String, HostInfo>, partitions: u16) -> Self {
+    pub(crate) fn new(name: &str, incarnation: &str, hosts: BTreeMap<String, HostInfo>, partitions: u16) -> Self {
         Self {
             me: NodeId::new(format!("{name}-{incarnation}")),
             name: name.to_owned(),
@@ -67,7 +67,7 @@ impl Config {
 
 /// Why a key is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gone {
+pub(crate) enum Gone {
     /// Somebody deleted or purged it.
     Deleted,
     /// Its TTL ran out (marker reason `MaxAge`).
@@ -76,7 +76,7 @@ pub enum Gone {
 
 /// What became of a write. Every write is answered exactly once, within a bound the driver chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CasResult {
+pub(crate) enum CasResult {
     /// Stored at this revision.
     Ok(u64),
     /// Refused: the key was at another revision (both 10071 and 10164).
@@ -87,7 +87,7 @@ pub enum CasResult {
 
 /// What the machine is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
+pub(crate) enum Input {
     /// The node begins. With [`Connected`](Self::Connected), in either order, it lets the lease be written.
     Started,
     /// The owning connection stands, as the server numbers it; also after every reconnect.
@@ -99,7 +99,8 @@ pub enum Input {
     },
     /// The owning connection is down.
     Disconnected,
-    /// The watch starts, or starts over: what follows up to [`SnapshotDone`](Self::SnapshotDone) is everything there is.
+    /// The watch starts, or starts over: what follows up to [`SnapshotDone`](Self::SnapshotDone) is everything there
+    /// is.
     SnapshotBegun,
     /// The watch shows a key with a value. In revision order; repeats and revisions already known are harmless.
     Record {
@@ -179,7 +180,7 @@ pub enum Input {
 
 /// Why a node leaves a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaveCause {
+pub(crate) enum LeaveCause {
     /// It was handed over: finish the running turns, forward what still comes to the heir.
     HandedOver,
     /// It drains and nobody can take it: finish the running turns; the release follows [`Input::Quiesced`].
@@ -192,7 +193,7 @@ pub enum LeaveCause {
 
 /// Why a node cannot go on under its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetireReason {
+pub(crate) enum RetireReason {
     /// Its lease was deleted by somebody else.
     LeaseDeleted,
     /// Its lease names another start.
@@ -205,7 +206,7 @@ pub enum RetireReason {
 
 /// What the machine asks for. To be carried out in the order given, each before the next step's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Write the own lease with its TTL if the key is at `expect` (0: not there). Answer: [`Input::RenewDone`].
     Renew {
         /// The value.
@@ -324,8 +325,8 @@ pub enum Effect {
         /// The node.
         id: NodeId,
     },
-    /// Start the watch over ([`Input::SnapshotBegun`] and so on): a write was refused and the watch does not say why, or
-    /// it has missed the end of a lease.
+    /// Start the watch over ([`Input::SnapshotBegun`] and so on): a write was refused and the watch does not say why,
+    /// or it has missed the end of a lease.
     Rewatch,
     /// Nothing is held any more, every turn has ended: delete lease and member, exit. Nothing follows.
     Drained,

@@ -24,7 +24,7 @@ pub(super) struct Tenure {
     pub(super) valid_until: Millis,
     /// The connection that the last acknowledged renewal named.
     proved: u64,
-    in_flight: Option<(Millis, u64)>,
+    in_flight: Option<Renewal>,
     due_at: Millis,
     /// The revision at which a renewal was refused, and when: the watch has to tell before the next.
     pub(super) refused: Option<(u64, Millis)>,
@@ -36,6 +36,14 @@ pub(super) struct Tenure {
     /// When the last renewal was sent that was both acknowledged and seen to come back through the watch: up to here,
     /// the broker takes writes and the watch shows them.
     pub(super) heard_at: Option<Millis>,
+}
+
+/// A renewal that has no answer yet.
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    sent_at: Millis,
+    generation: u64,
+    expect: u64,
 }
 
 impl Default for Tenure {
@@ -81,10 +89,11 @@ impl Tenure {
         self.in_flight.is_none()
     }
 
-    /// Takes in that the key is at `revision` with this start's own lease.
-    fn own(&mut self, revision: u64) {
+    /// Takes in that the key is at `revision` with this start's own lease. `unbroken`: what it replaced is known to
+    /// have been alive. A late write of one's own can bring a lease back whose end was never seen.
+    fn own(&mut self, revision: u64, unbroken: bool) {
         if revision > self.revision {
-            if !self.live {
+            if !self.live || !unbroken {
                 self.birth = revision;
             }
             self.live = true;
@@ -129,22 +138,21 @@ impl Machine {
             None if self.now < tenure.due_at => return,
             None => {}
         }
-        tenure.in_flight = Some((self.now, tenure.generation));
+        let (sent_at, expect) = (self.now, tenure.revision);
+        tenure.in_flight = Some(Renewal { sent_at, generation: tenure.generation, expect });
         let lease = Lease { incarnation: self.config.incarnation.clone(), server, client };
-        out.push(Effect::Renew { lease, expect: tenure.revision, sent_at: self.now });
+        out.push(Effect::Renew { lease, expect, sent_at });
     }
 
     pub(super) fn renewed(&mut self, sent_at: Millis, result: CasResult) {
         let tenure = &mut self.tenure;
-        let Some((at, generation)) = tenure.in_flight else { return };
-        if at != sent_at {
+        let Some(Renewal { generation, expect, .. }) = tenure.in_flight.take_if(|sent| sent.sent_at == sent_at) else {
             return;
-        }
-        tenure.in_flight = None;
-        let expected = tenure.revision;
+        };
         match result {
             CasResult::Ok(revision) => {
-                tenure.own(revision);
+                // It replaced the expected revision, so nothing came between.
+                tenure.own(revision, true);
                 // A marker newer than this answer is known: the renewal held, and has ended since.
                 if revision < tenure.revision && !tenure.live {
                     tenure.due_at = self.now;
@@ -159,7 +167,8 @@ impl Machine {
                 self.learn_own_lease(revision);
             }
             CasResult::Conflict => {
-                tenure.refused = Some((expected, self.now));
+                // The watch may have told already: then it is not blocked.
+                tenure.refused = Some((expect, self.now));
                 tenure.due_at = self.now;
             }
             CasResult::Unknown => tenure.due_at = self.now + (self.config.renew_every_ms / 10).max(1),
@@ -172,7 +181,8 @@ impl Machine {
             // A renewal whose answer was lost. It proves nothing about time; the next one will.
             self.tenure.due_at = self.now;
         }
-        self.tenure.own(revision);
+        // While the last proof lasts, the lease it proved cannot have ended, so this replaced it.
+        self.tenure.own(revision, self.now < self.tenure.valid_until);
         self.tenure.watched = self.tenure.watched.max(revision);
         self.tenure.listen();
     }

@@ -203,6 +203,33 @@ async fn h7_a_failed_start_counts_as_a_failure_and_a_slow_one_holds_up_nobody() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn h7_children_are_first_started_in_order() {
+    let tree = tree().await;
+    let (release, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let gate = (Arc::clone(&release), Arc::clone(&begun));
+    let (slow, _slow) = ChildSpec::worker("slow", move || {
+        let (release, begun) = gate.clone();
+        async move {
+            begun.notify_one();
+            release.notified().await;
+            let instance: Box<dyn Handler<Job>> = Box::new(Instance { number: 1, breaks_on_panic: false });
+            Ok(instance)
+        }
+        .boxed()
+    });
+    let (next_spec, next) = worker(false);
+    let children = vec![slow, next_spec];
+    let group = tree.group("pool", Restart::default(), children).await.expect("a group");
+    soon(begun.notified()).await;
+    // Time enough for a wrong order to show.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!next.is_up());
+    release.notify_one();
+    soon(group.started()).await.expect("all children run");
+    assert!(next.is_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn h7_a_panic_in_a_worker_s_drop_stays_there() {
     struct Bomb(Arc<AtomicBool>);
     impl Drop for Bomb {

@@ -330,3 +330,19 @@ mod tests {
         }
     }
 }
+
+impl TryFrom<&str> for Connect {
+    type Error = Error;
+
+    fn try_from(url: &str) -> Result<Self, Error> {
+        Self::new(url)
+    }
+}
+
+impl TryFrom<String> for Connect {
+    type Error = Error;
+
+    fn try_from(url: String) -> Result<Self, Error> {
+        Self::new(&url)
+    }
+}

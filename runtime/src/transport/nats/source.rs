@@ -5,29 +5,31 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
-use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+use tokio::time::{Instant, Sleep};
 
 use super::ROUND_TRIP;
 use super::link::{Link, from_wire};
 use super::shared::Shared;
 use crate::subject::Subject;
 use crate::transport::Inbound;
+use crate::transport::subscription::is_flush;
 
 /// How many messages the broker may still give to one that leaves. Must exceed what it sends
 /// between our last look and its reading of our word, so for a busy subscription what comes in
 /// [`LEAVE_PAUSE`] is added: this task or the connection's may be paused in between.
-const LEAVE_AFTER: u64 = 512;
+const LEAVE_AFTER: u64 = 1_024;
 const LEAVE_PAUSE: Duration = Duration::from_millis(50);
-/// How many flush messages are published at a time, and how often.
-const BURST: u64 = 64;
-const BURST_EVERY: Duration = Duration::from_millis(1);
+/// How many flush messages are published before the broker must say that it has seen them: few
+/// enough to leave room in the connection's queue for everybody else.
+const BURST: usize = 128;
 /// After this long a leaving subscription ends, come what may.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -106,13 +108,12 @@ pub(in crate::transport) struct NatsSource {
 
 struct Leaving {
     flush: Subject,
-    tick: Interval,
-    deadline: Pin<Box<Sleep>>,
     link: Arc<Link>,
     /// At how many messages broker and client stop.
     until: u64,
-    /// Flush messages that are certainly needed and not published yet.
-    due: u64,
+    /// The burst of flush messages that is under way. Never locked, only there to be `Sync`.
+    burst: Mutex<BoxFuture<'static, ()>>,
+    deadline: Pin<Box<Sleep>>,
 }
 
 impl NatsSource {
@@ -135,7 +136,10 @@ impl NatsSource {
                         self.received += 1;
                         return Poll::Ready(Some(inbound(message)));
                     }
-                    Poll::Pending => return self.poll_leaving(cx),
+                    Poll::Pending => match ready!(self.poll_leaving(cx)) {
+                        Leave::GoOn => continue,
+                        Leave::GiveUp => return Poll::Ready(None),
+                    },
                     Poll::Ready(None) => self.current = None,
                 }
             }
@@ -173,21 +177,21 @@ impl NatsSource {
         let link = link.clone();
         // What comes within one round trip is what can be in flight. If the broker does not
         // answer at all, the connection is about to be given up, and this subscription with it.
-        let (before, began) = (self.received, Instant::now());
+        let (before, began) = (self.ahead.len(), Instant::now());
         link.round_trip(ROUND_TRIP).await.ok();
+        let took = began.elapsed().max(Duration::from_micros(1));
         self.take_waiting();
-        let Some((_, subscriber)) = &mut self.current else { return };
-        let seconds = began.elapsed().as_secs_f64().max(1e-6);
-        let busy = (self.received - before) as f64 * (LEAVE_PAUSE.as_secs_f64() / seconds).max(1.0);
+        let came = self.ahead.iter().skip(before).filter(|message| !is_flush(&message.subject)).count() as f64;
+        let busy = came * LEAVE_PAUSE.max(4 * took).as_secs_f64() / took.as_secs_f64();
         let more = LEAVE_AFTER + busy.min(self.shared.settings.backlog as f64 / 2.0) as u64;
+        let Some((_, subscriber)) = &mut self.current else { return };
         let until = self.received + more;
         if subscriber.unsubscribe_after(until).await.is_err() {
             return;
         }
-        let mut tick = tokio::time::interval(BURST_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + LEAVE_WITHIN));
-        self.leaving = Some(Leaving { flush, tick, deadline, link, until, due: more });
+        let burst = Mutex::new(burst(link.clone(), flush.clone()));
+        let deadline = Box::pin(tokio::time::sleep(LEAVE_WITHIN));
+        self.leaving = Some(Leaving { flush, link, until, burst, deadline });
     }
 
     /// Takes what has been delivered already, so that our count is the client's.
@@ -214,29 +218,45 @@ impl NatsSource {
     }
 
     /// Nothing to receive just now: if we are leaving, see to it that something comes.
-    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Option<Inbound>> {
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Leave> {
         let Some(leaving) = &mut self.leaving else { return Poll::Pending };
         if leaving.deadline.poll_unpin(cx).is_ready() {
             tracing::warn!(
-                filter = %self.slot.filter,
+                filter = self.slot.filter,
                 "left without certainty: the broker did not flush the subscription within {LEAVE_WITHIN:?}",
             );
             self.current = None;
-            return Poll::Ready(None);
+            return Poll::Ready(Leave::GiveUp);
         }
-        while leaving.tick.poll_tick(cx).is_ready() {
-            // All that are needed if nobody else takes a share, then burst after burst.
-            let burst = leaving.due.max(BURST);
-            for sent in 0..burst {
-                if leaving.link.publish(leaving.flush.as_str(), None, None, Bytes::new()).is_err() {
-                    leaving.due = burst - sent;
-                    break;
-                }
-                leaving.due = 0;
+        ready!(leaving.burst.get_mut().poll_unpin(cx));
+        *leaving.burst.get_mut() = burst(leaving.link.clone(), leaving.flush.clone());
+        Poll::Ready(Leave::GoOn)
+    }
+}
+
+/// How a subscription that leaves goes on when nothing is waiting.
+enum Leave {
+    /// The broker has seen a burst: look again.
+    GoOn,
+    /// It took too long.
+    GiveUp,
+}
+
+/// Publishes some flush messages and waits until the broker has seen them, so that one who leaves
+/// is never faster than broker and connection are.
+fn burst(link: Arc<Link>, flush: Subject) -> BoxFuture<'static, ()> {
+    async move {
+        for _ in 0..BURST {
+            // A full queue empties itself; a lost connection ends the stream.
+            if link.publish(flush.as_str(), None, None, Bytes::new()).is_err() {
+                break;
             }
         }
-        Poll::Pending
+        if link.round_trip(ROUND_TRIP).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
+    .boxed()
 }
 
 /// A message of the library as ours.

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use super::*;
 
 /// How often one member takes over from another while calls go on.
-const HANDOVERS: usize = 25;
+const HANDOVERS: usize = 100;
 const CALLERS: usize = 8;
 
 pub(super) async fn under_load(harness: &mut dyn Harness) {
@@ -18,7 +18,7 @@ pub(super) async fn under_load(harness: &mut dyn Harness) {
     for handover in 0..HANDOVERS {
         let transport = if handover % 2 == 0 { &one } else { &two };
         load.admit(transport).await;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(15)).await;
     }
     load.finish().await;
 }

@@ -104,10 +104,10 @@ impl World {
         let hosted = self.actors();
         for entry in self.broker.entries() {
             match entry {
-                Entry::Claim(part, claim) if hosted.contains(part.actor.as_ref()) => {
-                    if !claim.node.as_ref().is_some_and(up) {
-                        return Err(format!("the claim of {part} names {:?}", claim.node));
-                    }
+                Entry::Claim(part, claim)
+                    if hosted.contains(part.actor.as_ref()) && !claim.node.as_ref().is_some_and(up) =>
+                {
+                    return Err(format!("the claim of {part} names {:?}", claim.node));
                 }
                 Entry::Lease(id, _) if !up(id) => return Err(format!("{id} is gone and left its lease")),
                 _ => {}

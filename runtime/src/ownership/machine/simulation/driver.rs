@@ -25,6 +25,9 @@ impl World {
             if self.trace {
                 println!("{:>6} {} -> {effect:?}", self.now, self.nodes[at].id);
             }
+            if let Some(name) = name(&effect) {
+                *self.tally.entry(name).or_default() += 1;
+            }
             self.check_effect(at, &effect)?;
             self.carry_out(at, effect)?;
         }
@@ -255,4 +258,30 @@ fn input(shown: Shown) -> Input {
         Ok(entry) => Input::Record { revision, entry },
         Err(reason) => Input::Deleted { revision, key, reason },
     }
+}
+
+/// What is worth counting.
+fn name(effect: &Effect) -> Option<&'static str> {
+    Some(match effect {
+        Effect::Cas { entry: Entry::Claim(_, claim), expect, .. } => match (&claim.node, expect) {
+            (None, _) => "release",
+            (_, 0) => "first claim",
+            _ => "claim or write anew",
+        },
+        Effect::Delete { .. } => "tidy",
+        Effect::Transfer { .. } => "transfer",
+        Effect::Decline { .. } => "decline",
+        Effect::Admit { .. } => "admit",
+        Effect::Leave { cause: LeaveCause::HandedOver, .. } => "handed over",
+        Effect::Leave { cause: LeaveCause::NotNeeded, .. } => "not needed",
+        Effect::Leave { cause: LeaveCause::Superseded, .. } => "superseded",
+        Effect::Fence => "fence",
+        Effect::Unfence => "unfence",
+        Effect::Moved { planned: false, .. } => "unplanned move",
+        Effect::NodeLost { .. } => "node lost",
+        Effect::Rewatch => "rewatch",
+        Effect::Drained => "drained",
+        Effect::Retire { reason: RetireReason::ClaimTaken } => "retire: claim taken",
+        _ => return None,
+    })
 }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::Random;
 use super::broker::Broker;
-use crate::ownership::machine::{CasId, Config, Effect, Input, Machine, Millis};
+use crate::ownership::machine::{CasId, Config, Input, Machine, Millis};
 use crate::ownership::record::{Entry, HostInfo, Key, NodeId, Part};
 
 pub(super) const TTL_MS: u64 = 6_000;
-const TICK_MS: u64 = 200;
+const TICK_MS: u64 = 300;
 pub(super) const ANSWER_MS: u64 = 700;
 
 /// What a run is made of.
@@ -133,6 +133,8 @@ pub(super) struct World {
     pub(super) steps: u64,
     /// A running hash of all effects.
     pub(super) digest: u64,
+    /// How often each thing happened.
+    pub(super) tally: BTreeMap<&'static str, u64>,
     starts: u64,
     pub(super) faulty: bool,
     queue: BinaryHeap<Reverse<(u64, usize)>>,
@@ -149,6 +151,7 @@ impl World {
             now: 0,
             steps: 0,
             digest: 0,
+            tally: BTreeMap::new(),
             starts: 0,
             faulty: false,
             queue: BinaryHeap::new(),
@@ -282,7 +285,8 @@ impl World {
                 self.broker.up = true;
                 self.broker.expire(self.now);
                 for at in 0..self.nodes.len() {
-                    let back = self.random.between(10, 2_000);
+                    // Within one renew interval, less what clocks and paths take.
+                    let back = self.random.between(10, 1_700);
                     self.after(back, Event::Link(at, self.nodes[at].link));
                 }
             }

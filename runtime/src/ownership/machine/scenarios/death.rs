@@ -1,0 +1,175 @@
+//! When another node counts as dead, and when the broker is to blame instead.
+
+use super::*;
+
+/// A node that holds nothing, beside `b-2`, which holds the partition, and `others`.
+fn beside_holder(others: &[&str]) -> Script {
+    let mut script = Script::bare(true);
+    script.tell(Input::Started);
+    script.tell(Input::Connected { server: "s".into(), client: 1 });
+    script.answer_renewal();
+    for id in ["b-2"].iter().chain(others) {
+        script.lease(id);
+        script.record(Entry::Member((*id).into(), member(id, false)));
+    }
+    script.claim(Some("b-2"), 3, None, &[]);
+    script.tell(Input::SnapshotDone);
+    script.answer_writes();
+    script.pass(1_000);
+    script.out.clear();
+    script
+}
+
+fn takes(script: &Script) -> bool {
+    script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Claim(_, claim), .. } if claim.epoch == 4))
+}
+
+#[test]
+fn an_expiry_is_acted_on_after_one_interval_and_an_own_renewal() {
+    let mut script = beside_holder(&[]);
+    script.pass(60_000);
+    assert!(!takes(&script), "its lease is there");
+    script.expire("b-2");
+    script.pass(9_999);
+    assert!(!takes(&script));
+    script.pass(10_001);
+    assert!(takes(&script));
+    assert_eq!(script.out.iter().filter(|effect| **effect == Effect::NodeLost { id: "b-2".into() }).count(), 1);
+}
+
+#[test]
+fn an_expiry_means_nothing_to_a_node_that_cannot_renew() {
+    let mut script = beside_holder(&[]);
+    script.expire("b-2");
+    let quiet = |script: &mut Script, millis| {
+        let until = script.now + millis;
+        while script.now < until {
+            script.now += 250;
+            script.tell(Input::Tick);
+        }
+    };
+    quiet(&mut script, 15_000);
+    assert!(!takes(&script) && !script.machine.is_fenced(), "an old renewal proves nothing about now");
+    quiet(&mut script, 60_000);
+    assert!(!takes(&script));
+    script.answer_renewal();
+    script.answer_renewal();
+    script.pass(29_000);
+    assert!(!takes(&script), "its own lease lapsed: one TTL more");
+    script.pass(12_000);
+    assert!(takes(&script));
+}
+
+/// The renewal has to come back through the watch too: a watch that stands still shows nobody's renewals.
+#[test]
+fn an_expiry_means_nothing_while_the_watch_stands_still() {
+    let mut script = beside_holder(&[]);
+    script.expire("b-2");
+    for _ in 0..400 {
+        script.now += 250;
+        script.tell(Input::Tick);
+        let last = script.out.iter().find(|effect| matches!(effect, Effect::Renew { .. })).cloned();
+        if let Some(Effect::Renew { sent_at, .. }) = last {
+            script.out.retain(|effect| !matches!(effect, Effect::Renew { .. }));
+            script.revision += 1;
+            script.tell(Input::RenewDone { sent_at, result: CasResult::Ok(script.revision) });
+        }
+    }
+    assert!(!takes(&script));
+    script.pass(20_250);
+    assert!(takes(&script));
+}
+
+#[test]
+fn many_expiries_are_the_brokers() {
+    let mut script = beside_holder(&["c-3", "d-4", "e-5"]);
+    script.expire("b-2");
+    script.pass(2_000);
+    script.expire("c-3");
+    let since = script.now;
+    script.pass(29_999);
+    assert!(!takes(&script), "two of four within an interval");
+    script.pass(since + 30_000 + 10_250 + 4_000 - script.now);
+    assert!(takes(&script), "still missing one TTL after a renewal");
+
+    let mut back = beside_holder(&["c-3", "d-4", "e-5"]);
+    back.expire("b-2");
+    back.expire("c-3");
+    back.pass(20_000);
+    back.lease("b-2");
+    back.pass(200_000);
+    assert!(!takes(&back), "it came back under its id");
+
+    let mut few = beside_holder(&["c-3", "d-4", "e-5", "f-6", "g-7", "h-8"]);
+    few.expire("b-2");
+    few.expire("c-3");
+    few.pass(24_000);
+    assert!(takes(&few), "two of seven are deaths");
+}
+
+#[test]
+fn a_lease_never_seen_counts_as_dead_after_one_ttl() {
+    let mut script = Script::bare(true);
+    script.tell(Input::Started);
+    script.tell(Input::Connected { server: "s".into(), client: 1 });
+    script.answer_renewal();
+    script.record(Entry::Member("b-2".into(), member("b-2", false)));
+    script.claim(Some("b-2"), 3, None, &[]);
+    script.tell(Input::SnapshotDone);
+    script.answer_writes();
+    script.pass(29_999);
+    assert!(!takes(&script));
+    script.pass(10_251);
+    assert!(takes(&script));
+}
+
+/// The end of an older lease says nothing about a claim written under a newer one.
+#[test]
+fn an_old_death_frees_no_newer_claim() {
+    let mut script = beside_holder(&[]);
+    script.expire("b-2");
+    script.claim(Some("b-2"), 3, None, &[]);
+    script.pass(25_000);
+    assert!(!takes(&script));
+    script.lease("b-2");
+    script.pass(120_000);
+    assert!(!takes(&script));
+}
+
+#[test]
+fn a_node_that_left_is_gone_at_once() {
+    let mut script = beside_holder(&[]);
+    script.gone(Key::Lease("b-2".into()), Gone::Deleted);
+    assert!(takes(&script));
+}
+
+#[test]
+fn the_records_of_the_dead_are_tidied_away() {
+    let mut script = beside_holder(&[]);
+    script.claim(None, 3, Some("b-2"), &[]);
+    script.answer_writes();
+    script.gone(Key::Lease("b-2".into()), Gone::Deleted);
+    script.pass(59_999);
+    let tidied =
+        |effect: &Effect| matches!(effect, Effect::Delete { key: Key::Member(id), .. } if id.as_str() == "b-2");
+    assert!(!script.did(tidied));
+    script.pass(251);
+    assert!(script.did(tidied));
+    script.answer_writes();
+    script.pass(500);
+    assert!(script.machine.view().leases.len() == 1, "and forgotten");
+}
+
+#[test]
+fn what_vanished_while_the_watch_was_away_is_forgotten() {
+    let mut script = beside_holder(&[]);
+    script.tell(Input::SnapshotBegun);
+    script.lease("a-1");
+    script.record(Entry::Member("a-1".into(), member("a-1", false)));
+    script.tell(Input::SnapshotDone);
+    assert!(!script.machine.view().is_live(&"b-2".into()));
+    script.pass(29_000);
+    assert!(!takes(&script));
+    script.pass(11_250);
+    assert!(takes(&script));
+}

@@ -1,0 +1,205 @@
+//! Each step of a handover, and each way in which it can break.
+
+use super::*;
+
+/// A node that owns the partition at epoch 1 and has just offered it to the newcomer, who comes first.
+fn offering() -> (Script, NodeId) {
+    let (before, _) = around();
+    let mut script = Script::owning(&[]);
+    script.lease(&before);
+    script.record(Entry::Member(before.as_str().into(), member(&before, false)));
+    let heir = NodeId::from(before.as_str());
+    let offer = Effect::Offer { part: part(), epoch: 1, to: heir.clone() };
+    assert!(script.did(|effect| *effect == offer), "{:?}", script.out);
+    script.out.clear();
+    (script, heir)
+}
+
+fn transferring() -> (Script, NodeId, CasId) {
+    let (mut script, heir) = offering();
+    script.tell(Input::HandoverReply { part: part(), epoch: 1, heir: heir.clone(), ready: true });
+    let Some(Effect::Transfer { id, claim, .. }) = script.out.pop() else { panic!("no transfer: {:?}", script.out) };
+    assert_eq!((claim.node, claim.epoch, claim.from), (Some(heir.clone()), 2, Some("a-1".into())));
+    (script, heir, id)
+}
+
+fn serves(script: &Script) -> bool {
+    script.did(|effect| matches!(effect, Effect::Serve { .. }))
+}
+
+#[test]
+fn the_giver_leaves_when_the_claim_is_the_heirs() {
+    let (mut script, heir, id) = transferring();
+    script.tell(Input::CasDone { id, result: CasResult::Ok(900) });
+    let left = Effect::Leave { part: part(), epoch: 1, heir: Some(heir.clone()), cause: LeaveCause::HandedOver };
+    assert!(script.out.contains(&left));
+    assert!(!script.did(|effect| matches!(effect, Effect::Retire { .. })));
+    assert_eq!(script.machine.view().owner("order", 0), Owner::Node { id: heir, epoch: 2 });
+}
+
+#[test]
+fn an_offer_times_out_and_is_made_again() {
+    let (mut script, heir) = offering();
+    script.pass(2_000);
+    script.tell(Input::HandoverReply { part: part(), epoch: 1, heir, ready: true });
+    assert!(!script.did(|effect| matches!(effect, Effect::Transfer { .. })), "too late");
+    script.pass(1_000);
+    assert!(script.did(|effect| matches!(effect, Effect::Offer { .. })));
+}
+
+#[test]
+fn a_transfer_without_an_answer_is_written_again_over_the_same_revision() {
+    let (mut script, _, id) = transferring();
+    let expect = script.machine.view().claim(&part()).map(|claim| claim.revision);
+    script.tell(Input::CasDone { id, result: CasResult::Unknown });
+    script.pass(1_999);
+    assert!(!serves(&script) && !script.did(|effect| matches!(effect, Effect::Transfer { .. })));
+    script.pass(251);
+    assert!(script.did(|effect| matches!(effect, Effect::Transfer { expect: again, .. } if Some(*again) == expect)));
+    assert!(!serves(&script), "it may have been stored");
+}
+
+#[test]
+fn a_giver_whose_heir_is_lost_takes_the_partition_back() {
+    let (mut script, heir, id) = transferring();
+    script.tell(Input::CasDone { id, result: CasResult::Unknown });
+    script.gone(Key::Lease(heir), Gone::Deleted);
+    script.pass(2_250);
+    let own = |claim: &Claim| claim.node == Some("a-1".into()) && claim.epoch == 1;
+    assert!(script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Claim(_, claim), .. } if own(claim))));
+    assert!(!serves(&script), "not before the write has won");
+    script.answer_writes();
+    assert!(serves(&script));
+}
+
+#[test]
+fn a_refused_write_waits_for_the_watch_and_asks_for_it() {
+    let (mut script, heir, id) = transferring();
+    script.tell(Input::CasDone { id, result: CasResult::Conflict });
+    script.pass(1_900);
+    assert!(!serves(&script) && !script.did(|effect| write(effect).is_some()));
+    script.pass(400);
+    assert!(script.did(|effect| *effect == Effect::Rewatch));
+    script.claim(Some(heir.as_str()), 2, Some("a-1"), &[]);
+    assert!(script.did(|effect| matches!(effect, Effect::Leave { cause: LeaveCause::HandedOver, .. })));
+}
+
+/// A node that holds for `b-2`, which gives the partition away at epoch 3.
+fn holding() -> Script {
+    let mut script = Script::with(&["b-2"]);
+    script.claim(Some("b-2"), 3, None, &[]);
+    script.answer_writes();
+    script.tell(Input::Offered { part: part(), epoch: 3, from: "b-2".into() });
+    let join = Effect::Join { part: part(), epoch: 4, reply_to: Some(("b-2".into(), 3)) };
+    assert!(script.did(|effect| *effect == join), "{:?}", script.out);
+    script.out.clear();
+    script
+}
+
+#[test]
+fn the_heir_serves_when_the_claim_names_it_and_holds_busy_keys_back() {
+    let mut script = holding();
+    script.pass(500);
+    assert!(!serves(&script));
+    // The word that a key is idle may come before the claim.
+    script.tell(Input::Idle { part: part(), epoch: 4, key: "k1".into() });
+    script.claim(Some("a-1"), 4, Some("b-2"), &["k1", "k2", "k3"]);
+    let busy = vec!["k2".to_owned(), "k3".to_owned()];
+    assert!(script.did(
+        |effect| *effect == Effect::Serve { part: part(), epoch: 4, busy: busy.clone(), from: Some("b-2".into()) }
+    ));
+    assert!(script.machine.settled(&part(), 4, "k1") && !script.machine.settled(&part(), 4, "k2"));
+    script.tell(Input::Idle { part: part(), epoch: 4, key: "k2".into() });
+    assert!(script.did(|effect| *effect == Effect::Admit { part: part(), keys: vec!["k2".to_owned()] }));
+    assert!(script.machine.settled(&part(), 4, "k2"));
+    script.gone(Key::Lease("b-2".into()), Gone::Deleted);
+    script.pass(250);
+    assert!(script.did(|effect| *effect == Effect::Admit { part: part(), keys: vec!["k3".to_owned()] }));
+}
+
+#[test]
+fn an_heir_gives_up_a_handover_that_does_not_come_and_serves_one_that_comes_late() {
+    let mut script = holding();
+    script.pass(5_000);
+    let left = Effect::Leave { part: part(), epoch: 4, heir: Some("b-2".into()), cause: LeaveCause::NotNeeded };
+    assert!(script.did(|effect| *effect == left));
+    script.tell(Input::Offered { part: part(), epoch: 3, from: "b-2".into() });
+    assert!(script.did(|effect| matches!(effect, Effect::Decline { .. })), "not before it is quiet");
+    script.claim(Some("a-1"), 4, Some("b-2"), &[]);
+    assert!(serves(&script));
+}
+
+#[test]
+fn an_heir_whose_giver_dies_claims() {
+    let mut script = holding();
+    script.gone(Key::Lease("b-2".into()), Gone::Deleted);
+    assert!(
+        script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Claim(_, claim), .. } if claim.epoch == 4))
+    );
+    script.answer_writes();
+    assert!(serves(&script) && !script.did(|effect| matches!(effect, Effect::Join { .. })));
+}
+
+#[test]
+fn an_offer_of_what_the_other_does_not_hold_is_declined() {
+    let mut script = Script::with(&["b-2"]);
+    script.tell(Input::Offered { part: part(), epoch: 3, from: "b-2".into() });
+    script.tell(Input::Offered { part: Part::new("order", 9), epoch: 3, from: "b-2".into() });
+    script.tell(Input::Offered { part: Part::new("other", 0), epoch: 3, from: "b-2".into() });
+    assert_eq!(script.out.iter().filter(|effect| matches!(effect, Effect::Decline { .. })).count(), 3);
+}
+
+#[test]
+fn a_drain_without_an_heir_releases_after_the_last_turn() {
+    let mut script = Script::owning(&[]);
+    script.tell(Input::Drain);
+    let left = Effect::Leave { part: part(), epoch: 1, heir: None, cause: LeaveCause::Released };
+    assert!(script.did(|effect| *effect == left));
+    script.answer_writes();
+    script.pass(10_000);
+    assert!(!script.claimed(), "a turn still runs");
+    script.tell(Input::Quiesced { part: part(), epoch: 1 });
+    let release = |claim: &Claim| claim.node.is_none() && claim.epoch == 1;
+    assert!(script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Claim(_, claim), .. } if release(claim))));
+    script.answer_writes();
+    assert!(script.did(|effect| *effect == Effect::Drained));
+}
+
+#[test]
+fn a_drain_ends_only_when_the_last_turn_has() {
+    let (mut script, _, id) = transferring();
+    script.tell(Input::Drain);
+    script.tell(Input::CasDone { id, result: CasResult::Ok(900) });
+    script.answer_writes();
+    script.pass(20_000);
+    assert!(!script.did(|effect| *effect == Effect::Drained));
+    script.tell(Input::Quiesced { part: part(), epoch: 1 });
+    assert!(script.did(|effect| *effect == Effect::Drained));
+}
+
+#[test]
+fn few_handovers_are_under_way_at_once() {
+    let mut script = Script::bare(true);
+    let config = Config::new("a", "1", member("a-1", false).hosts, 64);
+    script.machine = Machine::new(config);
+    script.tell(Input::Started);
+    script.tell(Input::Connected { server: "s".into(), client: 1 });
+    script.answer_renewal();
+    script.answer_writes();
+    script.tell(Input::SnapshotDone);
+    script.answer_writes();
+    assert_eq!(script.machine.serving().count(), 64);
+    script.lease("b-2");
+    script.record(Entry::Member("b-2".into(), member("b-2", false)));
+    script.tell(Input::Tick);
+    let offers = |script: &Script| script.out.iter().filter(|effect| matches!(effect, Effect::Offer { .. })).count();
+    assert_eq!(offers(&script), 8);
+    let Some(Effect::Offer { part, epoch, to }) = script.out.pop() else { panic!("{:?}", script.out) };
+    script.tell(Input::HandoverReply { part, epoch, heir: to, ready: true });
+    let id =
+        script.out.iter().find_map(|effect| if let Effect::Transfer { id, .. } = effect { Some(*id) } else { None });
+    assert_eq!(offers(&script), 7, "a transfer counts until it is answered");
+    script.tell(Input::CasDone { id: id.unwrap_or_default(), result: CasResult::Ok(9_000) });
+    script.tell(Input::Tick);
+    assert_eq!(offers(&script), 8);
+}

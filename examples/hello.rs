@@ -1,41 +1,41 @@
-//! The smallest actor: run with `cargo run -p greenroom-examples --example hello`.
+//! The smallest actor: it greets, and remembers how often.
 //!
-//! It needs no server. With one, replace `Node::local("demo")` by `Node::builder("demo")` and ask
-//! from a shell: `nats req demo.greeter.ada.hello '{"from":"you"}'`.
+//! ```text
+//! cargo run -p greenroom-examples --example hello
+//! ```
+//!
+//! No server is needed. `serve` is the same actor on one.
 
 use greenroom::prelude::*;
 
 /// Greets whoever says hello.
 #[contract(messages(Hello))]
-pub struct Greeter;
+struct Greeter;
 
 /// Says hello.
 #[message(Greeter, ask, reply = String)]
-pub struct Hello {
-    /// Who says it.
-    pub from: String,
+struct Hello {
+    from: String,
 }
 
-/// A greeter, one for each key.
 #[derive(Default)]
-pub struct GreeterActor {
-    seen: u32,
+struct GreeterActor {
+    greeted: u32,
 }
 
 #[actor(Greeter)]
 impl GreeterActor {
     #[ask]
     fn hello(&mut self, msg: Hello, ctx: &mut Context<'_, Self>) -> String {
-        self.seen += 1;
-        format!("{} to {}, for the {}. time", ctx.key(), msg.from, self.seen)
+        self.greeted += 1;
+        format!("{} greets {}: greeting {}", ctx.key(), msg.from, self.greeted)
     }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let node = Node::local("demo").host::<GreeterActor>().start().await?;
-    println!("{}", node.actor::<Greeter>("ada").ask(Hello { from: "you".into() }).await?);
-    println!("{}", node.actor::<Greeter>("ada").ask(Hello { from: "you".into() }).await?);
-    node.drain().await?;
-    Ok(())
+    println!("{}", node.actor::<Greeter>("ada").ask(Hello { from: "Bob".into() }).await?);
+    println!("{}", node.actor::<Greeter>("ada").ask(Hello { from: "Eve".into() }).await?);
+    Ok(node.drain().await?)
 }

@@ -216,3 +216,10 @@ fn holds_itself(registry: &Registry) -> bool {
         false
     })
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;
+#[cfg(test)]
+#[path = "codec_input_tests.rs"]
+mod input_tests;

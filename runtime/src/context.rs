@@ -85,7 +85,7 @@ impl<'a, A: Actor> Context<'a, A> {
     }
 
     /// Opens the actor's state cell with a volatile journal: it outlives a panic of the actor, and
-    /// ends with the node. For use in `activate`; an actor has one cell.
+    /// ends with the node or when the actor moves to another. For use in `activate`; an actor has one cell.
     ///
     /// # Errors
     /// `Internal` if the state cannot be rebuilt, or if the actor had a cell of another type.

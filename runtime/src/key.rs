@@ -143,3 +143,7 @@ impl TryFrom<&str> for Key {
         Key::new(text)
     }
 }
+
+#[cfg(test)]
+#[path = "key_tests.rs"]
+mod tests;

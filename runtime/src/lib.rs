@@ -42,6 +42,9 @@ mod pending;
 mod ownership;
 mod stats;
 
+#[cfg(feature = "ractor")]
+mod expose;
+
 #[doc(no_inline)]
 pub use self::actor::{Actor, Handle, Read};
 pub use self::call::TurnId;
@@ -67,9 +70,6 @@ pub use greenroom_macros::{actor, contract, data, event, message, refusal, servi
 
 /// What most files that use greenroom need.
 pub mod prelude {
-    pub use schemars::JsonSchema;
-    pub use serde::{Deserialize, Serialize};
-
     #[cfg(feature = "macros")]
     pub use greenroom_macros::{actor, contract, data, event, message, refusal, service};
 

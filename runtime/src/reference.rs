@@ -218,6 +218,8 @@ fn route<M: Message>(hosted: Option<&Hosted>) -> Result<Option<&dyn LocalRoute<M
     let Some(hosted) = hosted else { return Ok(None) };
     match hosted.local::<M>() {
         Some(route) => Ok(Some(route)),
+        // What is exposed has no typed route: it is called over the broker, as from anywhere else.
+        None if !hosted.is_typed() => Ok(None),
         None => Err(Error::new(
             ErrorKind::UnknownVerb,
             format!(

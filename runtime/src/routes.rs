@@ -12,7 +12,7 @@ use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, Deadline};
 use crate::codec::{Codec, Fingerprint, from_person};
 use crate::context::Context;
-use crate::contract::{Contract, Message, Mode, Refusal, VerbContract, mode};
+use crate::contract::{Contract, IsMode, Message, Mode, Refusal, VerbContract, mode};
 use crate::engine::{
     AskJob, Ended, Entered, Host, Job, Outcome, ReadJob, ReplyTo, Started as StartedFlag, run_once, settle,
 };
@@ -110,7 +110,7 @@ impl<A: Actor> Verbs<A> {
         self.makers.push(Box::new(move |engine| {
             let stats = Arc::new(VerbStats::default());
             let fingerprint = Fingerprint::of::<M>();
-            let route = Arc::new(Route { engine: engine.clone(), job, ready, stats: stats.clone(), fingerprint });
+            let route = Arc::new(Route { engine: engine.clone(), job, ready, stats: stats.clone() });
             Verb {
                 contract: VerbContract::of::<M>(),
                 message: TypeId::of::<M>(),
@@ -139,6 +139,12 @@ pub(crate) struct Verb {
 }
 
 impl Verb {
+    /// A verb that has no typed callers on its own node.
+    #[cfg(feature = "ractor")]
+    pub(crate) fn exposed(contract: VerbContract, wire: Arc<dyn WireRoute>, stats: Arc<VerbStats>) -> Self {
+        Self { contract, message: TypeId::of::<()>(), local: Box::new(()), wire, stats, fingerprint: None }
+    }
+
     pub(crate) fn local<M: Message>(&self) -> Option<&dyn LocalRoute<M>> {
         self.local.downcast_ref::<Arc<dyn LocalRoute<M>>>().map(|route| &**route)
     }
@@ -201,6 +207,8 @@ pub(crate) struct WireCall {
     pub(crate) body: Bytes,
     /// Whether fields that nobody knows are refused.
     pub(crate) by_hand: bool,
+    /// Whether it is answered when it is admitted, whatever its verb.
+    pub(crate) told: bool,
     pub(crate) answer: WireAnswer,
 }
 
@@ -238,7 +246,6 @@ struct Route<A: Actor, M: Message> {
     job: MakeJob<A, M>,
     ready: Option<RunReady<A, M>>,
     stats: Arc<VerbStats>,
-    fingerprint: Option<Fingerprint>,
 }
 
 impl<A, M> LocalRoute<M> for Route<A, M>
@@ -366,7 +373,7 @@ where
                 return call.answer.send(WireOutcome::Failure(error));
             }
         };
-        let is_tell = <M::Mode as crate::contract::IsMode>::MODE == Mode::Tell;
+        let is_tell = call.told || <M::Mode as IsMode>::MODE == Mode::Tell;
         let (codec, stats) = (call.codec, self.stats.clone());
         let mut message = Some(message);
         // The answer moves into the job when there is one, and comes back when there is none.
@@ -393,13 +400,6 @@ where
                 answer.send(WireOutcome::Failure(error));
             }
         }
-    }
-}
-
-impl<A: Actor, M: Message> Route<A, M> {
-    #[expect(dead_code, reason = "shown by discovery in the next step")]
-    fn fingerprint(&self) -> Option<Fingerprint> {
-        self.fingerprint
     }
 }
 

@@ -5,7 +5,8 @@
 //! commits its events; a refusal or a panic leaves no trace of those emitted since the last commit.
 //!
 //! Behind a cell stands a journal. The volatile one ([`Context::volatile`](crate::Context::volatile))
-//! lives in the node's memory: it outlives a panic of its actor, not the node.
+//! lives in the node's memory: it outlives a panic of its actor, but ends with the node, and when the
+//! actor moves to another node, as when one joins.
 
 use std::any::Any;
 use std::fmt;
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 
-/// State that changes by events alone.
+/// State that changes by events alone. Put `#[data]` on it, or derive serde's traits.
 pub trait State: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// What happens to it.
     type Event: Event;

@@ -38,6 +38,12 @@ impl VerbStats {
         self.error(format!("{}:{error}", error.kind().code()));
     }
 
+    /// Counts an error of a call that is counted already.
+    #[cfg(feature = "ractor")]
+    pub(crate) fn note(&self, error: &Error) {
+        self.error(format!("{}:{error}", error.kind().code()));
+    }
+
     pub(crate) fn timed(&self, since: std::time::Instant) {
         let spent = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.processing_ns.fetch_add(spent, Ordering::Relaxed);

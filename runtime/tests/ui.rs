@@ -4,7 +4,7 @@
 //! then keep it: `TRYBUILD=overwrite cargo test -p greenroom --test ui`.
 
 #[test]
-fn ui() {
+fn the_attributes_say_what_is_wrong() {
     let cases = trybuild::TestCases::new();
     cases.pass("tests/ui/pass_*.rs");
     for attribute in ["contract", "message", "refusal", "event", "actor", "service"] {

@@ -142,8 +142,9 @@ impl InventoryActor {
                 (held.standing == Standing::Shipped && held.qty == qty, held.standing == Standing::Closed)
             }
             Some(_) => (false, false),
-            // Shipped so long ago that it is forgotten here: the order itself knows what it got.
-            None => (is_order(&order) && u64::from(qty) <= self.stock.sold, false),
+            // It may have been shipped so long ago that it is forgotten: the order itself knows what
+            // it got, and no more is believed than went out to forgotten orders.
+            None => (is_order(&order) && u64::from(qty) <= self.stock.forgotten, false),
         };
         if shipped {
             self.stock.emit(InventoryEvent::TakenBack { order, attempt, qty });

@@ -26,6 +26,8 @@ pub(crate) struct Stock {
     /// The orders that were settled, the oldest first, each with the number that its settling got.
     settled: VecDeque<(u64, String)>,
     settlings: u64,
+    /// How many were shipped to orders that are forgotten since, and not taken back.
+    pub(crate) forgotten: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,8 +72,10 @@ impl Stock {
         if self.settled.len() > REMEMBERED_MAX
             && let Some((settling, oldest)) = self.settled.pop_front()
             && self.orders.get(&oldest).is_some_and(|held| held.settling == settling)
+            && let Some(held) = self.orders.remove(&oldest)
+            && held.standing == Standing::Shipped
         {
-            self.orders.remove(&oldest);
+            self.forgotten += u64::from(held.qty);
         }
     }
 }
@@ -116,6 +120,9 @@ impl State for Stock {
             InventoryEvent::TakenBack { order, attempt, qty } => {
                 self.sold -= u64::from(*qty);
                 self.free += u64::from(*qty);
+                if self.held(order).is_none() {
+                    self.forgotten -= u64::from(*qty);
+                }
                 self.close(order, *attempt);
             }
         }
@@ -161,5 +168,11 @@ mod tests {
         assert_eq!(stock.open, 1);
         assert!(stock.held("open").is_some_and(|held| held.standing == Standing::Reserved));
         assert!(stock.held("o-0").is_none());
+
+        // Their goods can still come back, but no more than went out.
+        assert_eq!(stock.forgotten, 2 * REMEMBERED_MAX as u64);
+        stock.apply(&InventoryEvent::TakenBack { order: "o-0".to_owned(), attempt: 1, qty: 1 });
+        // Room for what is remembered of that was made by forgetting one more.
+        assert_eq!(stock.forgotten, 2 * REMEMBERED_MAX as u64);
     }
 }

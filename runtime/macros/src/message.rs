@@ -42,7 +42,7 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 fn read(tokens: TokenStream, problems: &mut Problems) -> Args {
-    let mut args = Args::default();
+    let (mut args, mut answers) = (Args::default(), Vec::new());
     for arg in attr::args(tokens, problems) {
         let word = matches!(arg, Arg::Word(_)).then(|| arg.key().and_then(Mode::of)).flatten();
         if let Some(mode) = word {
@@ -58,11 +58,11 @@ fn read(tokens: TokenStream, problems: &mut Problems) -> Args {
                 once(&mut args.verb, value.text(&key, problems), "`verb`", problems);
             }
             Arg::Pair(key, value) if key == "reply" => {
-                without_tell(args.mode, &key, problems);
+                answers.push(key.clone());
                 once(&mut args.reply, value.ty(&key, problems), "`reply`", problems);
             }
             Arg::Pair(key, value) if key == "refusal" => {
-                without_tell(args.mode, &key, problems);
+                answers.push(key.clone());
                 once(&mut args.refusal, value.ty(&key, problems), "`refusal`", problems);
             }
             arg => arg.unknown("message", KNOWN, problems),
@@ -73,13 +73,10 @@ fn read(tokens: TokenStream, problems: &mut Problems) -> Args {
                     or `tell` (a turn without one)";
         problems.at(Span::call_site(), text);
     }
-    args
-}
-
-fn without_tell(mode: Option<Mode>, key: &syn::Ident, problems: &mut Problems) {
-    if mode == Some(Mode::Tell) {
+    for key in answers.iter().filter(|_| args.mode == Some(Mode::Tell)) {
         problems.at(key.span(), format!("a tell has no {key}: leave it out, or make it an `ask`"));
     }
+    args
 }
 
 /// A second `#[message]` on the same item would make it two verbs.

@@ -1,10 +1,12 @@
 //! Gates: which partitions of an actor type this node serves, in one atomic each.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
+use super::proof::Proof;
 use crate::key::Key;
 
 /// Open for a partition while this node owns it. Read inside the lock of a slot, so that whoever
@@ -13,8 +15,8 @@ use crate::key::Key;
 pub(crate) struct Gate {
     /// The epoch of the claim that is served, 0 if none is.
     epochs: Vec<AtomicU64>,
-    /// Set while the node cannot prove its lease.
-    fenced: AtomicBool,
+    /// The node's lease, without which nothing is served.
+    proof: Arc<Proof>,
     /// Keys whose last turn still runs at the node that handed their partition over.
     held: RwLock<HashSet<Key>>,
     /// How many those are: usually none, and then the set is not looked at.
@@ -31,10 +33,10 @@ pub(crate) enum Shut {
 }
 
 impl Gate {
-    pub(crate) fn new(partitions: u16) -> Self {
+    pub(crate) fn new(partitions: u16, proof: Arc<Proof>) -> Self {
         Self {
             epochs: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
-            fenced: AtomicBool::new(false),
+            proof,
             held: RwLock::new(HashSet::new()),
             holding: AtomicUsize::new(0),
         }
@@ -44,7 +46,7 @@ impl Gate {
         if self.epoch(partition) == 0 || self.holds(key) {
             return Err(Shut::NotOwned);
         }
-        if self.fenced.load(Ordering::SeqCst) {
+        if !self.proof.holds() {
             return Err(Shut::Fenced);
         }
         Ok(())
@@ -82,14 +84,5 @@ impl Gate {
             held.remove(key);
         }
         self.holding.store(held.len(), Ordering::SeqCst);
-    }
-
-    pub(crate) fn fence(&self, fenced: bool) {
-        self.fenced.store(fenced, Ordering::SeqCst);
-    }
-
-    pub(crate) fn open_partitions(&self) -> Vec<(u16, u64)> {
-        let open = self.epochs.iter().zip(0u16..).map(|(epoch, n)| (n, epoch.load(Ordering::SeqCst)));
-        open.filter(|(_, epoch)| *epoch != 0).collect()
     }
 }

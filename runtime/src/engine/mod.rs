@@ -9,10 +9,12 @@ mod faults;
 mod gate;
 mod host;
 mod job;
+mod proof;
 mod slot;
 mod turn;
 
 pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};
 pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};
+pub(crate) use self::proof::Proof;
 pub(crate) use self::turn::{Ended, Env, run_once, settle, turn_of};

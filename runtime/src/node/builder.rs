@@ -32,6 +32,8 @@ pub struct NodeBuilder {
     /// A setting that could not be taken, told by `start`.
     pub(super) refused: Option<Error>,
     pub(super) groups: Vec<TaskGroup>,
+    /// Verbs of services that are not actors of ours, by service.
+    pub(super) exposed: Vec<(&'static str, Vec<crate::routes::Verb>)>,
     pub(super) partitions: Option<u16>,
     pub(super) lease_ttl: Duration,
     pub(super) renewal: Option<Duration>,
@@ -50,7 +52,7 @@ pub(super) enum Broker {
 }
 
 pub(super) type MakeHost =
-    Box<dyn FnOnce(&Arc<Surroundings>) -> Result<(Hosted, Vec<ChildSpec>, Restart), Error> + Send>;
+    Box<dyn FnOnce(&Arc<Surroundings>) -> Result<(Hosted, Vec<ChildSpec>, Restart), Error> + Send + Sync>;
 type MakeTask = Arc<dyn Fn(Node) -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
 
 /// Background tasks that are supervised together.
@@ -89,6 +91,7 @@ impl NodeBuilder {
             twice: None,
             refused: None,
             groups: Vec::new(),
+            exposed: Vec::new(),
             partitions: None,
             lease_ttl: Duration::from_secs(30),
             renewal: None,
@@ -227,6 +230,27 @@ impl NodeBuilder {
         }
         self.check()?;
         start::start(self).await
+    }
+
+    /// Notes a setting that cannot be used; `start` tells of it.
+    #[cfg(feature = "ractor")]
+    pub(crate) fn refuse(mut self, error: Error) -> Self {
+        self.refused = Some(error);
+        self
+    }
+
+    /// Adds a verb of a service that is not an actor of ours.
+    #[cfg(feature = "ractor")]
+    pub(crate) fn add_exposed(&mut self, service: &'static str, verb: crate::routes::Verb) {
+        match self.exposed.iter_mut().find(|(name, _)| *name == service) {
+            Some((_, verbs)) => verbs.push(verb),
+            None => self.exposed.push((service, vec![verb])),
+        }
+    }
+
+    #[cfg(feature = "ractor")]
+    pub(crate) fn mailbox_of_exposed(&self) -> usize {
+        self.mailbox
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 //! The client library's own service module is not used: requests reach owners on mapped subjects,
 //! so it would see none of them and count nothing. Its public response types are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::hosted::Hosted;
 use super::surroundings::Surroundings;
+use crate::ownership::HostInfo;
 use crate::routes::Verb;
 use crate::subject::Subject;
 use crate::transport::{Inbound, Outbound};
@@ -188,8 +189,10 @@ pub struct NodeInfo {
     pub live: bool,
     /// Whether it is leaving.
     pub draining: bool,
-    /// What it hosts, with the version of each.
-    pub hosts: HashMap<String, String>,
+    /// The keyed actors it hosts, with the version of each.
+    pub hosts: BTreeMap<String, String>,
+    /// The services it runs, with the version of each.
+    pub services: BTreeMap<String, String>,
 }
 
 /// The partitions of one actor type that a node owns.
@@ -204,6 +207,10 @@ pub struct ClaimInfo {
     pub partitions: Vec<u16>,
 }
 
+fn versions(hosts: &BTreeMap<String, HostInfo>) -> BTreeMap<String, String> {
+    hosts.iter().map(|(name, host)| (name.clone(), host.version.clone())).collect()
+}
+
 impl ClusterInfo {
     pub(super) fn of(around: &Surroundings) -> Self {
         let view = around.cluster.view();
@@ -213,10 +220,11 @@ impl ClusterInfo {
                 id: member.id.as_str().to_owned(),
                 live: view.is_live(&member.id),
                 draining: member.draining,
-                hosts: member.hosts.iter().map(|(actor, host)| (actor.clone(), host.version.clone())).collect(),
+                hosts: versions(&member.hosts),
+                services: versions(&member.services),
             })
             .collect();
-        let mut owned: std::collections::BTreeMap<(String, String), Vec<u16>> = std::collections::BTreeMap::new();
+        let mut owned: BTreeMap<(String, String), Vec<u16>> = BTreeMap::new();
         for (part, claim) in view.owners() {
             owned.entry((part.actor.to_string(), claim.as_str().to_owned())).or_default().push(part.number);
         }

@@ -3,7 +3,7 @@
 //! Runs on a thread of its own with a connection of its own, so that neither a handler that spins
 //! nor bulk traffic keeps a lease from being renewed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +79,8 @@ struct Running {
     current: bool,
     /// Whether the view has changed since callers were shown it.
     unpublished: bool,
+    /// The keys that ran when a partition's transfer began.
+    busy: HashMap<Part, Vec<crate::key::Key>>,
     over: Option<Over>,
 }
 
@@ -94,6 +96,7 @@ impl Driver {
             rewatch: true,
             current: false,
             unpublished: false,
+            busy: HashMap::new(),
             over: None,
         };
         running.step(Input::Started);
@@ -218,6 +221,9 @@ impl Running {
             tracing::trace!(node = self.driver.around.id, ?effect, "ownership effect");
             self.carry_out(effect);
         }
+        if self.over.is_none() && !self.driver.machine.is_fenced() {
+            self.driver.around.proof.extend(self.driver.machine.serves_until().saturating_sub(now));
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -232,8 +238,9 @@ impl Running {
                 }));
             }
             Effect::Transfer { id, part, claim, expect } => self.transfer(id, part, claim, expect),
-            Effect::Fence => self.fence(true),
-            Effect::Unfence => self.fence(false),
+            Effect::Fence => self.fence(),
+            // The proof is given anew after every step while the machine is not fenced.
+            Effect::Unfence => tracing::info!(node = self.driver.around.id, "the lease is proved again"),
             Effect::NodeLost { id } => self.driver.around.node_lost(id.as_str()),
             // Callers look at the view, which is published with the same step.
             Effect::Moved { .. } => {}
@@ -241,15 +248,22 @@ impl Running {
             Effect::Drained => self.over = Some(Over::Drained),
             Effect::Retire { reason } => {
                 tracing::error!(node = self.driver.around.id, ?reason, "this node cannot go on under its id");
-                self.fence(true);
+                self.fence();
                 self.over = Some(Over::Retired(reason));
             }
-            effect @ (Effect::Offer { .. }
-            | Effect::Decline { .. }
-            | Effect::Join { .. }
-            | Effect::Serve { .. }
-            | Effect::Admit { .. }
-            | Effect::Leave { .. }) => self.backlog.push_back(Job::Effect(effect)),
+            effect @ (Effect::Offer { .. } | Effect::Decline { .. } | Effect::Join { .. } | Effect::Admit { .. }) => {
+                self.backlog.push_back(Job::Effect(effect))
+            }
+            effect @ Effect::Serve { .. } => {
+                if let Effect::Serve { part, .. } = &effect {
+                    self.busy.remove(part);
+                }
+                self.backlog.push_back(Job::Effect(effect));
+            }
+            Effect::Leave { part, epoch, heir, cause } => {
+                let busy = self.busy.remove(&part).unwrap_or_default();
+                self.backlog.push_back(Job::Leave { part, epoch, heir, cause, busy });
+            }
         }
     }
 
@@ -278,18 +292,17 @@ impl Running {
     fn transfer(&mut self, id: u64, part: Part, mut claim: Claim, expect: u64) {
         if let Some(hosted) = self.driver.around.hosted(&part.actor) {
             hosted.gate.close(part.number);
-            claim.busy = hosted.control.evict(part.number).iter().map(crate::key::Key::token).collect();
+            // A transfer that is written again names the same keys as before: the heir may have seen it.
+            let running = hosted.control.evict(part.number);
+            let busy = self.busy.entry(part.clone()).or_insert(running);
+            claim.busy = busy.iter().map(crate::key::Key::token).collect();
         }
         self.write(id, &Entry::Claim(part, claim), expect);
     }
 
-    fn fence(&self, fenced: bool) {
-        if fenced {
-            tracing::warn!(node = self.driver.around.id, "the lease cannot be proved; keyed actors answer Unavailable");
-        }
-        for hosted in self.driver.around.all_hosted().values() {
-            hosted.gate.fence(fenced);
-        }
+    fn fence(&self) {
+        tracing::warn!(node = self.driver.around.id, "the lease cannot be proved; keyed actors answer Unavailable");
+        self.driver.around.proof.end();
     }
 
     /// Takes the node's records away, so that the others need not wait for the lease to run out.

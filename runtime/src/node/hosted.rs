@@ -156,7 +156,7 @@ impl Hosted {
             return Err(Error::new(ErrorKind::Config, why));
         }
         let partitions = if keyed { around.settings.partitions } else { 0 };
-        let gate = Arc::new(Gate::new(partitions));
+        let gate = Arc::new(Gate::new(partitions, around.proof.clone()));
         let mailbox = around.settings.mailbox;
         let (engine, control, children): (Engine<A>, Box<dyn Control>, _) = if keyed {
             let settings = HostSettings { mailbox, activations: around.settings.activations };
@@ -182,6 +182,28 @@ impl Hosted {
             Name::new(verb.contract.verb)?;
         }
         Ok((hosted, children))
+    }
+
+    /// A service whose verbs are served by something other than an actor of ours.
+    pub(crate) fn exposed(name: &'static str, verbs: Vec<Verb>, around: &Surroundings) -> Result<Self, Error> {
+        Name::new(name)?;
+        Ok(Self {
+            name,
+            keyed: false,
+            description: "an existing actor, put on a subject",
+            contract_version: "0.0.0",
+            version: "0.0.0",
+            weight: 100,
+            pool: 1,
+            verbs,
+            gate: Arc::new(Gate::new(0, around.proof.clone())),
+            control: Box::new(Unkeyed),
+        })
+    }
+
+    /// Whether its verbs have typed callers on this node.
+    pub(crate) fn is_typed(&self) -> bool {
+        self.verbs.iter().all(|verb| verb.message != TypeId::of::<()>())
     }
 
     pub(crate) fn local<M: Message>(&self) -> Option<&dyn LocalRoute<M>> {

@@ -1,6 +1,6 @@
 //! The keeper: carries out on this node what the ownership machine decides about partitions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use crate::transport::{Inbound, Outbound};
 const PARTITION_CAPACITY: usize = 4_096;
 /// How often an old owner repeats that a key is free, until the heir has heard it.
 const IDLE_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long until a partition that could not be listened for is tried again.
+const LISTEN_AGAIN: Duration = Duration::from_millis(500);
 
 /// A word between two nodes about a partition, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ pub(super) struct Keeper {
     around: Arc<Surroundings>,
     feed: Feed,
     parts: HashMap<Part, Kept>,
+    /// Partitions that are served and could not be listened for yet.
+    deaf: BTreeSet<Part>,
 }
 
 struct Kept {
@@ -67,6 +72,14 @@ struct Kept {
 #[derive(Debug)]
 pub(super) enum Job {
     Effect(Effect),
+    /// Leave a partition; `busy` are the keys that its claim names as still running here.
+    Leave {
+        part: Part,
+        epoch: u64,
+        heir: Option<NodeId>,
+        cause: LeaveCause,
+        busy: Vec<Key>,
+    },
     /// A call that another node has passed on.
     Call {
         subject: String,
@@ -76,24 +89,37 @@ pub(super) enum Job {
 
 impl Keeper {
     pub(super) fn new(around: Arc<Surroundings>, feed: Feed) -> Self {
-        Self { around, feed, parts: HashMap::new() }
+        Self { around, feed, parts: HashMap::new(), deaf: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(job) = jobs.recv().await {
-            match job {
-                Job::Effect(effect) => self.carry_out(effect).await,
-                Job::Call { subject, message } => self.call(subject, message).await,
+        loop {
+            tokio::select! {
+                job = jobs.recv() => match job {
+                    Some(Job::Effect(effect)) => self.carry_out(effect).await,
+                    Some(Job::Leave { part, epoch, heir, cause, busy }) => self.leave(part, epoch, heir, cause, busy),
+                    Some(Job::Call { subject, message }) => self.call(subject, message).await,
+                    None => break,
+                },
+                () = tokio::time::sleep(LISTEN_AGAIN), if !self.deaf.is_empty() => self.listen_again().await,
             }
         }
-        for (_, kept) in self.parts.drain() {
-            drop(kept.orders);
+        // The tasks leave their queue groups when their orders end.
+        self.parts.clear();
+    }
+
+    async fn listen_again(&mut self) {
+        for part in std::mem::take(&mut self.deaf) {
+            let serves = self.around.hosted(&part.actor).is_some_and(|hosted| hosted.gate.epoch(part.number) != 0);
+            if serves && self.listen(&part).await {
+                self.order(&part, Order::Serve).await;
+            }
         }
     }
 
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Join { part, epoch, reply_to } => self.join(part, epoch, reply_to).await,
+            Effect::Join { part, reply_to, .. } => self.join(&part, reply_to).await,
             Effect::Serve { part, epoch, busy, .. } => self.serve(&part, epoch, &busy).await,
             Effect::Admit { part, keys } => {
                 let keys: Vec<Key> = keys.iter().filter_map(|token| Key::from_token(token).ok()).collect();
@@ -102,7 +128,6 @@ impl Keeper {
                 }
                 self.order(&part, Order::Admit(keys)).await;
             }
-            Effect::Leave { part, epoch, heir, cause } => self.leave(part, epoch, heir, cause),
             Effect::Offer { part, epoch, to } => self.say(&to, "offer", &self.word(&part, epoch, false)),
             Effect::Decline { part, epoch, to } => self.say(&to, "ready", &self.word(&part, epoch, false)),
             // The others are the driver's.
@@ -110,13 +135,12 @@ impl Keeper {
         }
     }
 
-    async fn join(&mut self, part: Part, epoch: u64, reply_to: Option<(NodeId, u64)>) {
-        let _ = epoch;
-        if self.parts.get(&part).is_none_or(|kept| kept.orders.is_closed()) && !self.listen(&part).await {
+    async fn join(&mut self, part: &Part, reply_to: Option<(NodeId, u64)>) {
+        if self.parts.get(part).is_none_or(|kept| kept.orders.is_closed()) && !self.listen(part).await {
             return;
         }
         if let Some((to, offered)) = reply_to {
-            self.say(&to, "ready", &self.word(&part, offered, true));
+            self.say(&to, "ready", &self.word(part, offered, true));
         }
     }
 
@@ -127,7 +151,8 @@ impl Keeper {
             Ok(subscription) => subscription,
             Err(error) => {
                 // Claimed all the same: calls of other nodes come by the node's own subject.
-                tracing::warn!(%error, %filter, "cannot listen for a partition");
+                tracing::warn!(%error, %filter, "cannot listen for a partition; trying again");
+                self.deaf.insert(part.clone());
                 return false;
             }
         };
@@ -148,11 +173,12 @@ impl Keeper {
         self.order(part, Order::Serve).await;
     }
 
-    fn leave(&mut self, part: Part, epoch: u64, heir: Option<NodeId>, cause: LeaveCause) {
+    fn leave(&mut self, part: Part, epoch: u64, heir: Option<NodeId>, cause: LeaveCause, busy: Vec<Key>) {
         let Some(hosted) = self.around.hosted(&part.actor) else { return };
         hosted.gate.close(part.number);
-        let busy = hosted.control.evict(part.number);
+        hosted.control.evict(part.number);
         let kept = self.parts.remove(&part);
+        self.deaf.remove(&part);
         let (around, feed) = (self.around.clone(), self.feed.clone());
         self.around.runtime.spawn(async move {
             if let Some(kept) = kept {

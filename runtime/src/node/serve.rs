@@ -44,7 +44,7 @@ fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject) {
         let partition = Key::new(&asked.head.key).map_or(0, |key| around.partition_of(&key));
         WireAnswer::new(move |outcome| {
             let epoch = around.hosted(&actor).map_or(0, |hosted| hosted.gate.epoch(partition));
-            let (kind, body) = match outcome {
+            let (kind, body) = match limited(&around, outcome) {
                 WireOutcome::Reply(body) => (AnswerKind::Reply, body),
                 WireOutcome::Refusal { body, .. } => (AnswerKind::Refusal, body),
                 WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => (AnswerKind::Moved, Bytes::new()),
@@ -83,7 +83,10 @@ fn deliver_question(
     })();
     match checked {
         Ok((wire, target, call)) => {
-            wire.deliver(&target, WireCall { call, codec: head.codec, body, by_hand: false, answer });
+            wire.deliver(
+                &target,
+                WireCall { call, codec: head.codec, body, by_hand: false, told: head.mode == Mode::Tell, answer },
+            );
             Ok(())
         }
         Err(error) => Err((error, answer)),
@@ -133,6 +136,7 @@ pub(super) fn outside(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject:
                 codec: Codec::Json,
                 body: message.body,
                 by_hand: outside.by_hand,
+                told: false,
                 answer,
             };
             wire.deliver(&target, call);
@@ -163,6 +167,7 @@ fn check_outside(
 
 fn send_outside(around: &Surroundings, reply: Option<Subject>, outcome: WireOutcome) {
     let Some(reply) = reply else { return };
+    let outcome = limited(around, outcome);
     let (headers, body) = match outcome.error_body() {
         Some(error) => (error_headers(&error), error_body(&error)),
         None => match outcome {
@@ -173,6 +178,23 @@ fn send_outside(around: &Surroundings, reply: Option<Subject>, outcome: WireOutc
     if let Err(error) = around.transport.publish(Outbound::new(reply, body).with_headers(headers)) {
         tracing::debug!(%error, "an answer could not be sent; its caller learns of it at its deadline");
     }
+}
+
+/// A reply above the app's limit becomes an error that says so: the turn has run.
+fn limited(around: &Surroundings, outcome: WireOutcome) -> WireOutcome {
+    let bytes = match &outcome {
+        WireOutcome::Reply(body) | WireOutcome::Refusal { body, .. } => body.len(),
+        WireOutcome::Failure(_) => 0,
+    };
+    let most = around.settings.payload;
+    if bytes <= most {
+        return outcome;
+    }
+    let why = format!("the turn has run, and its reply has {bytes} bytes; the limit is {most}");
+    WireOutcome::Failure(
+        Error::new(ErrorKind::PayloadTooLarge, why)
+            .with_details(serde_json::json!({ "bytes": bytes, "limit_bytes": most, "ran": true })),
+    )
 }
 
 /// Answers an outsider's call with an error, where it names a reply subject that may be used.
@@ -214,9 +236,9 @@ async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, m
         match around.cluster.locate(hosted.name, partition) {
             Located::Node { id, .. } => {
                 let mut headers = message.headers.clone();
-                headers.push(SUBJECT, subject);
+                headers.set(SUBJECT, subject);
                 let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-                headers.push(crate::wire::TIMEOUT, u64::try_from(left.as_millis()).unwrap_or(u64::MAX).to_string());
+                headers.set(crate::wire::TIMEOUT, u64::try_from(left.as_millis()).unwrap_or(u64::MAX).to_string());
                 let mut onward =
                     Outbound::new(around.subjects.node(&id, "call"), message.body.clone()).with_headers(headers);
                 if let Some(reply) = message.reply.as_deref() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,9 @@ const CALL_CAPACITY: usize = 16_384;
 const PARTITIONS: u16 = 64;
 /// How long a start waits for its share of the partitions.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+/// How long of that it waits for partitions that others hold: their holder may be dead, and then
+/// only its lease ends that.
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(3);
 
 /// The node's connections: one whose loss is the node's loss, one for leases and claims.
 struct Links {
@@ -150,19 +154,9 @@ async fn partitions(bucket: &dyn Bucket, builder: &NodeBuilder) -> Result<u16, E
     let wanted = Meta { partitions: builder.partitions.unwrap_or(PARTITIONS), wire: WIRE };
     let found = match bucket.get(&key).await?.and_then(|record| record.value.ok()) {
         Some(value) => value,
-        None => {
-            let value = Entry::Meta(wanted.clone()).to_json().map_err(|error| {
-                Error::new(ErrorKind::Internal, "the app's record cannot be written").with_source(error)
-            })?;
-            match bucket.write(&key, value.clone().into(), 0, None).await {
-                Ok(_) => value.into(),
-                Err(WriteError::Conflict | WriteError::Unknown(_)) => {
-                    let record = bucket.get(&key).await?.and_then(|record| record.value.ok());
-                    record.ok_or_else(|| Error::new(ErrorKind::Unavailable, "the app's record cannot be read back"))?
-                }
-                Err(WriteError::NotSent(error)) => return Err(error),
-            }
-        }
+        // Who hosts nothing does not decide how an app is born.
+        None if builder.hosts.is_empty() && builder.exposed.is_empty() => born(bucket, &key, &builder.app).await?,
+        None => give_birth(bucket, &key, &wanted).await?,
     };
     let Ok(Entry::Meta(meta)) = Entry::parse(RecordKey::Meta, &found) else {
         return Err(Error::new(
@@ -175,12 +169,42 @@ async fn partitions(bucket: &dyn Bucket, builder: &NodeBuilder) -> Result<u16, E
         return Err(Error::new(
             ErrorKind::Config,
             format!(
-                "the app {} was born with {} partitions and wire version {}; this node has {} and {WIRE}. The number of partitions is fixed at birth",
+                "the app {} was born with {} partitions and wire version {}; this node has {} and {WIRE}. The number of partitions is fixed at birth: leave it out, or give the app another name",
                 builder.app, meta.partitions, meta.wire, wanted.partitions
             ),
         ));
     }
     Ok(meta.partitions)
+}
+
+async fn give_birth(bucket: &dyn Bucket, key: &str, wanted: &Meta) -> Result<Bytes, Error> {
+    let value = Entry::Meta(wanted.clone())
+        .to_json()
+        .map_err(|error| Error::new(ErrorKind::Internal, "the app's record cannot be written").with_source(error))?;
+    match bucket.write(key, value.clone().into(), 0, None).await {
+        Ok(_) => Ok(value.into()),
+        Err(WriteError::Conflict | WriteError::Unknown(_)) => {
+            let record = bucket.get(key).await?.and_then(|record| record.value.ok());
+            record.ok_or_else(|| Error::new(ErrorKind::Unavailable, "the app's record cannot be read back"))
+        }
+        Err(WriteError::NotSent(error)) => Err(error),
+    }
+}
+
+/// Waits for an app to be born by a node that hosts something.
+async fn born(bucket: &dyn Bucket, key: &str, app: &str) -> Result<Bytes, Error> {
+    let deadline = Instant::now() + SETTLE_WITHIN;
+    loop {
+        if let Some(value) = bucket.get(key).await?.and_then(|record| record.value.ok()) {
+            return Ok(value);
+        }
+        if Instant::now() >= deadline {
+            let why =
+                format!("no node of the app {app} has ever run on this broker: start one that hosts something first");
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 type Children = Vec<(&'static str, crate::supervision::Restart, Vec<ChildSpec>)>;
@@ -195,18 +219,25 @@ fn host(builder: &mut NodeBuilder, around: &Arc<Surroundings>) -> Result<Childre
         }
         all.insert(name, Arc::new(hosted));
     }
+    for (name, verbs) in std::mem::take(&mut builder.exposed) {
+        if all.insert(name, Arc::new(Hosted::exposed(name, verbs, around)?)).is_some() {
+            return Err(Error::new(ErrorKind::Config, format!("{name} is both hosted and exposed on this node")));
+        }
+    }
     around.set_hosted(all);
     Ok(groups)
 }
 
 fn machine_config(builder: &NodeBuilder, around: &Surroundings, name: &str, incarnation: &str) -> Config {
     let hosted = around.all_hosted();
-    let keyed = hosted.values().filter(|hosted| hosted.keyed);
-    let hosts: BTreeMap<String, HostInfo> = keyed
-        .map(|hosted| (hosted.name.to_owned(), HostInfo { version: hosted.version.to_owned(), weight: hosted.weight }))
-        .collect();
+    let share = |keyed: bool| -> BTreeMap<String, HostInfo> {
+        let hosted = hosted.values().filter(|hosted| hosted.keyed == keyed);
+        let info = |hosted: &Hosted| HostInfo { version: hosted.version.to_owned(), weight: hosted.weight };
+        hosted.map(|hosted| (hosted.name.to_owned(), info(hosted))).collect()
+    };
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut config = Config::new(name, incarnation, hosts, around.settings.partitions);
+    let mut config = Config::new(name, incarnation, share(true), around.settings.partitions);
+    config.services = share(false);
     config.started_ms = crate::call::wall_ms();
     config.lease_ttl_ms = ms(builder.lease_ttl);
     config.renew_every_ms = ms(builder.renewal());
@@ -420,12 +451,13 @@ fn spawn_driver(inner: &Arc<Inner>, driver: Driver, lease: Arc<dyn Transport>) -
 async fn settle(inner: &Arc<Inner>) -> Result<(), Error> {
     let around = &inner.around;
     let deadline = Instant::now() + SETTLE_WITHIN;
+    let patience = Instant::now() + HANDED_OVER_WITHIN;
     loop {
         let mut versions = around.cluster.versions();
         if let Some(Over::Retired(reason)) = *inner.over.borrow() {
             return Err(Error::new(ErrorKind::Config, format!("this node may not join: {reason:?}")));
         }
-        if around.cluster.is_current() && serves_its_share(around) {
+        if around.cluster.is_current() && serves_its_share(around, Instant::now() < patience) {
             return Ok(());
         }
         let nap = Instant::now() + Duration::from_millis(50);
@@ -443,15 +475,18 @@ async fn settle(inner: &Arc<Inner>) -> Result<(), Error> {
     }
 }
 
-fn serves_its_share(around: &Surroundings) -> bool {
+/// Whether this node serves every partition that falls to it. `patient`: also those that another
+/// node still holds, and hands over.
+fn serves_its_share(around: &Surroundings, patient: bool) -> bool {
     let view = around.cluster.view();
     let hosted = around.all_hosted();
     let mut keyed = hosted.values().filter(|hosted| hosted.keyed);
+    let mine = |name, number| view.desired(name, number).is_none_or(|id| id.as_str() == around.id);
     keyed.all(|hosted| {
         (0..around.settings.partitions).all(|number| match around.cluster.locate(hosted.name, number) {
             Located::Here => hosted.gate.epoch(number) != 0,
-            Located::Node { .. } => true,
-            Located::Vacant => view.desired(hosted.name, number).is_some_and(|id| id.as_str() != around.id),
+            Located::Node { .. } => !(patient && mine(hosted.name, number)),
+            Located::Vacant => !mine(hosted.name, number),
             Located::NoHosts => false,
         })
     })

@@ -17,6 +17,7 @@ use super::hosted::Hosted;
 use crate::call::TurnId;
 use crate::codec::Fingerprint;
 use crate::contract::Message;
+use crate::engine::Proof;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::node::Node;
@@ -61,6 +62,8 @@ pub(crate) struct Surroundings {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
+    /// Until when keyed actors may be served.
+    pub(crate) proof: Arc<Proof>,
     /// Where calls to a service go: it has no keys.
     pub(crate) anywhere: Target,
     life: AtomicU8,
@@ -94,6 +97,7 @@ impl Surroundings {
             runtime,
             transport,
             pending: Pending::default(),
+            proof: Arc::new(Proof::new()),
             anywhere: Target { key: Key::new("-")?, partition: 0 },
             life: AtomicU8::new(Life::Running as u8),
             turns: AtomicU64::new(0),
@@ -136,10 +140,6 @@ impl Surroundings {
     pub(crate) fn check_running(&self) -> Result<(), Error> {
         // A draining node still serves the turns that run, and the calls they make.
         if self.life.load(Ordering::Acquire) == Life::Stopped as u8 { Err(self.stopped()) } else { Ok(()) }
-    }
-
-    pub(crate) fn is_running(&self) -> bool {
-        self.life.load(Ordering::Acquire) == Life::Running as u8
     }
 
     /// Goes on to a later stage of life. Returns whether it was not there before.

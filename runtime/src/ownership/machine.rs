@@ -288,7 +288,7 @@ impl Machine {
 
     /// Keeps the member record as it should be, once the lease is there.
     fn enrol(&mut self, out: &mut Vec<Effect>) {
-        if self.config.hosts.is_empty() || !self.lease_holds() {
+        if self.config.is_client() || !self.lease_holds() {
             return;
         }
         let draining = self.phase == Phase::Draining;
@@ -300,6 +300,7 @@ impl Machine {
             id: me.clone(),
             name: self.config.name.clone(),
             hosts: self.config.hosts.clone(),
+            services: self.config.services.clone(),
             draining,
             started_ms: self.config.started_ms,
         };

@@ -142,13 +142,13 @@ pub(crate) struct Meta {
 /// What a node says about one actor type that it hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HostInfo {
-    /// The version of the actor's contract.
+    /// The version of the actor's implementation.
     pub(crate) version: String,
     /// Its share relative to the other hosts'; 0 attracts nothing while another host lives.
     pub(crate) weight: u32,
 }
 
-/// A node that hosts actors. It stays when the node is gone, until somebody tidies it away.
+/// A node that hosts something. It stays when the node is gone, until somebody tidies it away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     /// The node.
@@ -157,6 +157,9 @@ pub(crate) struct Member {
     pub(crate) name: String,
     /// What it hosts.
     pub(crate) hosts: BTreeMap<String, HostInfo>,
+    /// The services it runs, which nobody owns.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) services: BTreeMap<String, HostInfo>,
     /// True once it hands everything over in order to leave.
     #[serde(default)]
     pub(crate) draining: bool,

@@ -87,11 +87,6 @@ impl Tree {
 }
 
 impl Group {
-    /// The name it was given.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// How things stand with it.
     pub(crate) fn report(&self) -> GroupReport {
         self.board.borrow().clone()

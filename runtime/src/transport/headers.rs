@@ -27,6 +27,13 @@ impl Headers {
         self.0.push((name.into(), value));
     }
 
+    /// Puts a header in the place of every other of its name.
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
+        let name = name.into();
+        self.0.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+        self.push(name, value);
+    }
+
     /// The first value under this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())

@@ -112,8 +112,10 @@ pub trait Transport: Send + Sync + 'static {
     /// In every case nothing was sent.
     fn publish(&self, message: Outbound) -> Result<(), Error>;
 
-    /// Subscribes, in a queue group if one is named; at most `capacity` messages wait to be
-    /// received. Survives reconnects. The interest has reached the broker when this returns.
+    /// Subscribes, in a queue group if one is named. At most `capacity` messages wait to be
+    /// received, and further ones are dropped; with NATS the bound is the connection's
+    /// ([`Connect::backlog`]), and `capacity` may not exceed it. Survives reconnects. The interest
+    /// has reached the broker when this returns.
     ///
     /// # Errors
     /// `Unavailable` while disconnected or if the broker refuses.
@@ -207,8 +209,10 @@ pub trait Bucket: Send + Sync + 'static {
     /// See [`WriteError`].
     fn delete(&self, key: &str, expect: u64) -> BoxFuture<'_, Result<u64, WriteError>>;
 
-    /// Every record as it is now, then every change, in the order of the writes. Survives
-    /// reconnects; after one, entries may come again, with the same revisions.
+    /// Every record as it is now, then every change, in the order of the writes; a value that was
+    /// written over before it could be given may be left out. Survives reconnects: after one,
+    /// entries may come again, with the same revisions, and a record that went meanwhile comes as
+    /// [`Gone::Expired`] even if its marker has gone too (then with a revision just above its last).
     ///
     /// # Errors
     /// `Unavailable` if the broker does not answer in time.

@@ -3,6 +3,10 @@
 
 mod frame;
 mod header;
+#[cfg(test)]
+mod snapshots;
+#[cfg(test)]
+mod frame_tests;
 
 pub(crate) use self::frame::{Answer, AnswerHead, AnswerKind, Frame, Question, QuestionHead};
 pub(crate) use self::header::{

@@ -90,7 +90,7 @@ fn handler(mode: Mode, marked: Span, method: &ImplItemFn, problems: &mut Problem
     let sig = &method.sig;
     // All are asked, so that all mistakes of a method show at once.
     let receiver = receiver(mode, sig, problems);
-    let plain = plain(mode, sig, problems);
+    let plain = plain(sig, problems);
     let (message, takes_context) = arguments(mode, sig, problems)?;
     let output = returns(mode, sig, problems)?;
     (receiver && plain).then(|| Handler {
@@ -131,11 +131,10 @@ fn receiver(mode: Mode, sig: &Signature, problems: &mut Problems) -> bool {
 }
 
 /// No generic parameters, nothing unsafe.
-fn plain(mode: Mode, sig: &Signature, problems: &mut Problems) -> bool {
-    let word = mode.word();
+fn plain(sig: &Signature, problems: &mut Problems) -> bool {
     let generic = sig.generics.params.iter().find(|param| !matches!(param, GenericParam::Lifetime(_)));
     if let Some(generic) = generic {
-        let text = format!("an actor has one handler for each message: an #[{word}] takes no generic parameters");
+        let text = "a handler is for one message type of the contract: it takes no generic parameters";
         problems.push(syn::Error::new_spanned(generic, text));
     }
     if let Some(token) = &sig.unsafety {

@@ -101,7 +101,7 @@ impl Machine {
     /// True if `patience` has passed since `since`, a renewal sent since then has been acknowledged and has come back
     /// through the watch, and the broker is not to blame.
     fn is_credible(&self, since: Millis, patience: Millis) -> bool {
-        let client = self.config.hosts.is_empty();
+        let client = self.config.is_client();
         let heard = client || self.tenure.heard_at.is_some_and(|heard| heard >= since);
         heard && self.now >= since + patience && self.doubt.blame.is_none()
     }
@@ -136,7 +136,7 @@ impl Machine {
         let live = others.filter(|(_, lease)| matches!(lease.value, LeaseState::Live(_))).count();
         let expired = self.doubt.expiries.len();
         if expired >= 2 && expired * 3 > live + expired {
-            self.doubt.blame = Some(if self.config.hosts.is_empty() {
+            self.doubt.blame = Some(if self.config.is_client() {
                 Blame::Until(self.now + self.config.lease_ttl_ms)
             } else {
                 Blame::Renewal(self.now)

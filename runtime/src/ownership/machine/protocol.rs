@@ -23,8 +23,10 @@ pub(crate) struct Config {
     pub(crate) incarnation: String,
     /// Wall time of the start, for the member record only.
     pub(crate) started_ms: u64,
-    /// What it hosts. Empty: a pure client, which watches and never writes.
+    /// The keyed actors it hosts.
     pub(crate) hosts: BTreeMap<String, HostInfo>,
+    /// The services it runs: nobody owns them, but others can see who runs what.
+    pub(crate) services: BTreeMap<String, HostInfo>,
     /// Partitions of each actor type.
     pub(crate) partitions: u16,
     /// How long a lease lives at the broker after its last renewal.
@@ -53,6 +55,7 @@ impl Config {
             incarnation: incarnation.to_owned(),
             started_ms: 0,
             hosts,
+            services: BTreeMap::new(),
             partitions,
             lease_ttl_ms: 30_000,
             renew_every_ms: 10_000,
@@ -62,6 +65,11 @@ impl Config {
             hold_patience_ms: 5_000,
             unsure_patience_ms: 2_000,
         }
+    }
+
+    /// Whether the node hosts nothing: it watches, and writes nothing.
+    pub(crate) fn is_client(&self) -> bool {
+        self.hosts.is_empty() && self.services.is_empty()
     }
 }
 

@@ -129,7 +129,7 @@ impl Machine {
     pub(super) fn renew_if_due(&mut self, out: &mut Vec<Effect>) {
         let tenure = &mut self.tenure;
         let Some((server, client)) = tenure.connection.clone() else { return };
-        if self.config.hosts.is_empty() || !tenure.started || tenure.in_flight.is_some() {
+        if self.config.is_client() || !tenure.started || tenure.in_flight.is_some() {
             return;
         }
         match tenure.refused {

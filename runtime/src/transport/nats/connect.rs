@@ -282,6 +282,22 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
+impl TryFrom<&str> for Connect {
+    type Error = Error;
+
+    fn try_from(url: &str) -> Result<Self, Error> {
+        Self::new(url)
+    }
+}
+
+impl TryFrom<String> for Connect {
+    type Error = Error;
+
+    fn try_from(url: String) -> Result<Self, Error> {
+        Self::new(&url)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,21 +344,5 @@ mod tests {
             assert_eq!(refused.kind(), ErrorKind::Config);
             assert!(refused.message().contains(part), "{refused}");
         }
-    }
-}
-
-impl TryFrom<&str> for Connect {
-    type Error = Error;
-
-    fn try_from(url: &str) -> Result<Self, Error> {
-        Self::new(url)
-    }
-}
-
-impl TryFrom<String> for Connect {
-    type Error = Error;
-
-    fn try_from(url: String) -> Result<Self, Error> {
-        Self::new(&url)
     }
 }

@@ -66,7 +66,12 @@ impl Slot {
 
     /// A connection has subscribed.
     pub(super) fn offer(&self, link: Arc<Link>, subscriber: Subscriber) {
-        self.change(|state| state.fresh = Some((link, subscriber)));
+        self.change(|state| {
+            // One who has begun to leave takes nothing new up.
+            if !state.left {
+                state.fresh = Some((link, subscriber));
+            }
+        });
     }
 
     /// There will be no further connection.
@@ -196,25 +201,28 @@ impl NatsSource {
 
     /// Takes what has been delivered already, so that our count is the client's.
     fn take_waiting(&mut self) {
-        if self.current.is_none() {
-            self.current = self.slot.state.lock().fresh.take();
-            self.received = 0;
-        }
-        let Some((_, subscriber)) = &mut self.current else { return };
-        // Bounded by the library's own channel: it gives no more than that without a pause.
-        for _ in 0..self.shared.settings.backlog {
+        // Bounded: the library's own channel gives no more than that without a pause.
+        for _ in 0..=self.shared.settings.backlog {
+            if self.current.is_none() && !self.take_up() {
+                return;
+            }
+            let Some((_, subscriber)) = &mut self.current else { return };
             match tokio::task::unconstrained(subscriber.next()).now_or_never() {
                 Some(Some(message)) => {
                     self.received += 1;
                     self.ahead.push_back(message);
                 }
-                Some(None) => {
-                    self.current = None;
-                    return;
-                }
+                Some(None) => self.current = None,
                 None => return,
             }
         }
+    }
+
+    /// Goes on with the subscriber of a new connection, if there is one.
+    fn take_up(&mut self) -> bool {
+        self.current = self.slot.state.lock().fresh.take();
+        self.received = 0;
+        self.current.is_some()
     }
 
     /// Nothing to receive just now: if we are leaving, see to it that something comes.

@@ -60,10 +60,8 @@ impl Load {
         let (leave, told) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(serve(transport.clone(), subscription, told));
         let mut members = self.members.lock().await;
-        if let Some(before) = members.last_mut() {
-            if let Some(leave) = before.leave.take() {
-                leave.send(()).ok();
-            }
+        if let Some(leave) = members.last_mut().and_then(|before| before.leave.take()) {
+            leave.send(()).ok();
         }
         members.push(Member { leave: Some(leave), task });
     }

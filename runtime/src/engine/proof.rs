@@ -1,0 +1,60 @@
+//! The proof of the node's lease: until when its keyed actors may be served.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use coarsetime::Instant;
+
+/// Read before every turn, so that a node which was frozen past its lease serves nothing on waking,
+/// however late the thread that renews the lease wakes up.
+///
+/// The clock is the coarse monotonic one: reading it costs a few nanoseconds and is at most some
+/// milliseconds late, far below the margin that the lease is ended before its time.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    origin: Instant,
+    /// Milliseconds since the origin; 0 while the lease cannot be proved.
+    until: AtomicU64,
+}
+
+impl Proof {
+    /// A proof that has not been given yet.
+    pub(crate) fn new() -> Self {
+        Self { origin: Instant::now(), until: AtomicU64::new(0) }
+    }
+
+    /// Whether the lease is proved now.
+    pub(crate) fn holds(&self) -> bool {
+        self.now() < self.until.load(Ordering::SeqCst)
+    }
+
+    /// The lease is proved for that many milliseconds from now.
+    pub(crate) fn extend(&self, left_ms: u64) {
+        self.until.store(self.now().saturating_add(left_ms), Ordering::SeqCst);
+    }
+
+    /// The lease is not proved any more.
+    pub(crate) fn end(&self) {
+        self.until.store(0, Ordering::SeqCst);
+    }
+
+    fn now(&self) -> u64 {
+        Instant::now().duration_since(self.origin).as_millis()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_ends_by_itself_and_at_once_when_told() {
+        let proof = Proof::new();
+        assert!(!proof.holds());
+        proof.extend(60_000);
+        assert!(proof.holds());
+        proof.end();
+        assert!(!proof.holds());
+        proof.extend(0);
+        assert!(!proof.holds());
+    }
+}

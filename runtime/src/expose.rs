@@ -1,0 +1,155 @@
+//! Existing ractor actors on a subject: the way in for a system that has some.
+//!
+//! ```no_run
+//! use greenroom::Node;
+//! use ractor::RpcReplyPort;
+//!
+//! enum LegacyMsg { Get(String, RpcReplyPort<u64>) }
+//!
+//! # async fn run(actor: ractor::ActorRef<LegacyMsg>) -> Result<(), greenroom::Error> {
+//! let node = Node::builder("shop").expose("legacy.get", actor, LegacyMsg::Get).start().await?;
+//! // nats req shop.legacy.get '"some key"'
+//! # Ok(()) }
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ractor::rpc::CallResult;
+use ractor::{ActorRef, RpcReplyPort};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+use crate::codec::{Codec, from_person};
+use crate::contract::{Mode, VerbContract};
+use crate::error::{Error, ErrorKind};
+use crate::node::NodeBuilder;
+use crate::reference::Target;
+use crate::routes::{Verb, WireCall, WireOutcome, WireRoute};
+use crate::stats::VerbStats;
+
+impl NodeBuilder {
+    /// Puts a ractor actor on `{app}.{subject}`, where `subject` is `{service}.{verb}`: calls there
+    /// become messages made by `make`, an enum variant that takes the request and a reply port.
+    /// Requests and replies are JSON; the verb is announced to `nats micro` with their schemas, and
+    /// nodes that expose the same service share its calls.
+    ///
+    /// The actor stays its owner's: greenroom neither supervises nor stops it. Calls that wait for
+    /// it are bounded by [`mailbox`](NodeBuilder::mailbox).
+    pub fn expose<T, Request, Reply>(
+        mut self,
+        subject: &'static str,
+        actor: ActorRef<T>,
+        make: impl Fn(Request, RpcReplyPort<Reply>) -> T + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: ractor::Message,
+        Request: DeserializeOwned + JsonSchema + Send + 'static,
+        Reply: Serialize + JsonSchema + Send + 'static,
+    {
+        let Some((service, verb)) = subject.split_once('.').filter(|(_, verb)| !verb.contains('.')) else {
+            let why = format!("{subject:?} is not of the form service.verb");
+            return self.refuse(Error::new(ErrorKind::Config, why));
+        };
+        let contract = VerbContract {
+            verb,
+            mode: Mode::Ask,
+            request: schemars::schema_for!(Request),
+            reply: schemars::schema_for!(Reply),
+            refusal: false.into(),
+        };
+        let stats = Arc::new(VerbStats::default());
+        let route = Exposed {
+            name: subject,
+            actor,
+            make: Arc::new(make),
+            stats: stats.clone(),
+            room: Arc::new(Semaphore::new(self.mailbox_of_exposed())),
+            runtime: tokio::runtime::Handle::try_current().ok(),
+        };
+        self.add_exposed(service, Verb::exposed(contract, Arc::new(route), stats));
+        self
+    }
+}
+
+type Make<T, Request, Reply> = Arc<dyn Fn(Request, RpcReplyPort<Reply>) -> T + Send + Sync>;
+
+struct Exposed<T, Request, Reply> {
+    name: &'static str,
+    actor: ActorRef<T>,
+    make: Make<T, Request, Reply>,
+    stats: Arc<VerbStats>,
+    room: Arc<Semaphore>,
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+impl<T, Request, Reply> WireRoute for Exposed<T, Request, Reply>
+where
+    T: ractor::Message,
+    Request: DeserializeOwned + Send + 'static,
+    Reply: Serialize + Send + 'static,
+{
+    fn deliver(&self, _: &Target, call: WireCall) {
+        let received = Instant::now();
+        let read = if call.by_hand { from_person(&call.body) } else { Codec::Json.decode(&call.body) };
+        let request: Request = match read {
+            Ok(request) => request,
+            Err(why) => {
+                let error = Error::new(ErrorKind::BadRequest, format!("{} cannot read the request: {why}", self.name));
+                return self.fail(call, error);
+            }
+        };
+        let (Ok(room), Some(runtime)) = (self.room.clone().try_acquire_owned(), &self.runtime) else {
+            let error = Error::new(ErrorKind::Overloaded, format!("too many calls wait for {}", self.name));
+            return self.fail(call, error);
+        };
+        let left = call.call.deadline.at().saturating_duration_since(tokio::time::Instant::now());
+        let (actor, make, stats, name) = (self.actor.clone(), self.make.clone(), self.stats.clone(), self.name);
+        runtime.spawn(async move {
+            let outcome = ask(&actor, &*make, request, left, name).await;
+            stats.requests.fetch_add(1, Ordering::Relaxed);
+            stats.timed(received);
+            match outcome {
+                Ok(body) => call.answer.send(WireOutcome::Reply(body)),
+                Err(error) => {
+                    stats.note(&error);
+                    call.answer.send(WireOutcome::Failure(error));
+                }
+            }
+            drop(room);
+        });
+    }
+}
+
+impl<T, Request, Reply> Exposed<T, Request, Reply> {
+    fn fail(&self, call: WireCall, error: Error) {
+        self.stats.failed(&error);
+        call.answer.send(WireOutcome::Failure(error));
+    }
+}
+
+async fn ask<T, Request, Reply>(
+    actor: &ActorRef<T>,
+    make: &(dyn Fn(Request, RpcReplyPort<Reply>) -> T + Send + Sync),
+    request: Request,
+    left: Duration,
+    name: &str,
+) -> Result<bytes::Bytes, Error>
+where
+    T: ractor::Message,
+    Reply: Serialize + Send + 'static,
+{
+    match actor.call(|port| make(request, port), Some(left)).await {
+        Ok(CallResult::Success(reply)) => Codec::Json.encode(&reply),
+        Ok(CallResult::Timeout) => {
+            Err(Error::new(ErrorKind::Unknown, format!("{name} did not answer in time: what it did is not known")))
+        }
+        Ok(CallResult::SenderError) => {
+            Err(Error::new(ErrorKind::Interrupted, format!("{name} dropped the call without an answer")))
+        }
+        Err(error) => Err(Error::new(ErrorKind::Unavailable, format!("the actor behind {name} has stopped: {error}"))),
+    }
+}

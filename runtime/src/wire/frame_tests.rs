@@ -1,0 +1,124 @@
+//! Frames that nobody should have sent: cut short, changed on the way, or written by somebody else.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::call::{Call, Chain, TurnId};
+use crate::codec::Codec;
+use crate::contract::Mode;
+use crate::error::ErrorKind;
+
+fn question(call: &Call) -> Question {
+    let head = QuestionHead::new("order", "42", "place", Mode::Ask, (Codec::Json, None), call, TurnId(9), 3);
+    Question { head, body: Bytes::from_static(b"{\"qty\":1}") }
+}
+
+fn call() -> Call {
+    Call { chain: Chain::default().with("user", "u-1"), trace: Some("t".into()), ..Call::root(Duration::from_secs(5)) }
+}
+
+/// Two frames, one of each kind.
+fn frames() -> [Bytes; 2] {
+    let head = AnswerHead::new(1, AnswerKind::Failure, Codec::Json, 3);
+    let answers = vec![Answer { head, body: Bytes::from_static(b"{}") }];
+    [Frame::questions(vec![question(&call())]).expect("written"), Frame::answers(answers).expect("written")]
+}
+
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+#[test]
+fn a_frame_cut_at_any_byte_is_an_error() {
+    for frame in frames() {
+        for cut in 0..frame.len() {
+            let error = Frame::read(&frame.slice(..cut)).err().map(|error| error.kind());
+            assert_eq!(error, Some(ErrorKind::BadRequest), "cut at {cut} of {}", frame.len());
+        }
+        let longer = [&frame[..], &[0]].concat();
+        assert!(Frame::read(&longer.into()).is_err(), "a byte more");
+    }
+}
+
+#[test]
+fn frames_of_another_version_or_kind_are_refused_by_name() {
+    for frame in frames() {
+        let mut other = frame.to_vec();
+        other[1] = WIRE_VERSION + 1;
+        let error = Frame::read(&other.into()).expect_err("another version");
+        assert!(error.message().contains("wire version 2; this node speaks 1"), "{error}");
+        let mut other = frame.to_vec();
+        other[0] = b'X';
+        let error = Frame::read(&other.into()).expect_err("another kind");
+        assert!(error.message().contains("neither questions nor answers"), "{error}");
+    }
+}
+
+#[test]
+fn frames_that_were_changed_are_never_more_than_an_error() {
+    let (frames, mut draw) = (frames(), Draw(0x5eed));
+    println!("seed {}", draw.0);
+    for case in 0..100_000 {
+        let mut frame = frames[case % 2].to_vec();
+        for _ in 0..=draw.below(3) {
+            let at = draw.below(frame.len());
+            match draw.below(4) {
+                0 => frame[at] ^= 1 << draw.below(8),
+                1 => frame[at] = draw.below(256) as u8,
+                2 => drop(frame.remove(at)),
+                // What begins a number of two, four, eight or sixteen bytes.
+                _ => frame.insert(at, 251 + draw.below(4) as u8),
+            }
+        }
+        if let Ok(Frame::Questions(questions)) = Frame::read(&frame.into()) {
+            for question in questions {
+                drop(question.head.call());
+            }
+        }
+    }
+}
+
+#[test]
+fn random_bytes_are_never_more_than_an_error() {
+    let mut draw = Draw(0xf4a3e);
+    println!("seed {}", draw.0);
+    for _ in 0..100_000 {
+        let mut frame: Vec<u8> = (0..draw.below(40)).map(|_| draw.below(256) as u8).collect();
+        if frame.len() >= 2 && draw.below(4) != 0 {
+            (frame[0], frame[1]) = (if draw.below(2) == 0 { b'Q' } else { b'A' }, WIRE_VERSION);
+        }
+        drop(Frame::read(&frame.into()));
+    }
+}
+
+#[test]
+fn what_is_written_can_be_read_or_is_refused_at_once() {
+    let long = "x".repeat(100_000);
+    let traced = Call { trace: Some(long.as_str().into()), ..call() };
+    let chained = Call { chain: Chain::default().with("order", &long), ..call() };
+    let many = vec![question(&call()); 2_000];
+    for questions in [vec![question(&traced)], vec![question(&chained)], many] {
+        let count = questions.len();
+        if let Ok(frame) = Frame::questions(questions) {
+            let read = Frame::read(&frame).map_err(|error| error.to_string());
+            assert!(matches!(&read, Ok(Frame::Questions(read)) if read.len() == count), "{:?}", read.err());
+        }
+    }
+}
+
+#[test]
+fn a_chain_over_the_limit_is_an_error_of_its_call_alone() {
+    let mut head = question(&call()).head;
+    head.chain = vec![head.chain[0].clone(); 33];
+    let frame = Frame::questions(vec![Question { head, body: Bytes::new() }, question(&call())]).expect("written");
+    let Frame::Questions(read) = Frame::read(&frame).expect("read") else { panic!("questions were written") };
+    assert_eq!(read[0].head.call().expect_err("too long").kind(), ErrorKind::ChainTooLong);
+    assert!(read[1].head.call().is_ok());
+}

@@ -1,0 +1,10 @@
+//! Nodes inside the test process: on a broker in memory, and on a real server.
+//!
+//! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger` and
+//! `desk` are the actors. Every other module is a theme.
+
+mod ground;
+mod gate;
+mod probe;
+
+mod turns;

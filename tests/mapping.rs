@@ -1,0 +1,140 @@
+//! The broker's mapping of calls to partitions: with it, without it, and with a wrong one.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    CliOutput, LEASE, Listener, Profile, Server, ShopNode, all_partitions, eventually, holds, key_in, nats,
+};
+
+/// Where a node is handed a call that came to another one.
+const PASSED_ON: &str = "shop.node.*.call";
+
+/// Two nodes that share the users.
+async fn two_nodes(server: &Server) -> (ShopNode, ShopNode) {
+    let node = async || ShopNode::spawn(server, "user", &["--lease", LEASE]).await;
+    tokio::join!(node(), node())
+}
+
+/// Registers a user in every partition and gives what the CLI was told.
+async fn register_everywhere(server: &Server) -> Vec<CliOutput> {
+    let mut answers = Vec::new();
+    for partition in all_partitions() {
+        let subject = format!("shop.user.{}.register", key_in(partition, "u"));
+        let ada = r#"{"name":"Ada","email":"ada@example.com"}"#;
+        answers.push(nats(server, &["req", &subject, ada]).await);
+    }
+    answers
+}
+
+/// Subject and queue group of every subscription on the server.
+async fn subscriptions(server: &Server) -> Vec<(String, String)> {
+    let connections = server.monitor("/connz?subs=detail&limit=1000").await;
+    let connections = connections["connections"].as_array().into_iter().flatten();
+    let details = connections.filter_map(|connection| connection["subscriptions_list_detail"].as_array()).flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    details.map(|detail| (text(&detail["subject"]), text(&detail["qgroup"]))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_with_the_mapping_calls_reach_their_owner_without_a_hop() {
+    let server = Server::start(Profile::Shop).await;
+    let _nodes = two_nodes(&server).await;
+    // The mapping covers it and nobody hosts it: 503 at once, not a time-out.
+    let nobody = nats(&server, &["req", "shop.payment.o-1.get", ""]).await;
+    assert!(nobody.no_responders() && nobody.took < Duration::from_millis(2500), "{nobody:?}");
+
+    let mut passed_on = Listener::start(&server, PASSED_ON, &["--subjects-only"]).await;
+    for answer in register_everywhere(&server).await {
+        assert_eq!(answer.reply()["name"], json!("Ada"), "{answer:?}");
+    }
+    assert_eq!(passed_on.lines_until_quiet(Duration::from_millis(500)).await, Vec::<String>::new());
+
+    let subscriptions = subscriptions(&server).await;
+    assert!(!subscriptions.iter().any(|(_, group)| group == "forward"), "{subscriptions:?}");
+    for partition in all_partitions() {
+        let owner = format!("shop.@.{partition}.user.");
+        let owners = subscriptions.iter().filter(|(subject, _)| subject.starts_with(&owner)).count();
+        assert_eq!(owners, 1, "{owner}: {subscriptions:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_without_a_mapping_any_host_passes_calls_on() {
+    let server = Server::start(Profile::Plain).await;
+    let (first, second) = two_nodes(&server).await;
+    let mut passed_on = Listener::start(&server, PASSED_ON, &["--subjects-only"]).await;
+    let answers = register_everywhere(&server).await;
+    for answer in &answers {
+        assert_eq!(answer.reply()["name"], json!("Ada"), "{answer:?}");
+    }
+    let passed_on = passed_on.lines_until_quiet(Duration::from_millis(500)).await;
+    let to = |node: &ShopNode| passed_on.iter().filter(|line| line.contains(&node.id())).count();
+    // Either host gets about half, and owns about half of those.
+    assert!(to(&first) > 0 && to(&second) > 0 && passed_on.len() < answers.len(), "{passed_on:#?}");
+
+    let subscriptions = subscriptions(&server).await;
+    let forwarders = subscriptions.iter().filter(|(subject, group)| subject == "shop.user.*.*" && group == "forward");
+    assert_eq!(forwarders.count(), 2, "{subscriptions:?}");
+    // What is wrong with a call is said all the same.
+    let wrong = nats(&server, &["req", "shop.user.=41.get", ""]).await;
+    assert_eq!(wrong.header("Nats-Service-Error-Code").as_deref(), Some("400"), "{wrong:?}");
+    let wrong = nats(&server, &["req", "shop.user.u-1.got", ""]).await;
+    assert_eq!(wrong.header("Nats-Service-Error-Code").as_deref(), Some("404"), "{wrong:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_a_leaving_host_loses_no_call_without_a_mapping() {
+    let server = Server::start(Profile::Plain).await;
+    let (_stays, mut leaves) = two_nodes(&server).await;
+    let mut calls = 0;
+    leaves.ask_to_leave();
+    while leaves.status().is_none() {
+        calls += 1;
+        let ada = r#"{"name":"Ada","email":"ada@example.com"}"#;
+        let answer = nats(&server, &["req", &format!("shop.user.leave-{calls}.register"), ada]).await;
+        assert_eq!(answer.reply()["name"], json!("Ada"), "{answer:?}");
+        assert!(calls < 1000, "it does not leave:\n{}", leaves.log());
+    }
+    assert!(leaves.terminate().await.success(), "{}", leaves.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_a_wrong_mapping_is_refused_at_the_start_with_the_right_line() {
+    // Other partitions than the app's; the verb hashed as well; another actor's keys.
+    for partition in ["partition(32,1)", "partition(64,1,2)"] {
+        let line = format!(
+            r#""shop.user.*.*": "shop.@.{{{{{partition}}}}}.user.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}""#
+        );
+        let config = format!("jetstream: enabled\nmappings: {{\n  {line}\n}}\n");
+        let server = Server::start(Profile::Custom(config)).await;
+        let mut node = ShopNode::launch(&server, "user", &[]).await;
+        let status = node.exit(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(1), "{partition}: {}", node.log());
+        let right = r#""shop.user.*.*": "shop.@.{{partition(64,1)}}.user.{{wildcard(1)}}.{{wildcard(2)}}""#;
+        assert!(node.log().contains(right), "{partition}: {}", node.log());
+        assert!(node.ids().is_empty(), "{partition}: {}", node.log());
+        // It left nothing that others would wait for.
+        let listed = nats(&server, &["req", "shop.node.any.info", ""]).await;
+        assert!(listed.no_responders(), "{partition}: {listed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_a_mapping_of_some_actors_leaves_the_others_to_be_passed_on() {
+    let line = r#""shop.user.*.*": "shop.@.{{partition(64,1)}}.user.{{wildcard(1)}}.{{wildcard(2)}}""#;
+    let config = format!("jetstream: enabled\nmappings: {{\n  {line}\n}}\n");
+    let server = Server::start(Profile::Custom(config)).await;
+    let _node = ShopNode::spawn(&server, "user,payment", &["--lease", LEASE]).await;
+    let subscriptions = subscriptions(&server).await;
+    let forwards: Vec<_> = subscriptions.iter().filter(|(_, group)| group == "forward").collect();
+    assert_eq!(forwards, [&("shop.payment.*.*".to_owned(), "forward".to_owned())], "{subscriptions:?}");
+    eventually(Duration::from_secs(5), "both answer", async || {
+        let user = nats(&server, &["req", "shop.user.u-1.get", ""]).await;
+        let payment = nats(&server, &["req", "shop.payment.o-1.get", ""]).await;
+        let absent = |output: &CliOutput| output.header("Nats-Service-Error-Code").as_deref() == Some("404");
+        holds(absent(&user) && absent(&payment), || format!("{user:?} {payment:?}"))
+    })
+    .await;
+}

@@ -1,0 +1,292 @@
+//! Processes that die, leave, freeze, and lose their broker, while orders flow.
+//!
+//! State is in memory, so an order that was placed on a node that is gone is not known any more:
+//! what must hold is what callers are told, and what the services that live on have noted.
+
+use std::time::{Duration, Instant};
+
+use greenroom::{ErrorKind, Node};
+use serde_json::json;
+use shop_contract::inventory::{Get as GetStock, Inventory, StockView};
+use shop_contract::payment::{Get as GetPayment, Payment};
+
+use crate::harness::{
+    Call, CliOutput, Info, LEASE, Load, PRICE_CENTS, Profile, SKU, STOCK, Server, Shop, ShopNode, all_partitions,
+    client, eventually, holds, key_in, nats, place, prepare,
+};
+
+/// The budget of an order under trouble.
+const BUDGET: Duration = Duration::from_secs(2);
+/// What a call may take beyond its budget on a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_millis(750);
+/// Long past a lease, and past what the broker needs to say that it ran out.
+const TAKES_OVER: Duration = Duration::from_secs(20);
+
+/// Two nodes that host orders, and one for all that orders need.
+struct Duo {
+    orders: [ShopNode; 2],
+    rest: ShopNode,
+    server: Server,
+    node: Node,
+}
+
+impl Duo {
+    async fn open() -> Self {
+        let server = Server::start(Profile::Shop).await;
+        let node = async |hosts| ShopNode::spawn(&server, hosts, &["--lease", LEASE]).await;
+        let (first, second, rest) =
+            tokio::join!(node("order"), node("order"), node("user,payment,inventory,notification"));
+        let node = client(&server).await;
+        prepare(&node).await;
+        Self { orders: [first, second], rest, server, node }
+    }
+
+    /// Waits until the node of that id owns every partition of the orders.
+    async fn until_owned_by(&self, id: &str) {
+        eventually(TAKES_OVER, "one node owns every partition", async || {
+            let info = Info::of(&self.server, id).await;
+            holds(info.owned_by("order", id) == all_partitions(), || info.0.to_string())
+        })
+        .await;
+    }
+
+    /// Places an order in every partition, all of which must be confirmed.
+    async fn place_everywhere(&self, prefix: &str) {
+        for partition in all_partitions() {
+            let order = key_in(partition, prefix);
+            let placed = place(&self.node, &order, Duration::from_secs(5)).await;
+            assert!(matches!(placed, Ok(PRICE_CENTS)), "partition {partition}, {order}: {placed:?}");
+        }
+    }
+
+    async fn stock(&self) -> StockView {
+        self.node.actor::<Inventory>(SKU).ask(GetStock {}).await.expect("the stock is shown")
+    }
+
+    /// Every order that was confirmed to its caller is paid for, and nothing got lost.
+    async fn adds_up(&self, calls: &[Call]) {
+        let confirmed = || calls.iter().filter(|call| call.outcome.is_ok());
+        for call in confirmed().step_by(7) {
+            let paid = self.node.actor::<Payment>(&call.order).ask(GetPayment {}).await.expect("it is shown");
+            assert_eq!(paid.charged_cents - paid.refunded_cents, PRICE_CENTS, "{call:?}: {paid:?}");
+        }
+        let stock = self.stock().await;
+        assert_eq!(stock.free + stock.reserved + stock.sold, u64::from(STOCK), "{stock:?}");
+        assert!(stock.sold >= confirmed().count() as u64, "{stock:?}, {} confirmed", confirmed().count());
+    }
+}
+
+/// No call took longer than it might, and each says what is known.
+fn each_names_its_cause(calls: &[Call]) {
+    for call in calls {
+        assert!(call.took <= BUDGET + SLACK, "{call:?}");
+        match (&call.outcome, call.failure()) {
+            (Ok(cents), _) => assert_eq!(*cents, PRICE_CENTS, "{call:?}"),
+            (Err(_), Some(error)) => {
+                assert!(error.is_retryable() || error.kind() == ErrorKind::Unknown, "{}: {call:?}", error.kind());
+            }
+            (Err(_), None) => panic!("refused: {call:?}"),
+        }
+    }
+}
+
+fn confirmed_since(calls: &[Call], since: Instant) -> usize {
+    calls.iter().filter(|call| call.began >= since && call.outcome.is_ok()).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_c5_p1_kill_9_while_orders_flow() {
+    let mut duo = Duo::open().await;
+    let [victim, heir] = duo.orders.each_ref().map(ShopNode::id);
+    let load = Load::start(&duo.node, "kill", 8, BUDGET);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    duo.orders[0].kill9();
+    duo.until_owned_by(&heir).await;
+    let taken_over = Instant::now();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let calls = load.stop().await;
+
+    each_names_its_cause(&calls);
+    assert!(confirmed_since(&calls, taken_over) > 8, "orders are placed again: {} calls", calls.len());
+    for call in calls.iter().filter(|call| call.began > taken_over) {
+        assert!(call.outcome.is_ok(), "after the take-over: {call:?}");
+    }
+    duo.place_everywhere("after-kill").await;
+    duo.adds_up(&calls).await;
+    let info = Info::of(&duo.server, &heir).await;
+    assert!(info.node(&victim).is_none_or(|node| node["live"] == json!(false)), "{info:?}");
+    assert_eq!(duo.rest.ids().len(), 1, "nobody else was taken for dead");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_c5_a_node_that_is_asked_to_leave_fails_no_call() {
+    let mut duo = Duo::open().await;
+    let stays = duo.orders[1].id();
+    let before = duo.stock().await.sold;
+    let load = Load::start(&duo.node, "leave", 8, Duration::from_secs(5));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    duo.orders[0].ask_to_leave();
+    let left = Instant::now();
+    // A person places orders meanwhile, all through the handover and after it.
+    let mut by_hand = 0;
+    let status = loop {
+        by_hand += 1;
+        let body = json!({ "user": "load-user", "lines": [{ "sku": SKU, "qty": 1 }], "card": "tok_ok" }).to_string();
+        let placed = nats(&duo.server, &["req", &format!("shop.order.hand-{by_hand}.place"), &body]).await;
+        assert_eq!(placed.reply()["status"], json!("confirmed"), "{placed:?}");
+        if let Some(status) = duo.orders[0].status() {
+            break status;
+        }
+        assert!(left.elapsed() < Duration::from_secs(40), "it does not end:\n{}", duo.orders[0].log());
+    };
+    assert!(status.success(), "{status}\n{}", duo.orders[0].log());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let calls = load.stop().await;
+
+    for call in &calls {
+        assert!(call.outcome.is_ok(), "{call:?}");
+    }
+    assert!(calls.len() > 50, "the load was none: {}", calls.len());
+    // Every confirmed order was sold once, and none was confirmed to nobody.
+    let stock = duo.stock().await;
+    assert_eq!(stock.sold - before, calls.len() as u64 + by_hand, "{stock:?}");
+    assert_eq!(stock.reserved, 0, "{stock:?}");
+    duo.until_owned_by(&stays).await;
+    duo.place_everywhere("after-leave").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_a_frozen_node_answers_for_nothing_that_others_took() {
+    let mut duo = Duo::open().await;
+    let [frozen, heir] = duo.orders.each_ref().map(ShopNode::id);
+    let owned = Info::of(&duo.server, &heir).await.owned_by("order", &frozen);
+    let order = key_in(*owned.first().expect("it owns some"), "frozen");
+    place(&duo.node, &order, BUDGET).await.expect("placed where it lives first");
+    let get = format!("shop.order.{order}.get");
+    let first = nats(&duo.server, &["req", &get, ""]).await.reply();
+    assert_eq!(first["user"], json!("load-user"), "{first}");
+
+    duo.orders[0].pause();
+    duo.until_owned_by(&heir).await;
+    // The same order, placed by another user: where the heir lives nothing is known of the first.
+    let other = r#"{"name":"Eve","email":"eve@example.com"}"#;
+    nats(&duo.server, &["req", "shop.user.other-user.register", other]).await.reply();
+    nats(&duo.server, &["req", "shop.inventory.other-tea.restock", r#"{"qty":5}"#]).await.reply();
+    let lines = json!([{ "sku": "other-tea", "qty": 1 }]);
+    let place_again = json!({ "user": "other-user", "lines": lines, "card": "tok_ok" }).to_string();
+    // The queue group still has the frozen node's subscription: it may be that one which is drawn.
+    eventually(Duration::from_secs(30), "the order is another's on the heir", async || {
+        nats(&duo.server, &["--timeout", "1s", "req", &get.replace(".get", ".place"), &place_again]).await;
+        let shown = nats(&duo.server, &["--timeout", "1s", "req", &get, ""]).await;
+        holds(shown.stdout.contains("other-user"), || format!("{shown:?}"))
+    })
+    .await;
+
+    // Looks that wait in the frozen node's socket, or at the heir's.
+    let server = &duo.server;
+    let look = async || nats(server, &["--timeout", "8s", "req", &get, ""]).await;
+    let looks = futures_util::future::join_all((0..12).map(|_| look()));
+    let wakes = async {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        duo.orders[0].resume();
+    };
+    let (looks, ()): (Vec<CliOutput>, ()) = tokio::join!(looks, wakes);
+    let answered: Vec<_> = looks.iter().filter(|look| !look.stdout.trim().is_empty()).collect();
+    assert!(!answered.is_empty(), "{looks:?}");
+    for look in &answered {
+        assert_ne!(look.body()["user"], json!("load-user"), "an answer from a state that is no more: {look:?}");
+    }
+
+    // It comes back as somebody new, and has a share again.
+    let back = duo.orders[0].ready_again(2).await;
+    assert_ne!(back, frozen);
+    eventually(TAKES_OVER, "it has a share again", async || {
+        let info = Info::of(&duo.server, &back).await;
+        let shared = !info.owned_by("order", &back).is_empty() && info.owned("order") == all_partitions();
+        holds(shared && info.node(&frozen).is_none(), || info.0.to_string())
+    })
+    .await;
+    duo.place_everywhere("after-freeze").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r1_calls_fail_fast_while_the_broker_is_away_and_all_recovers() {
+    let mut duo = Duo::open().await;
+    duo.place_everywhere("before-outage").await;
+    duo.server.stop().await;
+    let mut status = duo.node.status();
+    let noticed = tokio::time::timeout(Duration::from_secs(2), status.wait_for(|status| !status.is_connected())).await;
+    noticed.expect("the client notices").expect("it is there");
+    let stopped = Instant::now();
+    let mut calls = 0;
+    while stopped.elapsed() < Duration::from_secs(5) {
+        calls += 1;
+        let began = Instant::now();
+        let failed = place(&duo.node, &format!("outage-{calls}"), Duration::from_secs(5)).await;
+        let took = began.elapsed();
+        let error = failed.as_ref().expect_err("there is no broker");
+        let error = error.failure().unwrap_or_else(|| panic!("{failed:?}"));
+        assert!(error.kind() == ErrorKind::Unavailable && error.is_retryable(), "{}: {error}", error.kind());
+        assert!(took < Duration::from_millis(500), "{took:?}: {error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(calls > 5);
+
+    duo.server.restart().await;
+    eventually(TAKES_OVER, "every partition is owned again", async || {
+        let info = nats(&duo.server, &["--timeout", "2s", "req", "shop.node.any.info", ""]).await;
+        let info = serde_json::from_str(&info.stdout).map(Info).map_err(|error| format!("{error}: {info:?}"))?;
+        let all = ["user", "order", "payment", "inventory"].iter().all(|actor| info.owned(actor) == all_partitions());
+        holds(all, || info.0.to_string())
+    })
+    .await;
+    // What was in memory may be gone with a node that had to come back as somebody new.
+    prepare(&duo.node).await;
+    eventually(TAKES_OVER, "orders are placed again", async || {
+        place(&duo.node, "after-outage", Duration::from_secs(2)).await
+    })
+    .await;
+    duo.place_everywhere("after-outage").await;
+    for node in duo.orders.iter_mut().chain([&mut duo.rest]) {
+        assert!(node.status().is_none(), "it has ended:\n{}", node.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_idle_nodes_outlive_a_restart_of_the_broker() {
+    let mut server = Server::start(Profile::Shop).await;
+    let mut node = ShopNode::spawn(&server, "user,notification", &["--lease", LEASE]).await;
+    server.restart().await;
+    eventually(TAKES_OVER, "the user is registered", async || {
+        let ada = r#"{"name":"Ada","email":"ada@example.com"}"#;
+        let told = nats(&server, &["--timeout", "2s", "req", "shop.user.u-1.register", ada]).await;
+        holds(told.stdout.contains("\"u-1\""), || format!("{told:?}"))
+    })
+    .await;
+    server.kill9().await;
+    server.restart().await;
+    eventually(TAKES_OVER, "the user is registered", async || {
+        let ada = r#"{"name":"Ada","email":"ada@example.com"}"#;
+        let told = nats(&server, &["--timeout", "2s", "req", "shop.user.u-1.register", ada]).await;
+        holds(told.stdout.contains("\"u-1\""), || format!("{told:?}"))
+    })
+    .await;
+    assert!(node.terminate().await.success(), "{}", node.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_s1_six_processes_leave_in_order() {
+    let mut shop = Shop::open().await;
+    shop.register("u-1").await;
+    let nodes = [&mut shop.user, &mut shop.payment, &mut shop.inventory, &mut shop.notification];
+    for node in nodes.into_iter().chain(&mut shop.orders) {
+        node.ask_to_leave();
+    }
+    let nodes = [&mut shop.user, &mut shop.payment, &mut shop.inventory, &mut shop.notification];
+    for node in nodes.into_iter().chain(&mut shop.orders) {
+        let status = node.exit(Duration::from_secs(40)).await;
+        assert!(status.success(), "{status}\n{}", node.log());
+    }
+    let output = shop.req("shop.user.u-1.get", "").await;
+    assert!(output.no_responders(), "{output:?}");
+}

@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
     let node = |name: &str| Node::builder("plain").memory(&broker).name(name);
     let east = node("east").host::<NomadActor>().start().await?;
     let west = node("west").host::<NomadActor>().start().await?;
-    // A node that hosts nothing is a client. West takes its share over while both serve.
+    // A node that hosts nothing is a client.
     let client = node("client").start().await?;
 
     let shared = census(&client).await?;

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 
 use greenroom::prelude::*;
-use greenroom::transport::MemoryBroker;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 
 /// What was there before: nothing in it knows of greenroom.
@@ -48,16 +47,11 @@ struct Get(String);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let (prices, handle) = ractor::Actor::spawn(None, Prices, ()).await?;
-    let broker = MemoryBroker::new();
-    let node =
-        Node::builder("shop").memory(&broker).expose("legacy.get", prices.clone(), PricesMsg::Get).start().await?;
-
-    let client = Node::builder("shop").memory(&broker).start().await?;
+    let node = Node::local("shop").expose("legacy.get", prices.clone(), PricesMsg::Get).start().await?;
     for sku in ["tea", "gold"] {
-        let cents = client.service::<Legacy>().ask(Get(sku.to_owned())).await?;
+        let cents = node.service::<Legacy>().ask(Get(sku.to_owned())).await?;
         println!("{sku}: {cents:?}");
     }
-    client.drain().await?;
     node.drain().await?;
     // It is still its owner's to stop.
     prices.stop(None);

@@ -8,3 +8,5 @@ mod gate;
 mod probe;
 
 mod turns;
+mod limits;
+mod chains;

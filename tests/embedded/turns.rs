@@ -143,8 +143,8 @@ async fn a_buffer_that_waits_for_its_reader_does_not_hold_actors() {
         gate.open(8);
         // Nobody polls the buffer, and every actor answers.
         for number in 0..8 {
-            let total = node.actor::<Probe>(format!("b-{number}")).ask(Total);
-            assert_eq!(soon("others are answered", total).await.expect("an answer"), 1);
+            let actor = node.actor::<Probe>(format!("b-{number}"));
+            assert_eq!(soon("others are answered", actor.ask(Total)).await.expect("an answer"), 1);
         }
         assert_eq!(buffered.filter_map(async |reply| reply.ok()).count().await, 8);
     })

@@ -100,13 +100,7 @@ pub(crate) async fn audit<'a>(
     let stock = stocks(node, data, in_flight).await?;
     for product in &data.products {
         let owed = owed.get(product.sku.as_str()).copied().unwrap_or_default();
-        audit.check_stock(
-            &product.sku,
-            product.stock,
-            before.stock.get(&product.sku),
-            stock.get(&product.sku),
-            owed,
-        );
+        audit.check_stock(&product.sku, product.stock, before.stock.get(&product.sku), stock.get(&product.sku), owed);
     }
     Ok(audit)
 }
@@ -226,12 +220,10 @@ async fn view(node: &Node, order: &str) -> anyhow::Result<Option<OrderView>> {
 /// The stock of every product that is known, by SKU.
 async fn stocks(node: &Node, data: &Data, in_flight: usize) -> anyhow::Result<HashMap<String, StockView>> {
     let stocks: Vec<Option<StockView>> = stream::iter(&data.products)
-        .map(async |product| {
-            match setup::try_ask::<Inventory, _>(node, &product.sku, inventory::Get {}).await {
-                Ok(stock) => anyhow::Ok(Some(stock)),
-                Err(AskError::Refused(_)) => Ok(None),
-                Err(AskError::Failed(error)) => Err(error.into()),
-            }
+        .map(async |product| match setup::try_ask::<Inventory, _>(node, &product.sku, inventory::Get {}).await {
+            Ok(stock) => anyhow::Ok(Some(stock)),
+            Err(AskError::Refused(_)) => Ok(None),
+            Err(AskError::Failed(error)) => Err(error.into()),
         })
         .buffer_unordered(in_flight)
         .try_collect()

@@ -28,8 +28,7 @@ impl NatsCli {
     /// Fails early if there is no such program.
     pub(crate) async fn check(&self) -> anyhow::Result<()> {
         let program = self.program.display();
-        let hint =
-            || format!("cannot run the nats CLI as {program}; name it by --nats-cli, or say --cli-sample 0");
+        let hint = || format!("cannot run the nats CLI as {program}; name it by --nats-cli, or say --cli-sample 0");
         let output = Command::new(&self.program).arg("--version").output().await.with_context(hint)?;
         ensure!(output.status.success(), "{}: it ends with {}", hint(), output.status);
         Ok(())
@@ -40,10 +39,7 @@ impl NatsCli {
         persist(order, async || Answer::of(self.request(order).await)).await
     }
 
-    async fn request(
-        &self,
-        order: &OrderRow,
-    ) -> Result<shop_contract::order::Placed, AskError<PlaceRefused>> {
+    async fn request(&self, order: &OrderRow) -> Result<shop_contract::order::Placed, AskError<PlaceRefused>> {
         let subject = format!("{}.order.{}.place", self.app, Key::new(&order.id)?.token());
         let body = serde_json::to_string(&message(order)).map_err(unreadable)?;
         let mut command = Command::new(&self.program);
@@ -52,9 +48,12 @@ impl NatsCli {
         }
         command.args(["request", &subject, &body, "--raw", "--no-templates", "--timeout", "10s"]);
         // It would read a body from its input if that were open.
-        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(|error| {
-            Error::new(ErrorKind::Config, "the nats CLI cannot be run").with_source(error)
-        })?;
+        let output = command
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| Error::new(ErrorKind::Config, "the nats CLI cannot be run").with_source(error))?;
         if let Ok(placed) = serde_json::from_slice(&output.stdout) {
             return Ok(placed);
         }

@@ -49,12 +49,7 @@ pub(crate) struct OrderRow {
 
 impl Data {
     /// Reads the three files; of the orders, the first `count` if that is given.
-    pub(crate) fn read(
-        users: &Path,
-        products: &Path,
-        orders: &Path,
-        count: Option<usize>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn read(users: &Path, products: &Path, orders: &Path, count: Option<usize>) -> anyhow::Result<Self> {
         let users: Vec<UserRow> = rows(users, usize::MAX)?;
         let products: Vec<ProductRow> = rows(products, usize::MAX)?;
         let orders: Vec<OrderRow> = rows(orders, count.unwrap_or(usize::MAX))?;

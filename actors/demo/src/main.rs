@@ -53,12 +53,13 @@ pub(crate) struct Args {
     /// The orders, one JSON object a line: id, user, lines, card.
     #[arg(long, value_name = "FILE", default_value = "examples/data/orders.jsonl")]
     orders: PathBuf,
-    /// The products, one JSON object a line: sku, name, price_cents, stock.
-    #[arg(long, value_name = "FILE", default_value = "examples/data/products.jsonl")]
-    products: PathBuf,
-    /// The users, one JSON object a line: id, name, email.
-    #[arg(long, value_name = "FILE", default_value = "examples/data/users.jsonl")]
-    users: PathBuf,
+    /// The products, one JSON object a line: sku, name, price_cents, stock. By default
+    /// products.jsonl beside the orders.
+    #[arg(long, value_name = "FILE")]
+    products: Option<PathBuf>,
+    /// The users, one JSON object a line: id, name, email. By default users.jsonl beside the orders.
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
     /// How many of the orders to place; all of them by default.
     #[arg(long, value_name = "N")]
     count: Option<usize>,
@@ -88,7 +89,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let data = Data::read(&args.users, &args.products, &args.orders, args.count)?;
+    let data = args.data()?;
     let cli = (args.cli_sample > 0).then(|| NatsCli::new(&args.nats_cli, args.nats.as_deref(), &args.app));
     if let Some(cli) = &cli {
         cli.check().await?;
@@ -111,13 +112,18 @@ async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl Args {
+    fn data(&self) -> anyhow::Result<Data> {
+        let beside =
+            |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| self.orders.with_file_name(name));
+        let users = beside(&self.users, "users.jsonl");
+        let products = beside(&self.products, "products.jsonl");
+        Data::read(&users, &products, &self.orders, self.count)
+    }
+}
+
 /// Does everything that the demo does, through a node that is there already.
-pub(crate) async fn visit(
-    node: &Node,
-    data: &Data,
-    cli: Option<&NatsCli>,
-    args: &Args,
-) -> anyhow::Result<Report> {
+pub(crate) async fn visit(node: &Node, data: &Data, cli: Option<&NatsCli>, args: &Args) -> anyhow::Result<Report> {
     let in_flight = usize::from(args.in_flight);
     let before = Before::look(node, data, in_flight).await?;
     setup::register(node, &data.users, in_flight).await?;

@@ -125,16 +125,12 @@ fn percentile(sorted: &[u128], percent: usize) -> u128 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { orders, confirmed, refused, failed, retried, cli_orders, in_flight, .. } =
-            &self.figures;
+        let Figures { orders, confirmed, refused, failed, retried, cli_orders, in_flight, .. } = &self.figures;
         let reasons: Vec<_> = refused.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         let refused: usize = refused.values().sum();
         let seconds = self.figures.elapsed_ms as f64 / 1e3;
         let ms = |us: u128| us as f64 / 1e3;
-        writeln!(
-            f,
-            "orders     {orders} in {seconds:.2} s, {in_flight} in flight, {cli_orders} by the nats CLI"
-        )?;
+        writeln!(f, "orders     {orders} in {seconds:.2} s, {in_flight} in flight, {cli_orders} by the nats CLI")?;
         writeln!(f, "rate       {:.0} orders/s", self.figures.orders_per_s)?;
         let [p50, p99, max] = [self.figures.p50_us, self.figures.p99_us, self.figures.max_us].map(ms);
         writeln!(f, "latency    p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms")?;

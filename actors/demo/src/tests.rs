@@ -26,8 +26,7 @@ fn order(id: u32, user: &str, qty: u32, card: &str) -> OrderRow {
 
 fn data() -> Data {
     let users = vec![UserRow { id: "u-1".into(), name: "Ada".into(), email: "ada@example.org".into() }];
-    let products =
-        vec![ProductRow { sku: "tea-01".into(), name: "Sencha".into(), price_cents: 350, stock: 100 }];
+    let products = vec![ProductRow { sku: "tea-01".into(), name: "Sencha".into(), price_cents: 350, stock: 100 }];
     let mut orders: Vec<OrderRow> = (0..30).map(|n| order(n, "u-1", 3, "tok_ok")).collect();
     orders.push(order(30, "u-1", 3, "tok_declined"));
     orders.push(order(31, "u-2", 3, "tok_ok"));

@@ -1,7 +1,7 @@
 use greenroom::prelude::*;
 use shop_contract::inventory::{
-    Get, Inventory, InventoryEvent, NoSuchProduct, Release, ReleaseRefused, Reserve, ReserveRefused,
-    Reserved, Restock, RestockRefused, Ship, ShipRefused, StockView, TakeBack, TakeBackRefused,
+    Get, Inventory, InventoryEvent, NoSuchProduct, Release, ReleaseRefused, Reserve, ReserveRefused, Reserved, Restock,
+    RestockRefused, Ship, ShipRefused, StockView, TakeBack, TakeBackRefused,
 };
 
 use crate::stock::{Standing, Stock};
@@ -131,11 +131,7 @@ impl InventoryActor {
     }
 
     #[ask]
-    fn take_back(
-        &mut self,
-        msg: TakeBack,
-        ctx: &mut Context<'_, Self>,
-    ) -> Result<StockView, TakeBackRefused> {
+    fn take_back(&mut self, msg: TakeBack, ctx: &mut Context<'_, Self>) -> Result<StockView, TakeBackRefused> {
         let TakeBack { order, qty, attempt } = msg;
         let (shipped, taken_back) = match self.stock.held(&order) {
             Some(held) if held.attempt == attempt => {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use greenroom::prelude::*;
+use serde::{Deserialize, Serialize};
 use shop_contract::inventory::InventoryEvent;
 
 /// How many orders that no longer hold a reservation are remembered for each product.
@@ -154,8 +155,7 @@ mod tests {
             qty: 1,
             price_cents: 1,
         };
-        let released =
-            |order: &str, attempt| InventoryEvent::Released { order: order.to_owned(), attempt, qty: 1 };
+        let released = |order: &str, attempt| InventoryEvent::Released { order: order.to_owned(), attempt, qty: 1 };
         stock.apply(&reserved("open", 1));
         stock.apply(&released("open", 1));
         stock.apply(&reserved("open", 2));

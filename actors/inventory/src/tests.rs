@@ -3,8 +3,8 @@ use std::collections::HashMap;
 use greenroom::contract::Message;
 use greenroom::{AskError, Node};
 use shop_contract::inventory::{
-    Get, Inventory, Release, ReleaseRefused, Reserve, ReserveRefused, Reserved, Restock, RestockRefused,
-    Ship, ShipRefused, StockView, TakeBack, TakeBackRefused,
+    Get, Inventory, Release, ReleaseRefused, Reserve, ReserveRefused, Reserved, Restock, RestockRefused, Ship,
+    ShipRefused, StockView, TakeBack, TakeBackRefused,
 };
 
 use crate::{InventoryActor, REMEMBERED_MAX};

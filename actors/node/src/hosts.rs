@@ -76,10 +76,7 @@ mod tests {
     fn an_unknown_host_is_answered_with_those_that_are() {
         for text in ["orders", "order,", "", "order;payment"] {
             let why = text.parse::<Hosted>().expect_err("no such actor");
-            assert!(
-                why.contains("there are user, order, payment, inventory, notification, and all"),
-                "{why}"
-            );
+            assert!(why.contains("there are user, order, payment, inventory, notification, and all"), "{why}");
         }
     }
 }

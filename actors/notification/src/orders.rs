@@ -33,9 +33,7 @@ fn message(order: &str, event: &OrderEvent) -> Option<(String, String)> {
         OrderEvent::Rejected { user, reason: PlaceRefused::Unavailable { .. } } => {
             (user, format!("Your order {order} could not be placed just now. Please place it again."))
         }
-        OrderEvent::Rejected { user, reason } => {
-            (user, format!("Your order {order} was not accepted: {reason}."))
-        }
+        OrderEvent::Rejected { user, reason } => (user, format!("Your order {order} was not accepted: {reason}.")),
         OrderEvent::Cancelled { user, refunded_cents } => {
             (user, format!("Your order {order} is cancelled: {} come back.", money(*refunded_cents)))
         }

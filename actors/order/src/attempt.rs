@@ -141,13 +141,7 @@ async fn refund(order: &str, attempt: u32, until: Instant, ctx: &mut Ctx<'_>) ->
     }
 }
 
-async fn release(
-    sku: &str,
-    order: &str,
-    attempt: u32,
-    until: Instant,
-    ctx: &mut Ctx<'_>,
-) -> Result<Goods, Error> {
+async fn release(sku: &str, order: &str, attempt: u32, until: Instant, ctx: &mut Ctx<'_>) -> Result<Goods, Error> {
     let release = Release { order: order.to_owned(), attempt };
     match insist::ask(ctx.actor::<Inventory>(sku), release, until).await {
         Ok(_) => Ok(Goods::Here),
@@ -161,13 +155,7 @@ async fn release(
     }
 }
 
-async fn take_back(
-    line: &Line,
-    order: &str,
-    attempt: u32,
-    until: Instant,
-    ctx: &mut Ctx<'_>,
-) -> Result<(), Error> {
+async fn take_back(line: &Line, order: &str, attempt: u32, until: Instant, ctx: &mut Ctx<'_>) -> Result<(), Error> {
     let take_back = TakeBack { order: order.to_owned(), qty: line.qty, attempt };
     match insist::ask(ctx.actor::<Inventory>(&line.sku), take_back, until).await {
         Ok(_) => Ok(()),

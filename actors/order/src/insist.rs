@@ -25,11 +25,7 @@ pub(crate) const TIME: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// A refusal as it is, and the last failure when the tries or the time are used up.
-pub(crate) async fn ask<M>(
-    target: Ref<M::Contract>,
-    msg: M,
-    until: Instant,
-) -> Result<M::Reply, AskError<M::Refusal>>
+pub(crate) async fn ask<M>(target: Ref<M::Contract>, msg: M, until: Instant) -> Result<M::Reply, AskError<M::Refusal>>
 where
     M: Message<Mode: Replies> + Clone,
     M::Contract: Contract<Kind = Keyed>,

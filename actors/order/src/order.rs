@@ -1,8 +1,7 @@
 use greenroom::prelude::*;
 use shop_contract::inventory::{Inventory, Ship};
 use shop_contract::order::{
-    Cancel, CancelRefused, Get, Line, NoSuchOrder, Order, OrderEvent, OrderView, Place, PlaceRefused, Placed,
-    Status,
+    Cancel, CancelRefused, Get, Line, NoSuchOrder, Order, OrderEvent, OrderView, Place, PlaceRefused, Placed, Status,
 };
 use shop_contract::user::{self, User};
 use tokio::time::Instant;
@@ -105,12 +104,7 @@ impl OrderActor {
     }
 
     /// Undoes an attempt and remembers why. Returns what the caller is told.
-    async fn reject(
-        &mut self,
-        attempt: Attempt,
-        reason: PlaceRefused,
-        ctx: &mut Context<'_, Self>,
-    ) -> PlaceRefused {
+    async fn reject(&mut self, attempt: Attempt, reason: PlaceRefused, ctx: &mut Context<'_, Self>) -> PlaceRefused {
         if let Err(error) = attempt.undo(ctx).await {
             tracing::warn!(order = %ctx.key(), %reason, %error, "the attempt is not undone yet");
             let message = format!("{reason}; undoing that: {error}");
@@ -167,11 +161,7 @@ impl OrderActor {
     }
 
     fn placed(&self, ctx: &Context<'_, Self>) -> Placed {
-        Placed {
-            order: ctx.key().as_str().to_owned(),
-            total_cents: self.order.total_cents,
-            status: self.order.status,
-        }
+        Placed { order: ctx.key().as_str().to_owned(), total_cents: self.order.total_cents, status: self.order.status }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The state of one order, as its events make it.
 
 use greenroom::prelude::*;
+use serde::{Deserialize, Serialize};
 use shop_contract::order::{Line, OrderEvent, OrderView, PlaceRefused, Status};
 
 /// One order.

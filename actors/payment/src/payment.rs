@@ -1,4 +1,5 @@
 use greenroom::prelude::*;
+use serde::{Deserialize, Serialize};
 use shop_contract::payment::{
     Charge, ChargeRefused, Charged, Get, NoSuchPayment, Payment, PaymentEvent, PaymentView, Refund,
 };
@@ -38,12 +39,8 @@ impl State for Account {
         match event {
             PaymentEvent::Charged { attempt, user, cents, card_end } => {
                 self.charged_cents += cents;
-                self.current = Some(Current {
-                    attempt: *attempt,
-                    user: user.clone(),
-                    cents: *cents,
-                    card_end: card_end.clone(),
-                });
+                self.current =
+                    Some(Current { attempt: *attempt, user: user.clone(), cents: *cents, card_end: card_end.clone() });
             }
             PaymentEvent::Refunded { attempt, cents } => {
                 self.refunded_cents += cents;

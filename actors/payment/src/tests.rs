@@ -1,8 +1,6 @@
 use greenroom::contract::{Message, Replies};
 use greenroom::{AskError, Node};
-use shop_contract::payment::{
-    Charge, ChargeRefused, Charged, Get, NoSuchPayment, Payment, PaymentView, Refund,
-};
+use shop_contract::payment::{Charge, ChargeRefused, Charged, Get, NoSuchPayment, Payment, PaymentView, Refund};
 
 use crate::PaymentActor;
 

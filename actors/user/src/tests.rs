@@ -52,9 +52,7 @@ async fn registering_again_changes_nothing() {
 async fn what_is_no_address_or_name_is_refused_and_leaves_the_id_free() {
     let node = node().await;
     let long = format!("a@{}.org", "b".repeat(260));
-    for email in
-        ["", "ada", "@example.org", "ada@", "ada@org", "a@b@c.org", "a da@example.org", "ada@.org", &long]
-    {
+    for email in ["", "ada", "@example.org", "ada@", "ada@org", "a@b@c.org", "a da@example.org", "ada@.org", &long] {
         let refused = register(&node, "u-1", Register { email: email.into(), ..ada() }).await;
         assert!(matches!(refused, Err(RegisterRefused::BadEmail { .. })), "{email:?}: {refused:?}");
     }

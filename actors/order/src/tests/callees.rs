@@ -95,11 +95,7 @@ impl Stocks {
     }
 
     #[read]
-    fn get(
-        &self,
-        _: inventory::Get,
-        ctx: &mut Context<'_, Self>,
-    ) -> Result<StockView, inventory::NoSuchProduct> {
+    fn get(&self, _: inventory::Get, ctx: &mut Context<'_, Self>) -> Result<StockView, inventory::NoSuchProduct> {
         Ok(view(ctx.key()))
     }
 
@@ -185,11 +181,7 @@ impl Payments {
     }
 
     #[read]
-    fn get(
-        &self,
-        _: payment::Get,
-        ctx: &mut Context<'_, Self>,
-    ) -> Result<PaymentView, payment::NoSuchPayment> {
+    fn get(&self, _: payment::Get, ctx: &mut Context<'_, Self>) -> Result<PaymentView, payment::NoSuchPayment> {
         Err(payment::NoSuchPayment { order: ctx.key().as_str().to_owned() })
     }
 }

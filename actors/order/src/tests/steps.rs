@@ -116,10 +116,7 @@ async fn h6_cancelling_refunds_and_takes_the_goods_back_once() {
         let view = stage.0.actor::<Order>("o-1").ask(Cancel {}).await.expect("cancelled");
         assert_eq!(view.status, Status::Cancelled);
     }
-    assert_eq!(
-        stage.calls(&mut seen).await,
-        "refund o-1#1, take_back pot 2 of o-1#1, take_back tea 1 of o-1#1"
-    );
+    assert_eq!(stage.calls(&mut seen).await, "refund o-1#1, take_back pot 2 of o-1#1, take_back tea 1 of o-1#1");
     let taken = Err(PlaceRefused::AlreadyPlaced { status: Status::Cancelled });
     assert_eq!(stage.place("o-1", place("tea pot*2", "ok")).await, taken);
 }

@@ -71,10 +71,7 @@ async fn a_charge_of_which_nothing_is_known_is_refunded() {
     );
     // The next attempt has a number of its own, so nothing late of the first can touch it.
     stage.place("o-1", place("a", "ok")).await.expect("placed");
-    assert_eq!(
-        stage.calls(&mut seen).await,
-        "user u-1, reserve a 1 for o-1#2, charge o-1#2 100 ok, ship a for o-1#2"
-    );
+    assert_eq!(stage.calls(&mut seen).await, "user u-1, reserve a 1 for o-1#2, charge o-1#2 100 ok, ship a for o-1#2");
 }
 
 #[tokio::test]
@@ -144,10 +141,7 @@ async fn an_order_that_is_not_shipped_is_released_when_it_is_cancelled() {
     let mut seen = 0;
     stage.calls(&mut seen).await;
     stage.0.actor::<Order>("o-1").ask(Cancel {}).await.expect("cancelled");
-    assert_eq!(
-        stage.calls(&mut seen).await,
-        "refund o-1#1, release a for o-1#1, release unshippable for o-1#1"
-    );
+    assert_eq!(stage.calls(&mut seen).await, "refund o-1#1, release a for o-1#1, release unshippable for o-1#1");
 }
 
 #[tokio::test]

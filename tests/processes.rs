@@ -59,6 +59,17 @@ impl Duo {
         }
     }
 
+    /// Waits until orders are placed again in every partition.
+    async fn recovers_everywhere(&self, prefix: &str) {
+        for partition in all_partitions() {
+            let order = key_in(partition, prefix);
+            eventually(TAKES_OVER, "orders are placed again", async || {
+                place(&self.node, &order, Duration::from_secs(2)).await
+            })
+            .await;
+        }
+    }
+
     async fn stock(&self) -> StockView {
         self.node.actor::<Inventory>(SKU).ask(GetStock {}).await.expect("the stock is shown")
     }
@@ -233,23 +244,40 @@ async fn r1_calls_fail_fast_while_the_broker_is_away_and_all_recovers() {
     assert!(calls > 5);
 
     duo.server.restart().await;
-    eventually(TAKES_OVER, "every partition is owned again", async || {
-        let info = nats(&duo.server, &["--timeout", "2s", "req", "shop.node.any.info", ""]).await;
-        let info = serde_json::from_str(&info.stdout).map(Info).map_err(|error| format!("{error}: {info:?}"))?;
-        let all = ["user", "order", "payment", "inventory"].iter().all(|actor| info.owned(actor) == all_partitions());
-        holds(all, || info.0.to_string())
-    })
-    .await;
+    let back = Instant::now();
     // What was in memory may be gone with a node that had to come back as somebody new.
     prepare(&duo.node).await;
-    eventually(TAKES_OVER, "orders are placed again", async || {
-        place(&duo.node, "after-outage", Duration::from_secs(2)).await
-    })
-    .await;
-    duo.place_everywhere("after-outage").await;
+    duo.recovers_everywhere("after-outage").await;
+    assert!(back.elapsed() < TAKES_OVER, "that took {:?}", back.elapsed());
+    duo.place_everywhere("long-after-outage").await;
+    let info = Info::of(&duo.server, "any").await;
+    assert_eq!(info.nodes().len(), 4, "three that host, one that calls: {info:?}");
     for node in duo.orders.iter_mut().chain([&mut duo.rest]) {
         assert!(node.status().is_none(), "it has ended:\n{}", node.log());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r5_a_frozen_broker_holds_nobody_past_the_deadline() {
+    let mut duo = Duo::open().await;
+    let load = Load::start(&duo.node, "frozen-broker", 4, Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Nobody is told anything: every connection is up, and nothing moves.
+    duo.server.pause();
+    let frozen = Instant::now();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    duo.server.resume();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let calls = load.stop().await;
+    for call in &calls {
+        assert!(call.took <= Duration::from_secs(1) + SLACK, "{call:?}");
+        if let Some(error) = call.failure() {
+            assert!(error.is_retryable() || error.kind() == ErrorKind::Unknown, "{}: {call:?}", error.kind());
+        }
+    }
+    assert!(calls.iter().any(|call| call.began > frozen && call.failure().is_some()), "it was not frozen: {calls:?}");
+    duo.recovers_everywhere("after-frozen-broker").await;
+    duo.adds_up(&calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorKind};
 
 /// The longest chain of calls.
-pub const CHAIN_MAX: usize = 32;
+pub(crate) const CHAIN_MAX: usize = 32;
 
 /// Identifies one turn, over retries: a repeated call carries the same id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,11 +55,11 @@ impl fmt::Display for TurnId {
 
 /// One actor on the way of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hop {
+pub(crate) struct Hop {
     /// The actor's type.
-    pub actor: String,
+    pub(crate) actor: String,
     /// Its key; empty for a service.
-    pub key: String,
+    pub(crate) key: String,
 }
 
 /// The actors whose turns wait for a call, newest first. A turn that calls nobody never makes one.

@@ -53,7 +53,7 @@ impl<A: Actor> Engine<A> {
 
 /// The handlers of an actor, named one by one in [`Actor::verbs`].
 pub struct Verbs<A: Actor> {
-    makers: Vec<Box<dyn FnOnce(&Engine<A>) -> Verb>>,
+    makers: Vec<MakeVerb<A>>,
 }
 
 impl<A: Actor> Verbs<A> {
@@ -123,6 +123,7 @@ impl<A: Actor> Verbs<A> {
     }
 }
 
+type MakeVerb<A> = Box<dyn FnOnce(&Engine<A>) -> Verb>;
 type MakeJob<A, M> = fn(M, Call, ReplyTo<M>, Arc<VerbStats>) -> Box<dyn Job<A>>;
 /// Runs a handler that never waits on the caller's stack; `None` if it must be queued.
 type RunReady<A, M> = fn(&Arc<Host<A>>, &Target, &mut Option<M>, &Call) -> Result<Option<Outcome<M>>, Error>;

@@ -31,14 +31,14 @@ async fn a_chain_runs_as_deep_as_its_limit_and_no_deeper() {
         for _ in 0..2 {
             // The first round activates the actors, the second finds them idle.
             let first = node.actor::<Probe>("c-0");
-            assert_eq!(first.ask(Via { path: path(33) }).await.expect("32 actors wait for the last"), 32);
+            assert_eq!(first.ask(Via { path: path(32) }).await.expect("31 actors wait for the last"), 31);
         }
-        let (kind, message) = failed(node.actor::<Probe>("c-0").ask(Via { path: path(34) }).await);
+        let (kind, message) = failed(node.actor::<Probe>("c-0").ask(Via { path: path(33) }).await);
         assert_eq!(kind, "chain_too_long", "{message}");
         assert!(message.contains("32"), "{message}");
         let (kind, _) = failed(node.actor::<Probe>("c-0").ask(Via { path: path(100) }).await);
         assert_eq!(kind, "chain_too_long");
-        assert_eq!(node.actor::<Probe>("c-0").ask(Via { path: path(33) }).await.expect("all are free again"), 32);
+        assert_eq!(node.actor::<Probe>("c-0").ask(Via { path: path(32) }).await.expect("all are free again"), 31);
     })
     .await;
 }
@@ -110,8 +110,8 @@ async fn r6_a_chain_over_two_nodes_ends_at_its_limit(ground: Ground) {
     let (one, _two, ones, twos) = two(&ground).await;
     let zigzag: Vec<String> = ones.iter().zip(&twos).flat_map(|(one, two)| [one.clone(), two.clone()]).collect();
     let first = one.actor::<Probe>(&zigzag[0]);
-    assert_eq!(first.ask(Via { path: zigzag[1..33].to_vec() }).await.expect("32 actors wait"), 32);
-    let (kind, message) = failed(first.ask(Via { path: zigzag[1..34].to_vec() }).await);
+    assert_eq!(first.ask(Via { path: zigzag[1..32].to_vec() }).await.expect("31 actors wait"), 31);
+    let (kind, message) = failed(first.ask(Via { path: zigzag[1..33].to_vec() }).await);
     assert_eq!(kind, "chain_too_long", "{message}");
 }
 

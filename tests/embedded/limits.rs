@@ -162,20 +162,19 @@ async fn asks_over_the_limit_of_a_node_are_overloaded_and_not_run() {
     bounded(async {
         let node = Node::local("demo").host::<ProbeActor>().in_flight(3).start().await.expect("a node starts");
         let gate = Gate::closed();
-        let waiting: Vec<_> = (0..3)
-            .map(|number| {
-                let (node, gate) = (node.clone(), gate.name());
-                tokio::spawn(async move { node.actor::<Probe>(format!("f-{number}")).ask(Wait { gate, by: 1 }).await })
-            })
-            .collect();
-        gate.arrived(3).await;
+        let actors: Vec<_> = (0..3).map(|number| node.actor::<Probe>(format!("f-{number}"))).collect();
+        let mut waiting: Vec<_> =
+            actors.iter().map(|actor| Box::pin(actor.ask(Wait { gate: gate.name(), by: 1 }))).collect();
+        for ask in &mut waiting {
+            assert!(futures_util::poll!(ask.as_mut()).is_pending());
+        }
         // Its actor is idle: nothing but the limit keeps it from running.
         let over = failure(node.actor::<Probe>("f-3").ask(Wait { gate: gate.name(), by: 1 }).await);
         assert_eq!((over.kind(), over.is_retryable()), (ErrorKind::Overloaded, true), "{over}");
         assert!(over.message().contains("3 calls"), "{over}");
         gate.open(4);
         for ask in waiting {
-            assert_eq!(ask.await.expect("no panic").expect("an answer"), 1);
+            assert_eq!(ask.await.expect("an answer"), 1);
         }
         let total = soon("the actor is free", node.actor::<Probe>("f-3").ask(Total)).await;
         assert_eq!(total.expect("an answer"), 0, "retryable means that it was certainly not run");

@@ -6,7 +6,9 @@
 mod ground;
 mod gate;
 mod probe;
+mod ledger;
 
 mod turns;
 mod limits;
 mod chains;
+mod faults;

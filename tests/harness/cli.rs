@@ -5,7 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::{Server, eventually, holds, tools};
@@ -66,12 +66,7 @@ impl CliOutput {
 
 /// Runs the CLI: `nats(&server, &["req", "shop.order.o-1.get", ""])`. Bounded in time.
 pub(crate) async fn nats(server: &Server, args: &[&str]) -> CliOutput {
-    run(command(server, args), None).await
-}
-
-/// Runs the CLI with something to read: bodies too large for a command line.
-pub(crate) async fn nats_with_input(server: &Server, args: &[&str], input: &[u8]) -> CliOutput {
-    run(command(server, args), Some(input)).await
+    run(command(server, args)).await
 }
 
 fn command(server: &Server, args: &[&str]) -> Command {
@@ -96,21 +91,10 @@ fn no_config() -> PathBuf {
     std::env::temp_dir().join("greenroom-no-nats-config")
 }
 
-async fn run(mut command: Command, input: Option<&[u8]>) -> CliOutput {
-    if input.is_some() {
-        command.stdin(Stdio::piped());
-    }
+async fn run(mut command: Command) -> CliOutput {
     let began = Instant::now();
-    let mut child = command.spawn().expect("the nats CLI starts");
-    let stdin = child.stdin.take();
-    let ended = async {
-        if let (Some(mut stdin), Some(input)) = (stdin, input) {
-            // If the CLI ends before it has read everything, its output says why.
-            drop(stdin.write_all(input).await);
-            drop(stdin);
-        }
-        child.wait_with_output().await
-    };
+    let child = command.spawn().expect("the nats CLI starts");
+    let ended = child.wait_with_output();
     let shown = format!("{:?}", command.as_std());
     let output = match tokio::time::timeout(LIMIT, ended).await {
         Ok(output) => output.expect("the CLI can be waited for"),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use xtask::tools::{self, Tools};
 
-pub(crate) use self::cli::{CliOutput, Listener, nats, nats_with_input};
+pub(crate) use self::cli::{CliOutput, Listener, nats};
 pub(crate) use self::info::{Info, all_partitions, key_in};
 pub(crate) use self::load::{Call, Load, PRICE_CENTS, SKU, STOCK, client, place, prepare};
 pub(crate) use self::node::ShopNode;

@@ -143,23 +143,27 @@ impl Drop for ShopNode {
 
 /// The program, built if that is needed, once for all tests.
 fn shop_node() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(build)
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match PROGRAM.get_or_init(build) {
+        Ok(program) => program,
+        Err(why) => panic!("{why}"),
+    }
 }
 
 /// Cargo decides whether anything has to be done, so the program is never older than its source.
-fn build() -> PathBuf {
+fn build() -> Result<PathBuf, String> {
     // target/{profile}/deps/integration-…
-    let here = std::env::current_exe().expect("this program has a path");
-    let target = here.ancestors().nth(2).expect("it lies in a target directory").to_owned();
+    let here = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
+    let target = here.ancestors().nth(2).ok_or("this program does not lie in a target directory")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(xtask::workspace_root()).args(["build", "--quiet", "-p", "shop-node"]);
     if target.ends_with("release") {
         cargo.arg("--release");
     }
-    let status = cargo.status().expect("cargo can be run");
-    assert!(status.success(), "shop-node cannot be built ({status})");
+    let status = cargo.status().map_err(|error| format!("cargo cannot be run: {error}"))?;
     let program = target.join("shop-node");
-    assert!(program.is_file(), "cargo built no {}", program.display());
-    program
+    if status.success() && program.is_file() {
+        return Ok(program);
+    }
+    Err(format!("cargo has not built {} ({status})", program.display()))
 }

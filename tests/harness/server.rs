@@ -70,11 +70,6 @@ impl Server {
         panic!("{:#}", last.expect("it was tried"));
     }
 
-    /// Everything it has logged.
-    pub(crate) fn logs(&self) -> String {
-        self.broker.as_ref().map(Broker::logs).unwrap_or_default()
-    }
-
     async fn aside(&mut self, action: impl FnOnce(&mut Broker) -> anyhow::Result<()> + Send + 'static) {
         let mut broker = self.broker.take().expect("here");
         let acted = tokio::task::spawn_blocking(move || {

@@ -1,7 +1,6 @@
 //! The whole shop: a broker and six processes.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::sync::Mutex;
 
@@ -68,10 +67,5 @@ impl Shop {
     /// Restocks a product, by the CLI.
     pub(crate) async fn restock(&self, sku: &str, qty: u32) {
         self.req(&format!("shop.inventory.{sku}.restock"), &format!(r#"{{"qty":{qty}}}"#)).await.reply();
-    }
-
-    /// How long a lease lives.
-    pub(crate) fn lease() -> Duration {
-        Duration::from_secs(3)
     }
 }

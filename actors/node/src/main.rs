@@ -149,7 +149,8 @@ fn log(filter: Option<&str>) -> anyhow::Result<()> {
         Some(filter) => EnvFilter::try_new(filter).with_context(|| format!("--log {filter}"))?,
         None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 use greenroom::prelude::*;
 use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize};
 use shop_contract::user::{Get, NoSuchUser, Register, RegisterRefused, User, UserEvent, UserView};
 
 /// The longest name, in bytes.

@@ -18,7 +18,8 @@ use super::surroundings::Surroundings;
 use crate::ownership::{
     CasResult, Claim, Config, Effect, Entry, Gone, Input, Key, Lease, Machine, NodeId, Part, RetireReason,
 };
-use crate::transport::{Bucket, Change, Status, Transport, Watch, WriteError};
+use crate::subject::Subject;
+use crate::transport::{Bucket, Change, Outbound, Status, Transport, Watch, WriteError};
 
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
@@ -38,17 +39,35 @@ pub(super) enum Over {
 
 /// The way to tell the machine something. Bounded: whoever tells waits for room.
 #[derive(Clone, Debug)]
-pub(super) struct Feed(mpsc::Sender<Input>);
+pub(super) struct Feed(mpsc::Sender<Fed>);
+
+/// What the machine is told by the node.
+#[derive(Debug)]
+pub(super) enum Fed {
+    Input(Input),
+    /// The old owner of a partition says that a key is free; it is answered once that has settled,
+    /// and says it again until then.
+    Idle {
+        part: Part,
+        epoch: u64,
+        key: String,
+        answer: Option<Subject>,
+    },
+}
 
 impl Feed {
-    pub(super) fn channel() -> (Self, mpsc::Receiver<Input>) {
+    pub(super) fn channel() -> (Self, mpsc::Receiver<Fed>) {
         let (sender, receiver) = mpsc::channel(1_024);
         (Self(sender), receiver)
     }
 
     pub(super) async fn tell(&self, input: Input) {
+        self.hear(Fed::Input(input)).await;
+    }
+
+    pub(super) async fn hear(&self, fed: Fed) {
         // A driver that has ended needs no telling.
-        drop(self.0.send(input).await);
+        drop(self.0.send(fed).await);
     }
 }
 
@@ -61,7 +80,7 @@ pub(super) struct Driver {
     pub(super) own: watch::Receiver<Status>,
     /// The driver's own connection.
     pub(super) lease: watch::Receiver<Status>,
-    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) inputs: mpsc::Receiver<Fed>,
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) over: watch::Sender<Option<Over>>,
     pub(super) lease_ttl: Duration,
@@ -116,7 +135,8 @@ impl Running {
             }
             tokio::select! {
                 input = self.driver.inputs.recv() => match input {
-                    Some(input) => self.step(input),
+                    Some(Fed::Input(input)) => self.step(input),
+                    Some(Fed::Idle { part, epoch, key, answer }) => self.idle(part, epoch, key, answer),
                     None => self.over = Some(Over::Cut),
                 },
                 change = next_change(&mut self.watch) => match change {
@@ -201,6 +221,16 @@ impl Running {
                 };
                 self.step(input);
             }
+        }
+    }
+
+    fn idle(&mut self, part: Part, epoch: u64, key: String, answer: Option<Subject>) {
+        self.step(Input::Idle { part: part.clone(), epoch, key: key.clone() });
+        if let Some(answer) = answer.filter(|_| self.driver.machine.settled(&part, epoch, &key))
+            && let Err(error) = self.driver.around.transport.publish(Outbound::new(answer, "settled"))
+        {
+            // The old owner says it again.
+            tracing::debug!(%error, "an answer about a free key was not sent");
         }
     }
 

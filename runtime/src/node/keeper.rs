@@ -7,11 +7,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::driver::Feed;
+use super::driver::{Fed, Feed};
 use super::partition::{self, OWNERS, Order};
 use super::surroundings::Surroundings;
 use crate::key::Key;
 use crate::ownership::{Effect, Input, LeaveCause, NodeId, Part};
+use crate::pending::Got;
+use crate::subject::Subject;
 use crate::transport::{Inbound, Outbound};
 
 /// Messages that may wait for one partition's task.
@@ -42,13 +44,19 @@ impl Word {
         Part::new(self.actor.as_str(), self.partition)
     }
 
-    /// What the machine is told when another node says this.
-    pub(super) fn input(&self, verb: &str) -> Option<Input> {
+    /// What the machine is told when another node says this, and where it wants an answer.
+    pub(super) fn fed(&self, verb: &str, answer: Option<Subject>) -> Option<Fed> {
+        if verb == "idle" {
+            return Some(Fed::Idle { part: self.part(), epoch: self.epoch, key: self.key.clone(), answer });
+        }
+        self.input(verb).map(Fed::Input)
+    }
+
+    fn input(&self, verb: &str) -> Option<Input> {
         let (part, epoch, node) = (self.part(), self.epoch, NodeId::new(self.node.as_str()));
         match verb {
             "offer" => Some(Input::Offered { part, epoch, from: node }),
             "ready" => Some(Input::HandoverReply { part, epoch, heir: node, ready: self.ready }),
-            "idle" => Some(Input::Idle { part, epoch, key: self.key.clone() }),
             _ => None,
         }
     }
@@ -266,12 +274,19 @@ async fn report_idle(around: Arc<Surroundings>, part: Part, epoch: u64, heir: No
         ready: true,
         key: key.token(),
     };
-    // The heir's own patience ends the wait if every one of these is lost.
-    for _ in 0..50 {
-        say(&around, heir.as_str(), "idle", &word);
-        let soon = tokio::time::Instant::now() + IDLE_AGAIN;
-        around.until(soon, around.cluster.changed()).await;
-        if !around.cluster.view().is_live(&heir) {
+    loop {
+        let deadline = tokio::time::Instant::now() + IDLE_AGAIN;
+        let body = serde_json::to_vec(&word).unwrap_or_default();
+        let told = around.exchange(Some(heir.as_str()), deadline, |reply| {
+            Ok(Outbound::new(around.subjects.node(heir.as_str(), "idle"), body).reply_to(reply))
+        });
+        match told.await {
+            Ok(Got::Answer(_)) => return,
+            Ok(Got::NoOne | Got::Lost(_)) if !around.cluster.view().is_live(&heir) => return,
+            Ok(Got::TimedOut) => {}
+            Ok(Got::NoOne | Got::Lost(_)) | Err(_) => tokio::time::sleep_until(deadline).await,
+        }
+        if around.check_running().is_err() {
             return;
         }
     }

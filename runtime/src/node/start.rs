@@ -34,6 +34,8 @@ const NODE_CAPACITY: usize = 65_536;
 const CALL_CAPACITY: usize = 16_384;
 /// Partitions of an app that is born without saying.
 const PARTITIONS: u16 = 64;
+/// How long a background task may take to notice that it is stopped.
+const TASK_GRACE: Duration = Duration::from_secs(1);
 /// How long a start waits for its share of the partitions.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 /// How long of that it waits for partitions that others hold: their holder may be dead, and then
@@ -65,6 +67,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     };
     let around = Arc::new(Surroundings::new(id, seed, settings, subjects, links.own.clone())?);
     let tree = Tree::start(around.runtime.clone(), &around.id).await?;
+    tree.on_give_up(|gave_up| tracing::error!(?gave_up, "a group of children is given up and stays stopped"));
     let children = host(&mut builder, &around)?;
     let (feed, inputs) = Feed::channel();
     let (jobs, keeper_jobs) = mpsc::channel(4_096);
@@ -178,7 +181,7 @@ async fn partitions(bucket: &dyn Bucket, builder: &NodeBuilder) -> Result<u16, E
 }
 
 async fn give_birth(bucket: &dyn Bucket, key: &str, wanted: &Meta) -> Result<Bytes, Error> {
-    let value = Entry::Meta(wanted.clone())
+    let value = Entry::Meta(*wanted)
         .to_json()
         .map_err(|error| Error::new(ErrorKind::Internal, "the app's record cannot be written").with_source(error))?;
     match bucket.write(key, value.clone().into(), 0, None).await {
@@ -317,8 +320,10 @@ async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Send
         "info" => info(around, &message),
         "offer" | "ready" | "idle" => match serde_json::from_slice::<Word>(&message.body) {
             Ok(word) => {
-                if let Some(input) = word.input(verb) {
-                    feed.tell(input).await;
+                let answer = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
+                let answer = answer.and_then(|reply| crate::subject::Subject::parse(reply).ok());
+                if let Some(fed) = word.fed(verb, answer) {
+                    feed.hear(fed).await;
                 }
             }
             Err(error) => tracing::warn!(subject = message.subject, %error, "a word of another node cannot be read"),
@@ -504,6 +509,7 @@ async fn start_tasks(builder: &mut NodeBuilder, node: &Node) -> Result<(), Error
                     make(Node { inner }).await
                 }
             })
+            .with_grace(TASK_GRACE)
         });
         node.inner.tree.group(&group.name, group.restart, children.collect()).await?;
     }

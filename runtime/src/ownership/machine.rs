@@ -28,7 +28,9 @@ mod simulation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub(crate) use self::protocol::{CasId, CasResult, Config, Effect, Gone, Input, LeaveCause, Millis, RetireReason};
+#[cfg(test)]
+pub(crate) use self::protocol::CasId;
+pub(crate) use self::protocol::{CasResult, Config, Effect, Gone, Input, LeaveCause, Millis, RetireReason};
 
 use self::claims::Local;
 use self::handover::{Held, Retry};
@@ -150,6 +152,7 @@ impl Machine {
     }
 
     /// Every partition this node serves, with its epoch.
+    #[cfg(test)]
     pub(crate) fn serving(&self) -> impl Iterator<Item = (&Part, u64)> {
         self.parts.iter().filter_map(|(part, local)| Some((part, local.serving()?)))
     }

@@ -13,9 +13,7 @@ pub(crate) mod rendezvous;
 pub(crate) mod view;
 pub(crate) mod machine;
 
-pub(crate) use self::machine::{
-    CasId, CasResult, Config, Effect, Gone, Input, LeaveCause, Machine, Millis, RetireReason,
-};
-pub(crate) use self::record::{Claim, Entry, HostInfo, Key, Lease, Member, Meta, NodeId, Part, WIRE};
+pub(crate) use self::machine::{CasResult, Config, Effect, Gone, Input, LeaveCause, Machine, RetireReason};
+pub(crate) use self::record::{Claim, Entry, HostInfo, Key, Lease, Meta, NodeId, Part, WIRE};
 pub(crate) use self::rendezvous::partition_of;
 pub(crate) use self::view::{Owner, View};

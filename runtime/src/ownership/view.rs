@@ -108,11 +108,6 @@ impl View {
         matches!(self.leases.get(id), Some(Known { value: LeaseState::Live(_), .. }))
     }
 
-    /// What the app was born with, once seen.
-    pub(crate) fn meta(&self) -> Option<Meta> {
-        self.meta
-    }
-
     /// Takes in a record, unless something newer is known of its key. True if it was new.
     pub(super) fn learn(&mut self, entry: Entry, revision: u64, now: Millis) -> bool {
         let key = entry.key();

@@ -47,6 +47,7 @@ impl ChildSpec {
     /// As [`task`](ChildSpec::task), for a future that wants to end in its own way: it gets a token,
     /// and has its [grace](ChildSpec::with_grace) from the moment it is cancelled. Returning `Ok`
     /// after that means stopped, not finished.
+    #[cfg(test)]
     pub(crate) fn stoppable<F, Fut>(name: impl Into<String>, make: F) -> Self
     where
         F: Fn(CancellationToken) -> Fut + Send + Sync + 'static,

@@ -128,6 +128,7 @@ impl Group {
     /// 250 ms after `within`.
     ///
     /// Stopping a group that has ended does nothing. Must be called on a runtime with a clock.
+    #[cfg(test)]
     pub(crate) async fn stop(&self, within: Duration) {
         let deadline = Instant::now() + within.min(LONGEST);
         self.stop_by(deadline).await;

@@ -126,7 +126,8 @@ fn part() -> Part {
 
 fn member(id: &str, draining: bool) -> Member {
     let hosts = BTreeMap::from([("order".to_owned(), HostInfo { version: "1".into(), weight: 1 })]);
-    Member { id: id.into(), name: id[..1].into(), hosts, draining, started_ms: 0 }
+    let services = BTreeMap::new();
+    Member { id: id.into(), name: id[..1].into(), hosts, services, draining, started_ms: 0 }
 }
 
 fn write(effect: &Effect) -> Option<CasId> {

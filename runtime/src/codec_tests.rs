@@ -86,7 +86,7 @@ types! {
     struct InBox { part: Box<Flattened> }
     struct InNewtype { part: (SkipsNone,) }
     enum InVariant { Nothing, Part(TaggedAlone), Other { part: SkipsEmpty } }
-    struct Deep { parts: Vec<Option<BTreeMap<String, (u32, Box<InNewtype>)>>> }
+    struct Deep { parts: Vec<Option<BTreeMap<String, (u32, InNewtype)>>> }
     struct HoldsTree { trees: Vec<Tree> }
 }
 

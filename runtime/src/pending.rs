@@ -76,11 +76,6 @@ impl Pending {
             }
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
 }
 
 impl Surroundings {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use greenroom::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde::{Deserialize, Serialize};
 use shop_contract::inventory::InventoryEvent;
 
 /// How many orders that no longer hold a reservation are remembered for each product.

@@ -2,7 +2,6 @@ use std::collections::VecDeque;
 
 use greenroom::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde::{Deserialize, Serialize};
 use shop_contract::notification::{Inbox, InboxView, Note, Notification, NotificationEvent, Notify};
 
 /// How many messages an inbox keeps.

@@ -3,7 +3,6 @@ use std::time::Duration;
 use greenroom::Node;
 use greenroom::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde::{Deserialize, Serialize};
 use shop_contract::notification::{Inbox, InboxView, Note, Notification, Notify};
 use shop_contract::order::{
     Cancel, CancelRefused, Get, NoSuchOrder, Order, OrderEvent, OrderView, Place, PlaceRefused, Placed, Status,

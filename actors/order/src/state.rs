@@ -2,7 +2,6 @@
 
 use greenroom::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde::{Deserialize, Serialize};
 use shop_contract::order::{Line, OrderEvent, OrderView, PlaceRefused, Status};
 
 /// One order.

@@ -1,6 +1,5 @@
 use greenroom::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde::{Deserialize, Serialize};
 use shop_contract::payment::{
     Charge, ChargeRefused, Charged, Get, NoSuchPayment, Payment, PaymentEvent, PaymentView, Refund,
 };

@@ -1,6 +1,5 @@
 use greenroom::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde::{Deserialize, Serialize};
 use shop_contract::user::{Get, NoSuchUser, Register, RegisterRefused, User, UserEvent, UserView};
 
 /// The longest name, in bytes.

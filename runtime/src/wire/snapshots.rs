@@ -73,14 +73,33 @@ fn inbound(headers: Headers, body: impl Into<Bytes>) -> Inbound {
 #[test]
 fn a_question_is_these_bytes() {
     let frame = Frame::questions(vec![question()]).expect("written");
-    assert_snapshot!(hex(&frame), @"");
+    assert_snapshot!(hex(&frame), @r#"
+        0000  51 01 a1 07 07 70 61 79 6d 65 6e 74 03 6f 2d 31  Q....payment.o-1
+        0010  06 63 68 61 72 67 65 00 01 01 a5 a5 a5 a5 a5 a5  .charge.........
+        0020  a5 a5 a5 a5 a5 a5 a5 a5 a5 a5 fe 77 66 55 44 33  ...........wfUD3
+        0030  22 11 00 ef cd ab 89 67 45 23 01 fd 00 68 e5 cf  "......gE#...h..
+        0040  8b 01 00 00 02 fc 58 47 4c 00 fd 88 7b e5 cf 8b  ......XGL...{...
+        0050  01 00 00 fb 2c 01 02 05 6f 72 64 65 72 03 6f 2d  ....,...order.o-
+        0060  31 04 75 73 65 72 03 75 20 31 01 37 30 30 2d 34  1.user.u.1.700-4
+        0070  62 66 39 32 66 33 35 37 37 62 33 34 64 61 36 61  bf92f3577b34da6a
+        0080  33 63 65 39 32 39 64 30 65 30 65 34 37 33 36 2d  3ce929d0e0e4736-
+        0090  30 30 66 30 36 37 61 61 30 62 61 39 30 32 62 37  00f067aa0ba902b7
+        00a0  2d 30 31 06 05 68 65 6c 6c 6f                    -01..hello
+        "#);
     assert_eq!(Frame::read(&frame).expect("read"), Frame::Questions(vec![question()]));
 }
 
 #[test]
 fn questions_in_one_frame_are_these_bytes() {
     let frame = Frame::questions(vec![small_question(), small_question()]).expect("written");
-    assert_snapshot!(hex(&frame), @"");
+    assert_snapshot!(hex(&frame), @"
+        0000  51 01 26 00 05 6f 72 64 65 72 02 34 32 03 67 65  Q.&..order.42.ge
+        0010  74 01 00 00 01 00 01 fc 40 4b 4c 00 fd 88 7b e5  t.......@KL...{.
+        0020  cf 8b 01 00 00 01 00 00 02 7b 7d 26 00 05 6f 72  .........{}&..or
+        0030  64 65 72 02 34 32 03 67 65 74 01 00 00 01 00 01  der.42.get......
+        0040  fc 40 4b 4c 00 fd 88 7b e5 cf 8b 01 00 00 01 00  .@KL...{........
+        0050  00 02 7b 7d                                      ..{}
+        ");
     assert_eq!(Frame::read(&frame).expect("read"), Frame::Questions(vec![small_question(), small_question()]));
 }
 
@@ -93,21 +112,26 @@ fn each_kind_of_answer_is_these_bytes() {
         answer(AnswerKind::Moved, Codec::Bincode, 0, b""),
     ];
     let frame = Frame::answers(answers.clone()).expect("written");
-    assert_snapshot!(hex(&frame), @"");
+    assert_snapshot!(hex(&frame), @r#"
+        0000  41 01 07 07 00 01 fb 2c 01 06 05 68 65 6c 6c 6f  A......,...hello
+        0010  07 07 01 00 fb 2c 01 04 22 6e 6f 22 05 07 02 00  .....,.."no"....
+        0020  00 0c 7b 22 63 6f 64 65 22 3a 35 30 33 7d 05 07  ..{"code":503}..
+        0030  03 01 00 00                                      ....
+        "#);
     assert_eq!(Frame::read(&frame).expect("read"), Frame::Answers(answers));
 }
 
 #[test]
 fn the_call_that_a_question_carries_is_the_one_that_was_asked() {
     let asked = call(Duration::from_secs(5));
-    let head = QuestionHead::new("payment", "o-1", "charge", Mode::Ask, (Codec::Json, None), &asked, TURN, 1);
+    let mut head = QuestionHead::new("payment", "o-1", "charge", Mode::Ask, (Codec::Json, None), &asked, TURN, 1);
     let seen = head.call().expect("a call");
     assert_eq!((seen.turn, seen.attempt, seen.born, seen.trace.clone()), (Some(TURN), 2, BORN, asked.trace.clone()));
     assert!(seen.chain.hops().eq(asked.chain.hops()));
     let left = seen.deadline.at().saturating_duration_since(Instant::now());
     assert!(left <= Duration::from_secs(5) && left > Duration::from_secs(3), "{left:?}");
-    let late = QuestionHead { expires_ms: wall_ms() - 1, ..head };
-    assert!(late.call().expect("a call").deadline.has_passed(), "the smaller of budget and wall time counts");
+    head.expires_ms = wall_ms() - 1;
+    assert!(head.call().expect("a call").deadline.has_passed(), "the smaller of budget and wall time counts");
 }
 
 #[test]
@@ -118,7 +142,17 @@ fn a_call_to_a_service_has_these_headers() {
     assert!((5_000..=10_000).contains(&left), "{left}");
     assert!((4_000..=10_000).contains(&expires.saturating_sub(wall_ms())), "{expires}");
     let shown = lines(&headers).replace(&expires.to_string(), "[wall]").replace(&left.to_string(), "[left]");
-    assert_snapshot!(shown, @"");
+    assert_snapshot!(shown, @r#"
+        Content-Type: application/json
+        Nats-Msg-Id: 0123456789abcdef0011223344556677
+        Greenroom-Schema: a5a5
+        Greenroom-Timeout-Ms: [left]
+        Greenroom-Expires: [wall]
+        Greenroom-Attempt: 2
+        Greenroom-Born: 1700000000000
+        Greenroom-Chain: [{"actor":"order","key":"o-1"},{"actor":"user","key":"u 1"}]
+        traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
+        "#);
 
     let read = OutsideCall::read(&headers, Duration::from_secs(99)).expect("read");
     assert!(!read.by_hand, "a program says which schema it means");
@@ -164,9 +198,13 @@ fn r6_an_error_reply_is_these_headers_and_this_body() {
     let error = Error::new(ErrorKind::UnknownVerb, "order has no verb \"plase\"; it has place")
         .with_details(serde_json::json!({ "verbs": ["place"] }));
     let body = ErrorBody::from(&error);
-    assert_snapshot!(lines(&error_headers(&body)), @"");
+    assert_snapshot!(lines(&error_headers(&body)), @r#"
+        Content-Type: application/json
+        Nats-Service-Error: order has no verb "plase"; it has place
+        Nats-Service-Error-Code: 404
+        "#);
     let json = serde_json::to_string(&body).expect("written");
-    assert_snapshot!(json, @"");
+    assert_snapshot!(json, @r#"{"code":404,"kind":"unknown_verb","message":"order has no verb \"plase\"; it has place","retryable":false,"details":{"verbs":["place"]}}"#);
     let Err(AskError::Failed(read)) = unread_reply(inbound(error_headers(&body), json)) else {
         panic!("it is a failure")
     };
@@ -183,9 +221,13 @@ fn r1_a_refusal_is_these_headers_and_this_body() {
         retryable: false,
         details: Some(refusal.clone()),
     };
-    assert_snapshot!(lines(&error_headers(&body)), @"");
+    assert_snapshot!(lines(&error_headers(&body)), @"
+        Content-Type: application/json
+        Nats-Service-Error: tea-01 is short by 2
+        Nats-Service-Error-Code: 409
+        ");
     let json = serde_json::to_string(&body).expect("written");
-    assert_snapshot!(json, @"");
+    assert_snapshot!(json, @r#"{"code":409,"kind":"refused","message":"tea-01 is short by 2","retryable":false,"details":{"out_of_stock":{"short":2,"sku":"tea-01"}}}"#);
     let Err(AskError::Refused(read)) = unread_reply(inbound(error_headers(&body), json)) else {
         panic!("it is a refusal")
     };
@@ -194,7 +236,7 @@ fn r1_a_refusal_is_these_headers_and_this_body() {
 
 #[test]
 fn a_reply_has_this_header() {
-    assert_snapshot!(lines(&reply_headers()), @"");
+    assert_snapshot!(lines(&reply_headers()), @"Content-Type: application/json");
     assert_eq!(unread_reply(inbound(reply_headers(), "null")).ok(), Some(Bytes::from_static(b"null")));
 }
 
@@ -207,7 +249,54 @@ fn r6_the_table_of_errors_is_this() {
             format!("{code} {}{kind}\n    {body}\n", if *retryable { "retry " } else { "" })
         })
         .collect();
-    assert_snapshot!(rows, @"");
+    assert_snapshot!(rows, @r#"
+        400 bad_request
+            {"code":400,"kind":"bad_request","message":"why","retryable":false}
+        400 bad_key
+            {"code":400,"kind":"bad_key","message":"why","retryable":false}
+        400 bad_reply_subject
+            {"code":400,"kind":"bad_reply_subject","message":"why","retryable":false}
+        404 unknown_verb
+            {"code":404,"kind":"unknown_verb","message":"why","retryable":false}
+        410 expired
+            {"code":410,"kind":"expired","message":"why","retryable":false}
+        413 payload_too_large
+            {"code":413,"kind":"payload_too_large","message":"why","retryable":false}
+        415 retry codec_mismatch
+            {"code":415,"kind":"codec_mismatch","message":"why","retryable":true}
+        503 retry overloaded
+            {"code":503,"kind":"overloaded","message":"why","retryable":true}
+        503 retry unavailable
+            {"code":503,"kind":"unavailable","message":"why","retryable":true}
+        503 retry no_host
+            {"code":503,"kind":"no_host","message":"why","retryable":true}
+        504 retry deadline_exceeded
+            {"code":504,"kind":"deadline_exceeded","message":"why","retryable":true}
+        504 unknown
+            {"code":504,"kind":"unknown","message":"why","retryable":false}
+        500 interrupted
+            {"code":500,"kind":"interrupted","message":"why","retryable":false}
+        422 id_reused
+            {"code":422,"kind":"id_reused","message":"why","retryable":false}
+        508 call_cycle
+            {"code":508,"kind":"call_cycle","message":"why","retryable":false}
+        508 chain_too_long
+            {"code":508,"kind":"chain_too_long","message":"why","retryable":false}
+        500 panicked
+            {"code":500,"kind":"panicked","message":"why","retryable":false}
+        503 quarantined
+            {"code":503,"kind":"quarantined","message":"why","retryable":false}
+        421 retry moved
+            {"code":421,"kind":"moved","message":"why","retryable":true}
+        502 bad_reply
+            {"code":502,"kind":"bad_reply","message":"why","retryable":false}
+        503 retry stopped
+            {"code":503,"kind":"stopped","message":"why","retryable":true}
+        500 config
+            {"code":500,"kind":"config","message":"why","retryable":false}
+        500 internal
+            {"code":500,"kind":"internal","message":"why","retryable":false}
+        "#);
 }
 
 #[test]

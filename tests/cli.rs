@@ -11,18 +11,15 @@ use crate::harness::{CliOutput, Listener, Shop, eventually, holds, nats};
 const AT_ONCE: Duration = Duration::from_millis(2500);
 
 /// Ids and the tokens that stand for them in a subject: plain, dots and spaces, other scripts.
-const KEYS: [(&str, &str); 4] = [
-    ("k-1", "k-1"),
-    ("k.1 b", "k=2E1=20b"),
-    ("日本", "=E6=97=A5=E6=9C=AC"),
-    ("ñandú=*>", "=C3=B1and=C3=BA=3D=2A=3E"),
-];
+const KEYS: [(&str, &str); 4] =
+    [("k-1", "k-1"), ("k.1 b", "k=2E1=20b"), ("日本", "=E6=97=A5=E6=9C=AC"), ("ñandú=*>", "=C3=B1and=C3=BA=3D=2A=3E")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c3_s1_an_order_is_placed_and_shown_whatever_its_key() {
     let shop = Shop::shared().await;
     for (id, token) in KEYS {
-        let user = shop.req(&format!("shop.user.{token}.register"), r#"{"name":"Ada","email":"ada@example.com"}"#).await;
+        let user =
+            shop.req(&format!("shop.user.{token}.register"), r#"{"name":"Ada","email":"ada@example.com"}"#).await;
         assert_eq!(user.reply(), json!({ "id": id, "name": "Ada", "email": "ada@example.com" }));
         assert_eq!(user.header("Content-Type").as_deref(), Some("application/json"), "{user:?}");
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{CliOutput, Info, LEASE, Profile, Server, Shop, ShopNode, all_partitions, eventually, holds, nats};
+use crate::harness::{
+    CliOutput, Info, LEASE, Profile, Server, Shop, ShopNode, all_partitions, eventually, holds, nats,
+};
 
 const SERVICES: [&str; 5] = ["shop-inventory", "shop-notification", "shop-order", "shop-payment", "shop-user"];
 /// A start, and the others' hearing of it.
@@ -15,7 +17,8 @@ async fn p1_micro_ls_and_ping_find_every_process() {
     let shop = Shop::shared().await;
     let listed = nats(&shop.server, &["micro", "ls", "--json"]).await;
     let instances = found(&listed.body());
-    let mut expected: Vec<(String, String)> = SERVICES.iter().map(|name| ((*name).to_owned(), id_of(&shop, name))).collect();
+    let mut expected: Vec<(String, String)> =
+        SERVICES.iter().map(|name| ((*name).to_owned(), id_of(&shop, name))).collect();
     expected.push(("shop-order".to_owned(), shop.orders[1].id()));
     expected.sort();
     assert_eq!(instances, expected, "{listed:?}");
@@ -171,7 +174,10 @@ async fn counts(shop: &Shop) -> Counts {
     assert_eq!(stats.len(), 2, "{output:?}");
     let sum = |verb: &str, count: &str| {
         let endpoints = stats.iter().filter_map(|stats| stats["endpoints"].as_array()).flatten();
-        endpoints.filter(|endpoint| endpoint["name"] == json!(verb)).filter_map(|endpoint| endpoint[count].as_u64()).sum()
+        endpoints
+            .filter(|endpoint| endpoint["name"] == json!(verb))
+            .filter_map(|endpoint| endpoint[count].as_u64())
+            .sum()
     };
     Counts {
         get_requests: sum("get", "num_requests"),

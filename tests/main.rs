@@ -12,9 +12,13 @@ mod discovery;
 
 mod starting;
 
+mod leaving;
+
 mod processes;
 
 mod mapping;
+
+mod demo;
 
 mod embedded;
 

@@ -5,16 +5,26 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    CliOutput, LEASE, Listener, Profile, Server, ShopNode, all_partitions, eventually, holds, key_in, nats,
+    CliOutput, Info, LEASE, Listener, Profile, Server, ShopNode, all_partitions, eventually, holds, key_in, nats,
 };
 
 /// Where a node is handed a call that came to another one.
 const PASSED_ON: &str = "shop.node.*.call";
 
-/// Two nodes that share the users.
+/// Two nodes that share the users, each with its half: nothing changes hands any more.
 async fn two_nodes(server: &Server) -> (ShopNode, ShopNode) {
     let node = async || ShopNode::spawn(server, "user", &["--lease", LEASE]).await;
-    tokio::join!(node(), node())
+    let (first, second) = tokio::join!(node(), node());
+    eventually(Duration::from_secs(10), "each partition has one owner that listens", async || {
+        let info = Info::of(server, "any").await;
+        let shared = [&first, &second].iter().all(|node| info.owned_by("user", &node.id()).len() > 16);
+        let subscriptions = subscriptions(server).await;
+        let listening = subscriptions.iter().filter(|(subject, _)| subject.starts_with("shop.@.")).count();
+        let settled = shared && info.owned("user") == all_partitions() && listening == all_partitions().len();
+        holds(settled, || format!("{listening} listen; {}", info.0))
+    })
+    .await;
+    (first, second)
 }
 
 /// Registers a user in every partition and gives what the CLI was told.
@@ -104,9 +114,8 @@ async fn c3_a_leaving_host_loses_no_call_without_a_mapping() {
 async fn c3_a_wrong_mapping_is_refused_at_the_start_with_the_right_line() {
     // Other partitions than the app's; the verb hashed as well; another actor's keys.
     for partition in ["partition(32,1)", "partition(64,1,2)"] {
-        let line = format!(
-            r#""shop.user.*.*": "shop.@.{{{{{partition}}}}}.user.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}""#
-        );
+        let line =
+            format!(r#""shop.user.*.*": "shop.@.{{{{{partition}}}}}.user.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}""#);
         let config = format!("jetstream: enabled\nmappings: {{\n  {line}\n}}\n");
         let server = Server::start(Profile::Custom(config)).await;
         let mut node = ShopNode::launch(&server, "user", &[]).await;

@@ -49,7 +49,8 @@ async fn c2_a_node_without_a_broker_says_so_and_ends() {
 async fn c2_a_node_finds_its_broker_as_the_cli_does() {
     let server = Server::start(Profile::Plain).await;
     // The flag wins over the variable.
-    let mut by_flag = ShopNode::launch_with("user", &["--nats", server.url()], &[("NATS_URL", "nats://127.0.0.1:1")]).await;
+    let mut by_flag =
+        ShopNode::launch_with("user", &["--nats", server.url()], &[("NATS_URL", "nats://127.0.0.1:1")]).await;
     let by_flag = by_flag.ready().await;
 
     // A context that the CLI itself has saved, by name and then as the selected one.

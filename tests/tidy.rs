@@ -177,8 +177,8 @@ fn is_word(c: char) -> bool {
 fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, found)| {
         let before = line[..at].chars().next_back().is_some_and(is_word);
-        let after = line[at + found.len()..].chars().next().is_some_and(is_word);
-        !before && !(after && found.ends_with(is_word))
+        let goes_on = found.ends_with(is_word) && line[at + found.len()..].starts_with(is_word);
+        !before && !goes_on
     })
 }
 
@@ -269,8 +269,12 @@ fn block_comment(text: &str) -> usize {
 
 #[test]
 fn the_scanner_sees_what_the_compiler_sees() {
-    let braces = ["let a = \"}{\";", "let b = r#\"}\"#;", "// }", "/* } /* } */ */", "let c = '}'; let d: &'static str;"];
-    let text = format!("impl A {{\n    fn long(\n        x: u8,\n    ) {{\n{}\n    }}\n    fn declared();\n}}\n", braces.join("\n"));
+    let braces =
+        ["let a = \"}{\";", "let b = r#\"}\"#;", "// }", "/* } /* } */ */", "let c = '}'; let d: &'static str;"];
+    let text = format!(
+        "impl A {{\n    fn long(\n        x: u8,\n    ) {{\n{}\n    }}\n    fn declared();\n}}\n",
+        braces.join("\n")
+    );
     let found: Vec<_> = functions(&text).into_iter().map(|f| (f.name, f.line, f.lines)).collect();
     assert_eq!(found, [("long".to_owned(), 2, 4 + braces.len())], "{}", code(&text));
     assert!(has_word("an dbg!(x)", "dbg!") && !has_word("my_dbg!(x)", "dbg!"));

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
+use crate::key::KEY_BYTES_MAX;
 
 /// The longest chain of calls.
 pub(crate) const CHAIN_MAX: usize = 32;
@@ -102,6 +103,9 @@ impl Chain {
         if hops.len() > CHAIN_MAX {
             return Err(too_long());
         }
+        if hops.iter().any(|hop| hop.actor.len() > 64 || hop.key.len() > KEY_BYTES_MAX) {
+            return Err(Error::new(ErrorKind::BadRequest, "the chain of calls names an actor that cannot be"));
+        }
         let chain = hops.into_iter().rev().fold(Self::default(), |chain, hop| chain.with(&hop.actor, &hop.key));
         Ok(chain)
     }
@@ -136,6 +140,9 @@ fn too_long() -> Error {
     Error::new(ErrorKind::ChainTooLong, format!("the call came through {CHAIN_MAX} actors, which is the limit"))
 }
 
+/// What a budget is cut to that reaches past the end of the clock: thirty years.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// When a call's time is over. Reading the clock costs more than a short turn, so a call that may
 /// never wait carries its budget only.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +154,10 @@ pub(crate) enum Deadline {
 impl Deadline {
     pub(crate) fn at(self) -> Instant {
         match self {
-            Deadline::After(budget) => Instant::now() + budget,
+            Deadline::After(budget) => {
+                let now = Instant::now();
+                now.checked_add(budget).unwrap_or_else(|| now + FAR)
+            }
             Deadline::At(at) => at,
         }
     }

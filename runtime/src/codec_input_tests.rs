@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::form::form_of;
 use super::*;
 
 /// A bit of everything that may travel as bincode.
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, schemars::JsonSchema)]
 struct Plain {
     text: String,
     numbers: Vec<i64>,
@@ -23,7 +24,7 @@ struct Plain {
     boxed: Box<u32>,
 }
 
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum InPlain {
     Nothing,
@@ -91,10 +92,10 @@ fn lengths_that_nobody_can_mean_are_refused_at_once() {
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, schemars::JsonSchema)]
 struct Mark;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, schemars::JsonSchema)]
 struct Marks {
     marks: Vec<Mark>,
 }
@@ -124,7 +125,7 @@ fn random_input_is_never_more_than_an_error() {
     }
 }
 
-#[derive(Serialize, Deserialize, Debug, PartialEq)]
+#[derive(Serialize, Deserialize, Debug, PartialEq, schemars::JsonSchema)]
 struct Place {
     user: String,
     #[serde(default)]
@@ -132,13 +133,13 @@ struct Place {
     card: Option<Card>,
 }
 
-#[derive(Serialize, Deserialize, Debug, PartialEq)]
+#[derive(Serialize, Deserialize, Debug, PartialEq, schemars::JsonSchema)]
 struct Line {
     sku: String,
     qty: u32,
 }
 
-#[derive(Serialize, Deserialize, Debug, PartialEq)]
+#[derive(Serialize, Deserialize, Debug, PartialEq, schemars::JsonSchema)]
 enum Card {
     Token { token: String },
 }
@@ -170,9 +171,9 @@ fn r7_a_person_is_told_which_fields_nobody_knows() {
 
 #[test]
 fn an_empty_body_is_null_or_an_object_without_fields() {
-    #[derive(Deserialize, Debug, PartialEq)]
+    #[derive(Deserialize, Debug, PartialEq, schemars::JsonSchema)]
     struct Get {}
-    #[derive(Deserialize, Debug, PartialEq)]
+    #[derive(Deserialize, Debug, PartialEq, schemars::JsonSchema)]
     struct Tick;
     for body in [&b""[..], b" ", b"\r\n\t "] {
         assert_eq!(from_person::<Get>(body), Ok(Get {}));
@@ -192,7 +193,7 @@ fn json_that_nests_without_end_is_an_error() {
         assert!(from_person::<serde_json::Value>(body).is_err());
         assert!(Codec::Json.decode::<Place>(body).is_err());
     }
-    #[derive(Deserialize)]
+    #[derive(Deserialize, schemars::JsonSchema)]
     struct Tree {
         #[expect(dead_code, reason = "only its depth matters")]
         children: Vec<Tree>,

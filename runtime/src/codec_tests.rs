@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use super::*;
-use crate::contract::{Keyed, Never, NoEvent, Refusal, mode};
+use crate::contract::{Contract, Keyed, Message, Never, NoEvent, Refusal, mode};
 
 /// Puts a type into a contract of its own, which differs from the others' in what is named.
 macro_rules! message {

@@ -3,13 +3,14 @@
 use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::actor::Actor;
 use crate::call::{Call, TurnId};
-use crate::contract::{Contract, Keyed, Service};
+use crate::contract::{Contract, Keyed, Kind, Service};
 use crate::engine::Env;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -26,14 +27,15 @@ pub struct Context<'a, A: Actor> {
     env: Env<'a>,
     call: &'a Call,
     turn: Option<TurnId>,
-    ordinal: u32,
+    /// Counts the calls of this turn, over all the addresses it made.
+    ordinals: Option<Arc<AtomicU32>>,
     made_cell: bool,
     actor: PhantomData<fn(A)>,
 }
 
 impl<'a, A: Actor> Context<'a, A> {
     pub(crate) fn new(env: Env<'a>, call: &'a Call) -> Self {
-        Self { env, call, turn: call.turn, ordinal: 0, made_cell: false, actor: PhantomData }
+        Self { env, call, turn: call.turn, ordinals: None, made_cell: false, actor: PhantomData }
     }
 
     /// The key of this actor. A service has none: its instances are all alike, and all see the
@@ -122,12 +124,14 @@ impl<'a, A: Actor> Context<'a, A> {
 
     fn origin(&mut self) -> Origin {
         let turn = self.turn();
-        self.ordinal += 1;
+        let ordinals = self.ordinals.get_or_insert_with(Arc::default).clone();
+        // A service's instances are all alike: it stands on the chain without a key.
+        let key = if <A::Contract as Contract>::Kind::KEYED { self.env.key.as_str() } else { "" };
         Origin::Turn {
             parent: turn,
-            ordinal: self.ordinal,
+            ordinals,
             deadline: self.call.deadline.at(),
-            chain: self.call.chain.with(self.env.actor, self.env.key.as_str()),
+            chain: self.call.chain.with(self.env.actor, key),
             born: self.call.born,
             trace: self.call.trace.clone(),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::call::{Call, Deadline, TurnId, wall_ms};
+use crate::call::{Call, Deadline, TurnId, not_started, wall_ms};
 use crate::codec::{Codec, Fingerprint};
 use crate::contract::{Contract, Message, Mode};
 use crate::engine::Outcome;
@@ -116,6 +116,9 @@ impl<'a, M: Message> Journey<'a, M> {
 
     async fn step(&mut self, hosted: Option<&Hosted>) -> Result<Step<M>, Error> {
         let actor = M::Contract::NAME;
+        if Instant::now() >= self.deadline {
+            return Err(not_started(actor, self.target.key.as_str()));
+        }
         match self.around.cluster.locate(actor, self.target.partition) {
             Located::Here => match hosted.and_then(|hosted| hosted.local::<M>()) {
                 Some(route) => self.start_here(route),

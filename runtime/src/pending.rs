@@ -57,19 +57,24 @@ impl Pending {
         }
     }
 
-    /// Fails every call to a node that is gone.
-    pub(crate) fn node_lost(&self, node: &str) {
-        self.fail(|waiter| waiter.node.as_deref() == Some(node), "that node went away");
+    /// The calls that wait for this node now.
+    pub(crate) fn of_node(&self, node: &str) -> Vec<u64> {
+        let waiting = self.waiting.iter().filter(|entry| entry.value().node.as_deref() == Some(node));
+        waiting.map(|entry| *entry.key()).collect()
+    }
+
+    /// Fails those of these calls that still wait: their node is gone.
+    pub(crate) fn node_lost(&self, numbers: Vec<u64>) {
+        self.fail(numbers, "that node went away");
     }
 
     /// Fails every call: their answers went with the connection.
     pub(crate) fn connection_lost(&self) {
-        self.fail(|_| true, "the connection to the broker broke");
+        let numbers = self.waiting.iter().map(|entry| *entry.key()).collect();
+        self.fail(numbers, "the connection to the broker broke");
     }
 
-    fn fail(&self, which: impl Fn(&Waiter) -> bool, why: &'static str) {
-        let numbers: Vec<u64> =
-            self.waiting.iter().filter(|entry| which(entry.value())).map(|entry| *entry.key()).collect();
+    fn fail(&self, numbers: Vec<u64>, why: &'static str) {
         for number in numbers {
             if let Some((_, waiter)) = self.waiting.remove(&number) {
                 drop(waiter.got.send(Got::Lost(why)));

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -31,18 +31,25 @@ pub(crate) enum Origin {
     /// From outside any turn.
     Root,
     /// From a turn, whose deadline and chain it inherits.
-    Turn { parent: TurnId, ordinal: u32, deadline: Instant, chain: Chain, born: u64, trace: Option<Arc<str>> },
+    Turn {
+        parent: TurnId,
+        ordinals: Arc<AtomicU32>,
+        deadline: Instant,
+        chain: Chain,
+        born: u64,
+        trace: Option<Arc<str>>,
+    },
 }
 
 impl Origin {
     fn call(&self, budget: Option<Duration>, default: Duration, target: impl Fn() -> String, verb: &str) -> Call {
         match self {
             Origin::Root => Call::root(budget.unwrap_or(default)),
-            Origin::Turn { parent, ordinal, deadline, chain, born, trace } => Call {
+            Origin::Turn { parent, ordinals, deadline, chain, born, trace } => Call {
                 // A budget of one's own replaces the turn's: compensating work may outlast it.
                 deadline: budget.map_or(Deadline::At(*deadline), |budget| Deadline::After(budget).fixed()),
                 chain: chain.clone(),
-                turn: Some(parent.child(*ordinal, &target(), verb)),
+                turn: Some(parent.child(ordinals.fetch_add(1, Ordering::Relaxed), &target(), verb)),
                 attempt: 1,
                 born: if *born == 0 { wall_ms() } else { *born },
                 trace: trace.clone(),
@@ -243,7 +250,13 @@ impl Surroundings {
         if let Ok(outcome) = outcome.try_recv() {
             return outcome;
         }
-        let _slot = self.in_flight()?;
+        // A turn that runs already is waited for whatever the limit says: it occupies its actor, not us.
+        let place = self.in_flight();
+        if let Err(error) = &place
+            && !started.swap(true, Ordering::AcqRel)
+        {
+            return Err(AskError::Failed(Error::new(error.kind(), error.message())));
+        }
         match self.until(deadline, &mut outcome).await {
             Some(Ok(outcome)) => outcome,
             Some(Err(_)) => Err(AskError::Failed(Error::new(

@@ -1,5 +1,7 @@
 //! Routes: from a verb to its handler, for callers on this node and for messages from the wire.
 
+mod ready;
+
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,14 +10,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use self::ready::{look_ready, run_ready};
 use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, Deadline};
 use crate::codec::{Codec, Fingerprint, from_person};
-use crate::context::Context;
 use crate::contract::{Contract, IsMode, Message, Mode, Refusal, VerbContract, mode};
-use crate::engine::{
-    AskJob, Ended, Entered, Host, Job, Outcome, ReadJob, ReplyTo, Started as StartedFlag, run_once, settle,
-};
+use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReplyTo, Started as StartedFlag};
 use crate::error::{AskError, Error, ErrorBody, ErrorKind, REFUSED};
 use crate::pool::Pool;
 use crate::reference::Target;
@@ -419,88 +419,4 @@ fn encode_outcome<M: Message>(codec: Codec, outcome: Outcome<M>) -> WireOutcome 
         let why = format!("the reply of {}.{} cannot be written", M::Contract::NAME, M::VERB);
         WireOutcome::Failure(Error::new(ErrorKind::Internal, why).with_source(error))
     })
-}
-
-/// Runs a turn whose handler never waits, on the stack of its caller, if its actor is idle.
-fn run_ready<A, M>(
-    host: &Arc<Host<A>>,
-    to: &Target,
-    message: &mut Option<M>,
-    call: &Call,
-) -> Result<Option<Outcome<M>>, Error>
-where
-    M: Message<Contract = A::Contract>,
-    A: Handle<M>,
-{
-    if !<A as Handle<M>>::READY {
-        return Ok(None);
-    }
-    with_idle(host, to, message, call, |actor, message, call, env| {
-        let mut ctx = Context::new(env.clone(), call);
-        let result =
-            run_once(async { actor.handle(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned()));
-        settle::<A, M>(actor, env, result)
-    })
-}
-
-/// The same for a read.
-fn look_ready<A, M>(
-    host: &Arc<Host<A>>,
-    to: &Target,
-    message: &mut Option<M>,
-    call: &Call,
-) -> Result<Option<Outcome<M>>, Error>
-where
-    M: Message<Contract = A::Contract>,
-    A: Read<M>,
-{
-    if !<A as Read<M>>::READY {
-        return Ok(None);
-    }
-    with_idle(host, to, message, call, |actor, message, call, env| {
-        let mut ctx = Context::new(env.clone(), call);
-        let actor: &A = actor;
-        match run_once(async { actor.read(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned())) {
-            Ok(result) => (Ended::Fine, result.map_err(AskError::Refused)),
-            Err(cause) => {
-                let error = env.panicked(&cause);
-                (Ended::Panicked(cause), Err(AskError::Failed(error)))
-            }
-        }
-    })
-}
-
-const WAITED: &str = "the handler says READY, and waited";
-
-fn with_idle<A, M>(
-    host: &Arc<Host<A>>,
-    to: &Target,
-    message: &mut Option<M>,
-    call: &Call,
-    run: impl FnOnce(&mut A, M, &Call, &crate::engine::Env<'_>) -> (Ended, Outcome<M>),
-) -> Result<Option<Outcome<M>>, Error>
-where
-    A: Actor,
-    M: Message<Contract = A::Contract>,
-{
-    let taken = host.enter(to, |slot, inner| {
-        if !inner.is_idle() {
-            return Ok(None);
-        }
-        call.chain.admit(host.name, to.key.as_str())?;
-        Ok(match Host::take(inner) {
-            Entered::Taken(actor) => Some((slot.clone(), actor)),
-            Entered::Empty | Entered::Busy => None,
-        })
-    })?;
-    let Some((slot, mut actor)) = taken else { return Ok(None) };
-    let (ended, outcome) = {
-        let _runtime = host.around.runtime.enter();
-        match message.take() {
-            Some(message) => run(&mut actor, message, call, &host.env(&slot)),
-            None => (Ended::Fine, Err(AskError::Failed(Error::new(ErrorKind::Internal, "the message was sent twice")))),
-        }
-    };
-    host.leave(&slot, Some(actor), ended);
-    Ok(Some(outcome))
 }

@@ -21,12 +21,10 @@ fn fall(why: &str) -> Fall {
 
 /// Has an actor panic, as soon as it takes calls again.
 async fn fall_again(node: &Node, key: &str, why: &str) -> Error {
-    eventually(SOON, "the actor is started again", async || {
-        match node.actor::<Probe>(key).ask(fall(why)).await {
-            Err(AskError::Failed(error)) if error.kind() == ErrorKind::Unavailable => Err(error.to_string()),
-            Err(AskError::Failed(error)) => Ok(error),
-            other => panic!("it should have fallen: {other:?}"),
-        }
+    eventually(SOON, "the actor is started again", async || match node.actor::<Probe>(key).ask(fall(why)).await {
+        Err(AskError::Failed(error)) if error.kind() == ErrorKind::Unavailable => Err(error.to_string()),
+        Err(AskError::Failed(error)) => Ok(error),
+        other => panic!("it should have fallen: {other:?}"),
     })
     .await
 }

@@ -11,7 +11,10 @@ use super::gate::Gate;
 /// Does what it is told.
 #[contract(
     name = "probe",
-    messages(Add, AddAsync, Total, Wait, Peek, Note, NoteAtGate, Notes, Block, Fall, Refuse, Via, Alone, Where, Twice, Late, Big)
+    messages(
+        Add, AddAsync, Total, Wait, Peek, Note, NoteAtGate, Notes, Block, Fall, Refuse, Via, Alone, Where, Twice, Late,
+        Big
+    )
 )]
 pub(super) struct Probe;
 
@@ -125,8 +128,13 @@ pub(super) struct Place {
 #[derive(PartialEq)]
 pub(super) enum Refused {
     #[code(418)]
-    No { why: String },
-    Failed { kind: String, message: String },
+    No {
+        why: String,
+    },
+    Failed {
+        kind: String,
+        message: String,
+    },
 }
 
 impl fmt::Display for Refused {

@@ -2,9 +2,9 @@
 
 use std::pin::pin;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use futures_util::stream::{StreamExt, iter};
-use futures_util::FutureExt;
 use greenroom::Node;
 
 use super::gate::Gate;

@@ -5,6 +5,8 @@
 //! is killed.
 
 mod cli;
+mod demo;
+mod duo;
 mod info;
 mod load;
 mod node;
@@ -18,6 +20,8 @@ use std::time::{Duration, Instant};
 use xtask::tools::{self, Tools};
 
 pub(crate) use self::cli::{CliOutput, Listener, nats};
+pub(crate) use self::demo::Demo;
+pub(crate) use self::duo::{Duo, TAKES_OVER};
 pub(crate) use self::info::{Info, all_partitions, key_in};
 pub(crate) use self::load::{Call, Load, PRICE_CENTS, SKU, STOCK, client, place, prepare};
 pub(crate) use self::node::ShopNode;

@@ -1,6 +1,6 @@
 //! The shop's node binary as a process.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -37,12 +37,12 @@ impl ShopNode {
 
     /// Starts one that finds its broker by these variables, and does not wait.
     pub(crate) async fn launch_with(hosts: &str, extra_args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let program = tokio::task::spawn_blocking(shop_node).await.expect("no panic");
+        let program = program("shop-node").await;
         let dir = tempfile::Builder::new().prefix("greenroom-node-").tempdir().expect("a directory");
         let mut command = Command::new(program);
         let inherited = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("NATS_"));
         command.env_clear().envs(inherited).env("XDG_CONFIG_HOME", dir.path());
-        command.env_remove("RUST_LOG").envs(variables.iter().copied());
+        command.env("RUST_LOG", "greenroom=debug").envs(variables.iter().copied());
         command.args(["--host", hosts]).args(extra_args);
         let process = Process::spawn(Launch {
             name: format!("shop-node ({hosts})"),
@@ -141,11 +141,12 @@ impl Drop for ShopNode {
     }
 }
 
-/// The program, built if that is needed, once for all tests.
-fn shop_node() -> &'static Path {
-    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match PROGRAM.get_or_init(build) {
-        Ok(program) => program,
+/// One of the shop's programs, built if that is needed, all of them once for all tests.
+pub(super) async fn program(name: &'static str) -> PathBuf {
+    static TARGET: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let target = tokio::task::spawn_blocking(|| TARGET.get_or_init(build)).await.expect("no panic");
+    match target {
+        Ok(target) => target.join(name),
         Err(why) => panic!("{why}"),
     }
 }
@@ -156,14 +157,13 @@ fn build() -> Result<PathBuf, String> {
     let here = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
     let target = here.ancestors().nth(2).ok_or("this program does not lie in a target directory")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(xtask::workspace_root()).args(["build", "--quiet", "-p", "shop-node"]);
+    cargo.current_dir(xtask::workspace_root()).args(["build", "--quiet", "-p", "shop-node", "-p", "shop-demo"]);
     if target.ends_with("release") {
         cargo.arg("--release");
     }
     let status = cargo.status().map_err(|error| format!("cargo cannot be run: {error}"))?;
-    let program = target.join("shop-node");
-    if status.success() && program.is_file() {
-        return Ok(program);
+    if status.success() && ["shop-node", "shop-demo"].iter().all(|program| target.join(program).is_file()) {
+        return Ok(target.to_owned());
     }
-    Err(format!("cargo has not built {} ({status})", program.display()))
+    Err(format!("cargo has not built the shop in {} ({status})", target.display()))
 }

@@ -50,9 +50,10 @@ pub(crate) struct OrderRow {
 impl Data {
     /// Reads the three files; of the orders, the first `count` if that is given.
     pub(crate) fn read(users: &Path, products: &Path, orders: &Path, count: Option<usize>) -> anyhow::Result<Self> {
+        // First, as the others are looked for beside it: its absence explains theirs.
+        let orders: Vec<OrderRow> = rows(orders, count.unwrap_or(usize::MAX))?;
         let users: Vec<UserRow> = rows(users, usize::MAX)?;
         let products: Vec<ProductRow> = rows(products, usize::MAX)?;
-        let orders: Vec<OrderRow> = rows(orders, count.unwrap_or(usize::MAX))?;
         ensure!(!orders.is_empty(), "there are no orders to place");
         if let Some(count) = count {
             ensure!(orders.len() == count, "{count} orders are asked for, and the file has {}", orders.len());

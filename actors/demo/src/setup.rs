@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use greenroom::contract::{Contract, Keyed, Message, Replies};
+use greenroom::contract::{Contract, IsMode, Keyed, Message, Mode, Replies};
 use greenroom::{AskError, Node};
 use shop_contract::inventory::{Inventory, Restock};
 use shop_contract::user::{Register, User};
@@ -43,7 +43,7 @@ pub(crate) async fn restock(node: &Node, products: &[ProductRow], in_flight: usi
         .await
 }
 
-/// Asks, and asks again while that is safe for any message. A refusal is an error.
+/// Asks, and asks again while that is safe. A refusal is an error.
 pub(crate) async fn ask<C, M>(node: &Node, key: &str, msg: M) -> anyhow::Result<M::Reply>
 where
     C: Contract<Kind = Keyed>,
@@ -57,19 +57,22 @@ where
     }
 }
 
-/// Asks, and asks again while that is safe for any message.
+/// Asks, and asks again while that is safe: after any failure of a read, and of other messages if
+/// they were certainly not run.
 pub(crate) async fn try_ask<C, M>(node: &Node, key: &str, msg: M) -> Result<M::Reply, AskError<M::Refusal>>
 where
     C: Contract<Kind = Keyed>,
     M: Message<Contract = C, Mode: Replies> + Clone,
 {
     let until = Instant::now() + PATIENCE;
-    for tries in 1.. {
+    let is_read = <M::Mode as IsMode>::MODE == Mode::Read;
+    let mut tries = 0;
+    loop {
         match node.actor::<C>(key).ask(msg.clone()).await {
-            Err(AskError::Failed(error)) if error.is_retryable() && Instant::now() < until => {}
+            Err(AskError::Failed(error)) if (is_read || error.is_retryable()) && Instant::now() < until => {}
             answer => return answer,
         }
+        tries += 1;
         tokio::time::sleep(pause(tries)).await;
     }
-    unreachable!("the loop ends by its time")
 }

@@ -54,6 +54,9 @@ struct Args {
     log: Option<String>,
 }
 
+/// What is logged unless told otherwise: the runtime itself says when a connection comes and goes.
+const LOG: &str = "info,async_nats=warn";
+
 const HELP: &str = "\
 Examples:
   shop-node --host all
@@ -147,7 +150,7 @@ fn without_credentials(urls: &str) -> String {
 fn log(filter: Option<&str>) -> anyhow::Result<()> {
     let filter = match filter {
         Some(filter) => EnvFilter::try_new(filter).with_context(|| format!("--log {filter}"))?,
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG)),
     };
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();

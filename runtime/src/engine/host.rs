@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::gate::{Gate, Shut};
 use super::job::Job;
-use super::slot::{Inner, Phase, Slot};
+use super::slot::{Inner, Phase, Popped, Slot};
 use super::turn::{Ended, Env, JournalPlace, turn_of};
 use crate::actor::Actor;
 use crate::call::Call;
@@ -249,18 +249,20 @@ impl<A: Actor> Host<A> {
     async fn drain(self: Arc<Self>, slot: Arc<Slot<A>>, mut actor: Option<A>, burst: usize) {
         let mut left = burst;
         loop {
-            if left == 0 {
-                left = BURST;
-                tokio::task::yield_now().await;
-            }
-            left -= 1;
             let job = {
                 let mut inner = slot.lock();
-                match inner.pop() {
-                    Some(job) => job,
-                    None => return self.rest(&slot, inner, actor),
+                match inner.pop_if(left > 0) {
+                    Popped::Job(job) => Some(job),
+                    Popped::Later => None,
+                    Popped::Nothing => return self.rest(&slot, inner, actor),
                 }
             };
+            let Some(job) = job else {
+                left = BURST;
+                tokio::task::yield_now().await;
+                continue;
+            };
+            left -= 1;
             if job.is_stale() {
                 job.give_up(self.name, slot.key().as_str());
                 continue;

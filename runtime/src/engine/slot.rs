@@ -36,6 +36,14 @@ pub(crate) enum Phase<A> {
     Gone,
 }
 
+/// What a look into a queue gives.
+pub(crate) enum Popped<A> {
+    Job(Box<dyn Job<A>>),
+    /// There is one, and it must wait.
+    Later,
+    Nothing,
+}
+
 struct Extra<A> {
     queue: VecDeque<Box<dyn Job<A>>>,
     faults: Option<Faults>,
@@ -85,10 +93,13 @@ impl<A> Inner<A> {
         }
     }
 
-    /// The next job; the queue's memory goes with its last one.
-    pub(crate) fn pop(&mut self) -> Option<Box<dyn Job<A>>> {
-        let extra = self.extra.as_mut()?;
-        let job = extra.queue.pop_front();
+    /// The next job, unless its time is not now; the queue's memory goes with its last one.
+    pub(crate) fn pop_if(&mut self, now: bool) -> Popped<A> {
+        let Some(extra) = self.extra.as_mut().filter(|extra| !extra.queue.is_empty()) else { return Popped::Nothing };
+        if !now {
+            return Popped::Later;
+        }
+        let Some(job) = extra.queue.pop_front() else { return Popped::Nothing };
         if extra.queue.is_empty() {
             extra.arrival = None;
             if extra.faults.is_none() && extra.journal.is_none() {
@@ -97,7 +108,7 @@ impl<A> Inner<A> {
                 extra.queue = VecDeque::new();
             }
         }
-        job
+        Popped::Job(job)
     }
 
     /// The next job if it is a read; otherwise remembers whom to wake when one arrives.

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use super::keeper::Job;
 use super::surroundings::Surroundings;
@@ -23,6 +24,8 @@ use crate::transport::{Bucket, Change, Outbound, Status, Transport, Watch, Write
 
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
+/// How long a drained node's records stay, at most, for its last answers to go out.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the end of a node waits for its records to be deleted.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Inputs taken together before the view is published.
@@ -83,6 +86,8 @@ pub(super) struct Driver {
     pub(super) inputs: mpsc::Receiver<Fed>,
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) over: watch::Sender<Option<Over>>,
+    /// Cancelled when the node has answered everything and its records may go.
+    pub(super) gone: CancellationToken,
     pub(super) lease_ttl: Duration,
 }
 
@@ -339,7 +344,10 @@ impl Running {
     async fn farewell(self) {
         let Running { driver, over, writes, .. } = self;
         drop(writes);
-        if matches!(over, Some(Over::Drained)) && driver.own.borrow().is_connected() {
+        driver.over.send_replace(over);
+        if matches!(over, Some(Over::Drained)) && driver.lease.borrow().is_connected() {
+            // Calls to a node whose lease is gone count as lost: so the last answers go first.
+            drop(tokio::time::timeout(LAST_ANSWERS, driver.gone.cancelled()).await);
             let me = NodeId::new(driver.around.id.as_str());
             let keys = [Key::Lease(me.clone()).to_string(), Key::Member(me).to_string()];
             let delete = async {
@@ -356,7 +364,6 @@ impl Running {
                 tracing::debug!("the records of this node were not deleted in time; they will run out");
             }
         }
-        driver.over.send_replace(over);
     }
 }
 

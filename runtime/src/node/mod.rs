@@ -1,12 +1,15 @@
 //! Nodes: a process, or a part of one, that hosts actors or only calls them.
 
+mod birth;
 mod builder;
 mod cluster;
 pub(crate) mod depth;
 mod discovery;
+mod drain;
 mod driver;
 mod hosted;
 mod keeper;
+mod listen;
 mod partition;
 mod probe;
 mod serve;
@@ -19,6 +22,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::builder::Broker;
 pub use self::builder::{NodeBuilder, TaskGroup};
@@ -33,7 +37,6 @@ use crate::contract::{Contract, Keyed, Service};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::key::Key;
-use crate::ownership::Input;
 use crate::reference::{Origin, Ref, ServiceRef};
 use crate::subscribe::Subscribe;
 use crate::supervision::{GroupReport, Tree};
@@ -58,7 +61,10 @@ struct Inner {
     stop: CancellationToken,
     /// Ends the subscriptions of services, in the way that loses nothing.
     leave_services: CancellationToken,
-    services: tokio_util::task::TaskTracker,
+    services: TaskTracker,
+    /// Ends the subscription to what other nodes say, likewise.
+    leave_nodes: CancellationToken,
+    nodes: TaskTracker,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
@@ -148,7 +154,7 @@ impl Node {
     /// # Errors
     /// See [`drain`](Node::drain).
     pub async fn drain_within(&self, within: Duration) -> Result<(), Error> {
-        start::drain(&self.inner, within).await
+        drain::drain(&self.inner, within).await
     }
 
     /// Waits until the node's life ends, by a drain or because it was taken for dead. A process
@@ -188,9 +194,4 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
     }
-}
-
-/// Begins the drain of the ownership machine.
-async fn begin_drain(inner: &Inner) {
-    inner.feed.tell(Input::Drain).await;
 }

@@ -1,10 +1,9 @@
-//! Starting a node, and draining it.
+//! Starting a node.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,28 +11,17 @@ use tokio_util::task::TaskTracker;
 
 use super::builder::{Broker, NodeBuilder};
 use super::cluster::Located;
-use super::discovery::{ClusterInfo, Discovery};
 use super::driver::{self, Driver, Feed, Over};
 use super::hosted::Hosted;
-use super::keeper::{Job, Keeper, Word};
-use super::probe::{self, Mapping};
-use super::surroundings::{Life, Settings, Surroundings};
-use super::{Inner, Node, begin_drain, serve};
+use super::keeper::Keeper;
+use super::surroundings::{Settings, Surroundings};
+use super::{Inner, Node, birth, listen};
 use crate::error::{Error, ErrorKind};
-use crate::ownership::{Config, Entry, HostInfo, Key as RecordKey, Meta, WIRE};
-use crate::subject::{FLUSH_VERB, Filter, Name, Subjects};
+use crate::ownership::{Config, HostInfo};
+use crate::subject::{Name, Subjects};
 use crate::supervision::{ChildSpec, Tree};
-use crate::transport::{
-    Bucket, Connect, Inbound, NatsTransport, Outbound, Status, Subscription, Transport, WriteError,
-};
-use crate::wire::{SUBJECT, reply_headers};
+use crate::transport::{Bucket, Connect, NatsTransport, Transport};
 
-/// Messages from other nodes that may wait to be dispatched.
-const NODE_CAPACITY: usize = 65_536;
-/// Calls of outsiders that may wait for one instance, or to be passed on.
-const CALL_CAPACITY: usize = 16_384;
-/// Partitions of an app that is born without saying.
-const PARTITIONS: u16 = 64;
 /// How long a background task may take to notice that it is stopped.
 const TASK_GRACE: Duration = Duration::from_secs(1);
 /// How long a start waits for its share of the partitions.
@@ -56,7 +44,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     let subjects = Subjects::new(Name::new(&builder.app)?);
     let links = connect(&builder.broker, &id).await?;
     let bucket: Arc<dyn Bucket> = Arc::from(links.lease.bucket(&subjects.ownership_bucket()).await?);
-    let partitions = partitions(&*bucket, &builder).await?;
+    let partitions = birth::partitions(&*bucket, &builder).await?;
     let settings = Settings {
         budget: builder.budget,
         mailbox: builder.mailbox,
@@ -80,6 +68,8 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         stop: CancellationToken::new(),
         leave_services: CancellationToken::new(),
         services: TaskTracker::new(),
+        leave_nodes: CancellationToken::new(),
+        nodes: TaskTracker::new(),
         threads: parking_lot::Mutex::new(Vec::new()),
     });
     around.node.get_or_init(|| Arc::downgrade(&inner));
@@ -87,7 +77,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     for (name, restart, children) in children {
         inner.tree.group(name, restart, children).await?.started().await?;
     }
-    listen(&inner, &feed, &jobs).await?;
+    listen::listen(&inner, &feed, &jobs).await?;
     around.runtime.spawn(Keeper::new(around.clone(), feed).run(keeper_jobs));
     let config = machine_config(&builder, &around, &name, &incarnation);
     let driver = Driver {
@@ -99,11 +89,12 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         inputs,
         jobs,
         over: over_sender,
+        gone: inner.stop.clone(),
         lease_ttl: builder.lease_ttl,
     };
     spawn_driver(&inner, driver, links.lease)?;
     settle(&inner).await?;
-    listen_for_services(&inner).await?;
+    listen::listen_for_services(&inner).await?;
     start_tasks(&mut builder, &node).await?;
     Ok(node)
 }
@@ -151,65 +142,6 @@ async fn connect(broker: &Broker, id: &str) -> Result<Links, Error> {
     Ok(Links { own: Arc::new(own), lease: Arc::new(lease) })
 }
 
-/// Reads how many partitions the app was born with, or gives birth to it.
-async fn partitions(bucket: &dyn Bucket, builder: &NodeBuilder) -> Result<u16, Error> {
-    let key = RecordKey::Meta.to_string();
-    let wanted = Meta { partitions: builder.partitions.unwrap_or(PARTITIONS), wire: WIRE };
-    let found = match bucket.get(&key).await?.and_then(|record| record.value.ok()) {
-        Some(value) => value,
-        // Who hosts nothing does not decide how an app is born.
-        None if builder.hosts.is_empty() && builder.exposed.is_empty() => born(bucket, &key, &builder.app).await?,
-        None => give_birth(bucket, &key, &wanted).await?,
-    };
-    let Ok(Entry::Meta(meta)) = Entry::parse(RecordKey::Meta, &found) else {
-        return Err(Error::new(
-            ErrorKind::Config,
-            format!("the record `meta` of the app {} cannot be read", builder.app),
-        ));
-    };
-    let disagrees = builder.partitions.is_some_and(|partitions| partitions != meta.partitions);
-    if meta.wire != WIRE || disagrees || meta.partitions == 0 {
-        return Err(Error::new(
-            ErrorKind::Config,
-            format!(
-                "the app {} was born with {} partitions and wire version {}; this node has {} and {WIRE}. The number of partitions is fixed at birth: leave it out, or give the app another name",
-                builder.app, meta.partitions, meta.wire, wanted.partitions
-            ),
-        ));
-    }
-    Ok(meta.partitions)
-}
-
-async fn give_birth(bucket: &dyn Bucket, key: &str, wanted: &Meta) -> Result<Bytes, Error> {
-    let value = Entry::Meta(*wanted)
-        .to_json()
-        .map_err(|error| Error::new(ErrorKind::Internal, "the app's record cannot be written").with_source(error))?;
-    match bucket.write(key, value.clone().into(), 0, None).await {
-        Ok(_) => Ok(value.into()),
-        Err(WriteError::Conflict | WriteError::Unknown(_)) => {
-            let record = bucket.get(key).await?.and_then(|record| record.value.ok());
-            record.ok_or_else(|| Error::new(ErrorKind::Unavailable, "the app's record cannot be read back"))
-        }
-        Err(WriteError::NotSent(error)) => Err(error),
-    }
-}
-
-/// Waits for an app to be born by a node that hosts something.
-async fn born(bucket: &dyn Bucket, key: &str, app: &str) -> Result<Bytes, Error> {
-    let deadline = Instant::now() + SETTLE_WITHIN;
-    loop {
-        if let Some(value) = bucket.get(key).await?.and_then(|record| record.value.ok()) {
-            return Ok(value);
-        }
-        if Instant::now() >= deadline {
-            let why =
-                format!("no node of the app {app} has ever run on this broker: start one that hosts something first");
-            return Err(Error::new(ErrorKind::Unavailable, why));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 type Children = Vec<(&'static str, crate::supervision::Restart, Vec<ChildSpec>)>;
 
 fn host(builder: &mut NodeBuilder, around: &Arc<Surroundings>) -> Result<Children, Error> {
@@ -245,197 +177,6 @@ fn machine_config(builder: &NodeBuilder, around: &Surroundings, name: &str, inca
     config.lease_ttl_ms = ms(builder.lease_ttl);
     config.renew_every_ms = ms(builder.renewal());
     config
-}
-
-/// Listens to what other nodes say, to `$SRV`, and to calls that must be passed on.
-async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<Job>) -> Result<(), Error> {
-    let around = &inner.around;
-    let (subjects, transport) = (&around.subjects, &around.transport);
-    let mut said = transport.subscribe(&subjects.node_all(&around.id), None, NODE_CAPACITY).await?;
-    {
-        let (inner, feed, jobs) = (inner.around.clone(), feed.clone(), jobs.clone());
-        spawn_until(&around.runtime, stop_of(&around.node), async move {
-            while let Some(message) = said.next().await {
-                node_message(&inner, &feed, &jobs, message).await;
-            }
-        });
-    }
-    for filter in ["$SRV.*", "$SRV.*.*", "$SRV.*.*.*"] {
-        let mut asked = transport.subscribe(&Filter::of(filter), None, 1_024).await?;
-        let discovery = Discovery::new(around.clone());
-        spawn_until(&around.runtime, stop_of(&around.node), async move {
-            while let Some(message) = asked.next().await {
-                discovery.answer(&message);
-            }
-        });
-    }
-    let mut anybody = transport.subscribe(&subjects.node("any", "info").to_filter(), Some("info"), 1_024).await?;
-    {
-        let around = around.clone();
-        spawn_until(&around.runtime.clone(), stop_of(&around.node), async move {
-            while let Some(message) = anybody.next().await {
-                info(&around, &message);
-            }
-        });
-    }
-    watch_connection(around);
-    for hosted in around.all_hosted().values().filter(|hosted| hosted.keyed) {
-        if probe::mapping(around, hosted.name).await? == Mapping::Absent {
-            pass_calls_on(inner, hosted).await?;
-        }
-    }
-    Ok(())
-}
-
-fn stop_of(node: &std::sync::OnceLock<std::sync::Weak<Inner>>) -> CancellationToken {
-    node.get().and_then(std::sync::Weak::upgrade).map(|inner| inner.stop.clone()).unwrap_or_default()
-}
-
-fn spawn_until(
-    runtime: &tokio::runtime::Handle,
-    stop: CancellationToken,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
-    runtime.spawn(async move {
-        stop.run_until_cancelled(task).await;
-    });
-}
-
-async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Sender<Job>, message: Inbound) {
-    let mut tokens = message.subject.split('.').skip(3);
-    let (Some(verb), number) = (tokens.next(), tokens.next()) else { return };
-    match verb {
-        "r" => {
-            if let Some(number) = number.and_then(|number| number.parse().ok()) {
-                around.pending.answered(number, message);
-            }
-        }
-        "in" => serve::frame(around, message),
-        "call" => {
-            let subject = message.headers.get(SUBJECT).map(str::to_owned);
-            if let Some(subject) = subject {
-                drop(jobs.send(Job::Call { subject, message }).await);
-            }
-        }
-        "info" => info(around, &message),
-        "offer" | "ready" | "idle" => match serde_json::from_slice::<Word>(&message.body) {
-            Ok(word) => {
-                let answer = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
-                let answer = answer.and_then(|reply| crate::subject::Subject::parse(reply).ok());
-                if let Some(fed) = word.fed(verb, answer) {
-                    feed.hear(fed).await;
-                }
-            }
-            Err(error) => tracing::warn!(subject = message.subject, %error, "a word of another node cannot be read"),
-        },
-        _ => tracing::debug!(subject = message.subject, "an unknown message for this node"),
-    }
-}
-
-fn info(around: &Surroundings, message: &Inbound) {
-    let reply = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
-    let Some(Ok(reply)) = reply.map(crate::subject::Subject::parse) else { return };
-    let answer = Outbound::new(reply, ClusterInfo::of(around).to_json()).with_headers(reply_headers());
-    if let Err(error) = around.transport.publish(answer) {
-        tracing::debug!(%error, "an answer about this node was not sent");
-    }
-}
-
-/// Answers to calls that were on their way are lost with the connection: whoever waits is told.
-fn watch_connection(around: &Arc<Surroundings>) {
-    let mut status = around.transport.status();
-    let watched = around.clone();
-    spawn_until(&around.runtime, stop_of(&around.node), async move {
-        while status.changed().await.is_ok() {
-            if *status.borrow_and_update() == Status::Disconnected {
-                tracing::warn!(node = watched.id, "the connection to the broker broke");
-                watched.pending.connection_lost();
-            }
-        }
-    });
-}
-
-/// Where the broker has no mapping: every host of an actor takes calls to it, in a queue group, and
-/// passes them on to their owner.
-async fn pass_calls_on(inner: &Arc<Inner>, hosted: &Arc<Hosted>) -> Result<(), Error> {
-    let around = &inner.around;
-    let filter = around.subjects.calls(hosted.name);
-    let mut calls = around.transport.subscribe(&filter, Some("forward"), CALL_CAPACITY).await?;
-    let (around, hosted, leave) = (around.clone(), hosted.clone(), inner.leave_services.clone());
-    inner.services.spawn_on(
-        async move {
-            let flush = around.subjects.call_token(hosted.name, FLUSH_VERB, FLUSH_VERB);
-            let mut leaving = false;
-            loop {
-                tokio::select! {
-                    message = calls.next() => {
-                        let Some(message) = message else { return };
-                        let subject = message.subject.clone();
-                        if crate::subject::Call::keyed(&subject).is_some_and(|call| call.verb == crate::subject::PROBE_VERB) {
-                            continue;
-                        }
-                        pass_or_serve(&around, &hosted, &subject, message);
-                    }
-                    () = leave.cancelled(), if !leaving => {
-                        leaving = true;
-                        calls.leave(flush.clone()).await;
-                    }
-                }
-            }
-        },
-        &inner.around.runtime,
-    );
-    Ok(())
-}
-
-fn pass_or_serve(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
-    let key = crate::subject::Call::keyed(subject).map(|asked| crate::key::Key::from_token(asked.token));
-    match key {
-        Some(Ok(key)) if hosted.gate.check(around.partition_of(&key), &key).is_ok() => {
-            serve::outside(around, hosted, subject, message)
-        }
-        Some(Ok(_)) => serve::pass_on(around, hosted, subject, message),
-        Some(Err(error)) => serve::refuse(around, &message, error),
-        None => {}
-    }
-}
-
-/// Listens to calls of this node's services: as many queue subscriptions as the pool has
-/// instances, so that the broker's lot falls by weight.
-async fn listen_for_services(inner: &Arc<Inner>) -> Result<(), Error> {
-    let around = &inner.around;
-    for hosted in around.all_hosted().values().filter(|hosted| !hosted.keyed) {
-        for _ in 0..hosted.pool {
-            let filter = around.subjects.services(hosted.name);
-            let calls = around.transport.subscribe(&filter, Some(hosted.name), CALL_CAPACITY).await?;
-            let task = serve_service(around.clone(), hosted.clone(), calls, inner.leave_services.clone());
-            inner.services.spawn_on(task, &around.runtime);
-        }
-    }
-    Ok(())
-}
-
-async fn serve_service(
-    around: Arc<Surroundings>,
-    hosted: Arc<Hosted>,
-    mut calls: Subscription,
-    leave: CancellationToken,
-) {
-    let flush = around.subjects.service(hosted.name, FLUSH_VERB);
-    let mut leaving = false;
-    loop {
-        tokio::select! {
-            message = calls.next() => {
-                let Some(message) = message else { return };
-                let subject = message.subject.clone();
-                serve::outside(&around, &hosted, &subject, message);
-            }
-            () = leave.cancelled(), if !leaving => {
-                leaving = true;
-                calls.leave(flush.clone()).await;
-            }
-        }
-    }
 }
 
 fn spawn_driver(inner: &Arc<Inner>, driver: Driver, lease: Arc<dyn Transport>) -> Result<(), Error> {
@@ -514,36 +255,4 @@ async fn start_tasks(builder: &mut NodeBuilder, node: &Node) -> Result<(), Error
         node.inner.tree.group(&group.name, group.restart, children.collect()).await?;
     }
     Ok(())
-}
-
-/// See [`Node::drain`].
-pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Error> {
-    let around = &inner.around;
-    let deadline = Instant::now() + within;
-    around.enter_life(Life::Draining);
-    inner.leave_services.cancel();
-    inner.services.close();
-    begin_drain(inner).await;
-    let mut over = inner.over.clone();
-    let released = around.until(deadline, over.wait_for(Option::is_some)).await.is_some();
-    let served = around.until(deadline, inner.services.wait()).await.is_some();
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-    inner.tree.stop(left).await;
-    around.enter_life(Life::Stopped);
-    inner.stop.cancel();
-    drop(around.transport.flush().await);
-    around.transport.close().await;
-    inner.cut();
-    let threads = std::mem::take(&mut *inner.threads.lock());
-    let joined = around.runtime.spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-    if released {
-        drop(joined.await);
-    }
-    if released && served {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Interrupted,
-        format!("turns still ran after {within:?}; the node has stopped all the same"),
-    ))
 }

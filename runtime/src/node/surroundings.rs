@@ -28,6 +28,9 @@ use crate::subject::Subjects;
 use crate::transport::{Headers, Outbound, Transport};
 use crate::wire::{SCHEMA, SEQUENCE};
 
+/// How long the last answers of a node may be behind the news that it is gone.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
+
 /// A node's bounds and defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -190,9 +193,19 @@ impl Surroundings {
     }
 
     /// Forgets a node that is gone, and fails the calls that wait for it.
-    pub(crate) fn node_lost(&self, node: &str) {
+    pub(crate) fn node_lost(self: &Arc<Self>, node: &str) {
         self.json_only.retain(|(id, _, _), ()| id != node);
-        self.pending.node_lost(node);
+        let numbers = self.pending.of_node(node);
+        if numbers.is_empty() {
+            return;
+        }
+        let around = self.clone();
+        self.runtime.spawn(async move {
+            // A node that left in order has answered, and its answers came by another connection
+            // than the news that it is gone.
+            tokio::time::sleep(LAST_ANSWERS).await;
+            around.pending.node_lost(numbers);
+        });
     }
 
     /// Tells whoever watches what a turn has committed: at most once, and never held up by it.

@@ -4,7 +4,6 @@
 //! each the length of its head (varint), the head (bincode), and the body, whose length the head
 //! names. Bodies are slices of the received message: nothing is copied.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -203,13 +202,17 @@ impl Frame {
 fn write<H: Head>(kind: u8, envelopes: impl Iterator<Item = (H, Bytes)>) -> Result<Bytes, Error> {
     let mut frame = BytesMut::with_capacity(256);
     frame.put_slice(&[kind, WIRE_VERSION]);
-    for (mut head, body) in envelopes {
+    for (count, (mut head, body)) in envelopes.enumerate() {
+        if count == ENVELOPES_MAX {
+            return Err(malformed(format!("more than {ENVELOPES_MAX} envelopes")));
+        }
         *head.body() = u32::try_from(body.len()).map_err(|_| malformed("a body is over 4 GiB".to_owned()))?;
         let bytes = bincode::serde::encode_to_vec(&head, config()).map_err(|error| malformed(error.to_string()))?;
-        let length = Cow::Owned::<[u8]>(
-            bincode::serde::encode_to_vec(bytes.len() as u64, config())
-                .map_err(|error| malformed(error.to_string()))?,
-        );
+        if bytes.len() > HEAD_MAX {
+            return Err(malformed(format!("a head has {} bytes; the limit is {HEAD_MAX}", bytes.len())));
+        }
+        let length = bincode::serde::encode_to_vec(bytes.len() as u64, config())
+            .map_err(|error| malformed(error.to_string()))?;
         frame.put_slice(&length);
         frame.put_slice(&bytes);
         frame.put_slice(&body);
@@ -220,6 +223,9 @@ fn write<H: Head>(kind: u8, envelopes: impl Iterator<Item = (H, Bytes)>) -> Resu
 fn envelopes<H: Head>(message: &Bytes) -> Result<Vec<(H, Bytes)>, Error> {
     let mut envelopes = Vec::new();
     let mut at = 2;
+    if message.len() == at {
+        return Err(malformed("it holds no envelope".to_owned()));
+    }
     while at < message.len() {
         if envelopes.len() == ENVELOPES_MAX {
             return Err(malformed(format!("more than {ENVELOPES_MAX} envelopes")));

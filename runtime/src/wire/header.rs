@@ -30,6 +30,8 @@ pub(crate) const SEQUENCE: &str = "Greenroom-Sequence";
 /// On a call that one node passes on to another: the subject on which it came.
 pub(crate) const SUBJECT: &str = "Greenroom-Subject";
 pub(crate) const TRACE: &str = "traceparent";
+/// The longest `traceparent` that is passed on: version 00 has 55 bytes, later ones may be longer.
+const TRACE_MAX: usize = 256;
 
 /// An outsider's call, as its headers describe it.
 #[derive(Debug)]
@@ -65,7 +67,8 @@ impl OutsideCall {
                 turn: headers.get(MESSAGE_ID).map(TurnId::named),
                 attempt: number(headers, ATTEMPT)?.map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
                 born: number(headers, BORN)?.unwrap_or(0),
-                trace: headers.get(TRACE).map(Arc::from),
+                // What is no traceparent is nobody's trace.
+                trace: headers.get(TRACE).filter(|text| text.len() <= TRACE_MAX).map(Arc::from),
             },
             by_hand: headers.get(SCHEMA).is_none(),
         })

@@ -1,0 +1,237 @@
+//! Listening: what reaches a node, and where it goes.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use super::discovery::{ClusterInfo, Discovery};
+use super::driver::Feed;
+use super::hosted::Hosted;
+use super::keeper::{Job, Word};
+use super::probe::{self, Mapping};
+use super::serve;
+use super::surroundings::Surroundings;
+use crate::error::Error;
+use crate::key::Key;
+use crate::subject::{Call as Asked, FLUSH_VERB, Filter, PROBE_VERB, Subject};
+use crate::transport::{Inbound, Outbound, Status, Subscription};
+use crate::wire::{SUBJECT, reply_headers};
+
+/// Messages from other nodes that may wait to be dispatched.
+const NODE_CAPACITY: usize = 65_536;
+/// Calls of outsiders that may wait for one instance, or to be passed on.
+const CALL_CAPACITY: usize = 16_384;
+
+/// Listens to what other nodes say, to `$SRV`, and to calls that must be passed on.
+pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<Job>) -> Result<(), Error> {
+    let around = &inner.around;
+    let (subjects, transport) = (&around.subjects, &around.transport);
+    let said = transport.subscribe(&subjects.node_all(&around.id), None, NODE_CAPACITY).await?;
+    let heard = hear_nodes(around.clone(), inner.leave_nodes.clone(), said, feed.clone(), jobs.clone());
+    let stop = inner.stop.clone();
+    let task = async move {
+        stop.run_until_cancelled(heard).await;
+    };
+    inner.nodes.spawn_on(task, &around.runtime);
+    for filter in ["$SRV.*", "$SRV.*.*", "$SRV.*.*.*"] {
+        let mut asked = transport.subscribe(&Filter::of(filter), None, 1_024).await?;
+        let discovery = Discovery::new(around.clone());
+        spawn_until(&around.runtime, stop_of(&around.node), async move {
+            while let Some(message) = asked.next().await {
+                discovery.answer(&message);
+            }
+        });
+    }
+    let mut anybody = transport.subscribe(&subjects.node("any", "info").to_filter(), Some("info"), 1_024).await?;
+    {
+        let around = around.clone();
+        spawn_until(&around.runtime.clone(), stop_of(&around.node), async move {
+            while let Some(message) = anybody.next().await {
+                info(&around, &message);
+            }
+        });
+    }
+    watch_connection(around);
+    for hosted in around.all_hosted().values().filter(|hosted| hosted.keyed) {
+        if probe::mapping(around, hosted.name).await? == Mapping::Absent {
+            pass_calls_on(inner, hosted).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes what other nodes say. When it is to leave, what is on its way is still answered.
+async fn hear_nodes(
+    around: Arc<Surroundings>,
+    leave: CancellationToken,
+    mut said: Subscription,
+    feed: Feed,
+    jobs: mpsc::Sender<Job>,
+) {
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            message = said.next() => match message {
+                Some(message) => node_message(&around, &feed, &jobs, message).await,
+                None => return,
+            },
+            () = leave.cancelled(), if !leaving => {
+                leaving = true;
+                said.leave(around.subjects.node(&around.id, FLUSH_VERB)).await;
+            }
+        }
+    }
+}
+
+fn stop_of(node: &std::sync::OnceLock<std::sync::Weak<Inner>>) -> CancellationToken {
+    node.get().and_then(std::sync::Weak::upgrade).map(|inner| inner.stop.clone()).unwrap_or_default()
+}
+
+fn spawn_until(
+    runtime: &tokio::runtime::Handle,
+    stop: CancellationToken,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    runtime.spawn(async move {
+        stop.run_until_cancelled(task).await;
+    });
+}
+
+async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Sender<Job>, message: Inbound) {
+    let mut tokens = message.subject.split('.').skip(3);
+    let (Some(verb), number) = (tokens.next(), tokens.next()) else { return };
+    match verb {
+        "r" => {
+            if let Some(number) = number.and_then(|number| number.parse().ok()) {
+                around.pending.answered(number, message);
+            }
+        }
+        "in" => serve::frame(around, message),
+        "call" => {
+            let subject = message.headers.get(SUBJECT).map(str::to_owned);
+            if let Some(subject) = subject {
+                drop(jobs.send(Job::Call { subject, message }).await);
+            }
+        }
+        "info" => info(around, &message),
+        "offer" | "ready" | "idle" => match serde_json::from_slice::<Word>(&message.body) {
+            Ok(word) => {
+                let answer = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
+                let answer = answer.and_then(|reply| Subject::parse(reply).ok());
+                if let Some(fed) = word.fed(verb, answer) {
+                    feed.hear(fed).await;
+                }
+            }
+            Err(error) => tracing::warn!(subject = message.subject, %error, "a word of another node cannot be read"),
+        },
+        _ => tracing::debug!(subject = message.subject, "an unknown message for this node"),
+    }
+}
+
+fn info(around: &Surroundings, message: &Inbound) {
+    let reply = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
+    let Some(Ok(reply)) = reply.map(Subject::parse) else { return };
+    let answer = Outbound::new(reply, ClusterInfo::of(around).to_json()).with_headers(reply_headers());
+    if let Err(error) = around.transport.publish(answer) {
+        tracing::debug!(%error, "an answer about this node was not sent");
+    }
+}
+
+/// Answers to calls that were on their way are lost with the connection: whoever waits is told.
+fn watch_connection(around: &Arc<Surroundings>) {
+    let mut status = around.transport.status();
+    let watched = around.clone();
+    spawn_until(&around.runtime, stop_of(&around.node), async move {
+        while status.changed().await.is_ok() {
+            if *status.borrow_and_update() == Status::Disconnected {
+                tracing::warn!(node = watched.id, "the connection to the broker broke");
+                watched.pending.connection_lost();
+            }
+        }
+    });
+}
+
+/// Where the broker has no mapping: every host of an actor takes calls to it, in a queue group, and
+/// passes them on to their owner.
+async fn pass_calls_on(inner: &Arc<Inner>, hosted: &Arc<Hosted>) -> Result<(), Error> {
+    let around = &inner.around;
+    let filter = around.subjects.calls(hosted.name);
+    let mut calls = around.transport.subscribe(&filter, Some("forward"), CALL_CAPACITY).await?;
+    let (around, hosted, leave) = (around.clone(), hosted.clone(), inner.leave_services.clone());
+    inner.services.spawn_on(
+        async move {
+            let flush = around.subjects.call_token(hosted.name, FLUSH_VERB, FLUSH_VERB);
+            let mut leaving = false;
+            loop {
+                tokio::select! {
+                    message = calls.next() => {
+                        let Some(message) = message else { return };
+                        let subject = message.subject.clone();
+                        if Asked::keyed(&subject).is_some_and(|call| call.verb == PROBE_VERB) {
+                            continue;
+                        }
+                        pass_or_serve(&around, &hosted, &subject, message);
+                    }
+                    () = leave.cancelled(), if !leaving => {
+                        leaving = true;
+                        calls.leave(flush.clone()).await;
+                    }
+                }
+            }
+        },
+        &inner.around.runtime,
+    );
+    Ok(())
+}
+
+fn pass_or_serve(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
+    let key = Asked::keyed(subject).map(|asked| Key::from_token(asked.token));
+    match key {
+        Some(Ok(key)) if hosted.gate.check(around.partition_of(&key), &key).is_ok() => {
+            serve::outside(around, hosted, subject, message)
+        }
+        Some(Ok(_)) => serve::pass_on(around, hosted, subject, message),
+        Some(Err(error)) => serve::refuse(around, &message, error),
+        None => {}
+    }
+}
+
+/// Listens to calls of this node's services: as many queue subscriptions as the pool has
+/// instances, so that the broker's lot falls by weight.
+pub(super) async fn listen_for_services(inner: &Arc<Inner>) -> Result<(), Error> {
+    let around = &inner.around;
+    for hosted in around.all_hosted().values().filter(|hosted| !hosted.keyed) {
+        for _ in 0..hosted.pool {
+            let filter = around.subjects.services(hosted.name);
+            let calls = around.transport.subscribe(&filter, Some(hosted.name), CALL_CAPACITY).await?;
+            let task = serve_service(around.clone(), hosted.clone(), calls, inner.leave_services.clone());
+            inner.services.spawn_on(task, &around.runtime);
+        }
+    }
+    Ok(())
+}
+
+async fn serve_service(
+    around: Arc<Surroundings>,
+    hosted: Arc<Hosted>,
+    mut calls: Subscription,
+    leave: CancellationToken,
+) {
+    let flush = around.subjects.service(hosted.name, FLUSH_VERB);
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            message = calls.next() => {
+                let Some(message) = message else { return };
+                let subject = message.subject.clone();
+                serve::outside(&around, &hosted, &subject, message);
+            }
+            () = leave.cancelled(), if !leaving => {
+                leaving = true;
+                calls.leave(flush.clone()).await;
+            }
+        }
+    }
+}

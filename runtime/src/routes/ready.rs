@@ -1,0 +1,98 @@
+//! Turns that need no queue: a handler that never waits, run on the stack of its caller.
+
+use std::sync::Arc;
+
+use crate::actor::{Actor, Handle, Read};
+use crate::call::{Call, not_started};
+use crate::context::Context;
+use crate::contract::Message;
+use crate::engine::{Ended, Entered, Env, Host, Outcome, run_once, settle};
+use crate::error::{AskError, Error, ErrorKind};
+use crate::reference::Target;
+
+/// Runs a turn whose handler never waits, on the stack of its caller, if its actor is idle.
+pub(super) fn run_ready<A, M>(
+    host: &Arc<Host<A>>,
+    to: &Target,
+    message: &mut Option<M>,
+    call: &Call,
+) -> Result<Option<Outcome<M>>, Error>
+where
+    M: Message<Contract = A::Contract>,
+    A: Handle<M>,
+{
+    if !<A as Handle<M>>::READY {
+        return Ok(None);
+    }
+    with_idle(host, to, message, call, |actor, message, call, env| {
+        let mut ctx = Context::new(env.clone(), call);
+        let result =
+            run_once(async { actor.handle(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned()));
+        settle::<A, M>(actor, env, result)
+    })
+}
+
+/// The same for a read.
+pub(super) fn look_ready<A, M>(
+    host: &Arc<Host<A>>,
+    to: &Target,
+    message: &mut Option<M>,
+    call: &Call,
+) -> Result<Option<Outcome<M>>, Error>
+where
+    M: Message<Contract = A::Contract>,
+    A: Read<M>,
+{
+    if !<A as Read<M>>::READY {
+        return Ok(None);
+    }
+    with_idle(host, to, message, call, |actor, message, call, env| {
+        let mut ctx = Context::new(env.clone(), call);
+        let actor: &A = actor;
+        match run_once(async { actor.read(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned())) {
+            Ok(result) => (Ended::Fine, result.map_err(AskError::Refused)),
+            Err(cause) => {
+                let error = env.panicked(&cause);
+                (Ended::Panicked(cause), Err(AskError::Failed(error)))
+            }
+        }
+    })
+}
+
+const WAITED: &str = "the handler says READY, and waited";
+
+fn with_idle<A, M>(
+    host: &Arc<Host<A>>,
+    to: &Target,
+    message: &mut Option<M>,
+    call: &Call,
+    run: impl FnOnce(&mut A, M, &Call, &Env<'_>) -> (Ended, Outcome<M>),
+) -> Result<Option<Outcome<M>>, Error>
+where
+    A: Actor,
+    M: Message<Contract = A::Contract>,
+{
+    if call.deadline.has_passed() {
+        return Err(not_started(host.name, to.key.as_str()));
+    }
+    let taken = host.enter(to, |slot, inner| {
+        if !inner.is_idle() {
+            return Ok(None);
+        }
+        call.chain.admit(host.name, to.key.as_str())?;
+        Ok(match Host::take(inner) {
+            Entered::Taken(actor) => Some((slot.clone(), actor)),
+            Entered::Empty | Entered::Busy => None,
+        })
+    })?;
+    let Some((slot, mut actor)) = taken else { return Ok(None) };
+    let (ended, outcome) = {
+        let _runtime = host.around.runtime.enter();
+        match message.take() {
+            Some(message) => run(&mut actor, message, call, &host.env(&slot)),
+            None => (Ended::Fine, Err(AskError::Failed(Error::new(ErrorKind::Internal, "the message was sent twice")))),
+        }
+    };
+    host.leave(&slot, Some(actor), ended);
+    Ok(Some(outcome))
+}

@@ -1,0 +1,79 @@
+//! The suite that every transport passes, against a real server that is stopped and started.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use greenroom::transport::suite::{CASES, Harness, SLOW_CASES};
+use greenroom::transport::{Connect, NatsTransport, Transport};
+
+use super::ground::bounded;
+use crate::harness::{Profile, Server};
+
+struct Nats(Server);
+
+impl Harness for Nats {
+    fn connect(&mut self, name: &str) -> BoxFuture<'_, Arc<dyn Transport>> {
+        let settings = Connect::try_from(self.0.url()).expect("an address").name(name);
+        async move { Arc::new(NatsTransport::connect(settings).await.expect("a connection")) as Arc<dyn Transport> }
+            .boxed()
+    }
+
+    fn stop_broker(&mut self) -> BoxFuture<'_, ()> {
+        self.0.stop().boxed()
+    }
+
+    fn start_broker(&mut self) -> BoxFuture<'_, ()> {
+        self.0.restart().boxed()
+    }
+}
+
+async fn run(name: &str) {
+    let mut cases = CASES.iter().chain(SLOW_CASES);
+    let (_, case) = cases.find(|(known, _)| *known == name).expect("the suite has this case");
+    let mut harness = Nats(Server::start(Profile::Plain).await);
+    bounded(case(&mut harness)).await;
+}
+
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            run(stringify!($case)).await;
+        })+
+
+        #[test]
+        fn all_cases_of_the_suite_run_here() {
+            let here = [$(stringify!($case)),+];
+            for (name, _) in CASES.iter().chain(SLOW_CASES) {
+                assert!(here.contains(name), "{name} is missing in the list of this module");
+            }
+        }
+    };
+}
+
+cases!(
+    messages_arrive_in_order,
+    wildcards_match,
+    queue_groups_share,
+    nobody_there_is_told_at_once,
+    headers_round_trip,
+    payload_limit,
+    flush_messages_are_swallowed,
+    close_ends_everything,
+    leaving_a_group_loses_nothing,
+    leaving_when_idle_or_alone,
+    leaving_gives_what_was_waiting,
+    compare_and_set,
+    delete_then_create,
+    expiry_is_seen_and_recreation_expires_too,
+    an_update_sets_the_time_to_live_anew,
+    bad_keys_and_times_are_refused,
+    watch_gives_all_then_current_then_changes,
+    watch_of_many_records_is_complete,
+    races_have_one_winner,
+    broker_away_fails_fast_and_comes_back,
+    watch_survives_the_broker,
+    leaving_works_after_a_reconnect,
+    markers_go_after_a_while,
+);

@@ -1,0 +1,91 @@
+//! Processes that are asked to leave: SIGTERM, with and without a broker that answers.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::{Duo, LEASE, Load, Profile, SKU, Server, Shop, ShopNode, nats};
+
+/// What a leave may take that waits for nobody's turn.
+const LEAVES: Duration = Duration::from_secs(40);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_c5_a_node_that_is_asked_to_leave_fails_no_call() {
+    let mut duo = Duo::open().await;
+    let stays = duo.orders[1].id();
+    let before = duo.stock().await.sold;
+    let load = Load::start(&duo.node, "leave", 8, Duration::from_secs(5));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    duo.orders[0].ask_to_leave();
+    let left = Instant::now();
+    // A person places orders meanwhile, all through the handover and after it.
+    let mut by_hand = 0;
+    let status = loop {
+        by_hand += 1;
+        let body = json!({ "user": "load-user", "lines": [{ "sku": SKU, "qty": 1 }], "card": "tok_ok" }).to_string();
+        let placed = nats(&duo.server, &["req", &format!("shop.order.hand-{by_hand}.place"), &body]).await;
+        assert_eq!(placed.reply()["status"], json!("confirmed"), "{placed:?}");
+        if let Some(status) = duo.orders[0].status() {
+            break status;
+        }
+        assert!(left.elapsed() < LEAVES, "it does not end:\n{}", duo.orders[0].log());
+    };
+    assert!(status.success(), "{status}\n{}", duo.orders[0].log());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let calls = load.stop().await;
+
+    for call in &calls {
+        assert!(call.outcome.is_ok(), "{call:?}");
+    }
+    assert!(calls.len() > 50, "the load was none: {}", calls.len());
+    // Every confirmed order was sold once, and none was confirmed to nobody.
+    let stock = duo.stock().await;
+    assert_eq!(stock.sold - before, calls.len() as u64 + by_hand, "{stock:?}");
+    assert_eq!(stock.reserved, 0, "{stock:?}");
+    duo.until_owned_by(&stays).await;
+    duo.place_everywhere("after-leave").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_s1_six_processes_leave_in_order() {
+    let mut shop = Shop::open().await;
+    shop.register("u-1").await;
+    let nodes = [&mut shop.user, &mut shop.payment, &mut shop.inventory, &mut shop.notification];
+    for node in nodes.into_iter().chain(&mut shop.orders) {
+        node.ask_to_leave();
+    }
+    let nodes = [&mut shop.user, &mut shop.payment, &mut shop.inventory, &mut shop.notification];
+    for node in nodes.into_iter().chain(&mut shop.orders) {
+        let status = node.exit(LEAVES).await;
+        assert!(status.success(), "{status}\n{}", node.log());
+    }
+    let output = shop.req("shop.user.u-1.get", "").await;
+    assert!(output.no_responders(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_a_second_signal_ends_a_node_that_cannot_leave() {
+    let mut server = Server::start(Profile::Shop).await;
+    let mut node = ShopNode::spawn(&server, "user", &["--lease", LEASE]).await;
+    // Nobody answers, so its records cannot be handed over.
+    server.pause();
+    node.ask_to_leave();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(node.status().is_none(), "it waits for the broker:\n{}", node.log());
+    node.ask_to_leave();
+    let status = node.exit(Duration::from_secs(5)).await;
+    assert_eq!(status.code(), Some(1), "{}", node.log());
+    server.resume();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_a_node_leaves_a_broker_that_is_gone() {
+    let mut server = Server::start(Profile::Shop).await;
+    let mut node = ShopNode::spawn(&server, "user", &["--lease", LEASE]).await;
+    server.stop().await;
+    node.ask_to_leave();
+    // In bounded time, and either way: nobody is there to whom anything could be handed over.
+    let status = node.exit(LEAVES).await;
+    assert!(status.code().is_some_and(|code| code < 2), "{status}: {}", node.log());
+    assert!(!node.log().contains("panicked"), "{}", node.log());
+}

@@ -84,8 +84,10 @@ async fn c2_a_node_leaves_a_broker_that_is_gone() {
     let mut node = ShopNode::spawn(&server, "user", &["--lease", LEASE]).await;
     server.stop().await;
     node.ask_to_leave();
-    // In bounded time, and either way: nobody is there to whom anything could be handed over.
-    let status = node.exit(LEAVES).await;
+    // Nothing runs, and when its lease has run out others may have its actors: nothing to wait for.
+    let status = node.exit(Duration::from_secs(15)).await;
     assert!(status.code().is_some_and(|code| code < 2), "{status}: {}", node.log());
-    assert!(!node.log().contains("panicked"), "{}", node.log());
+    for wrong in ["panicked", "turns still ran"] {
+        assert!(!node.log().contains(wrong), "{wrong}: {}", node.log());
+    }
 }

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use greenroom::contract::Contract;
 use greenroom::prelude::*;
 
-use super::ground::{Ground, bounded, on_both, settled, soon};
-use super::probe::{Alone, Probe, ProbeActor, Refused, Via, keys_on};
+use super::gate::Gate;
+use super::ground::{Ground, SOON, bounded, on_both, settled, soon};
+use super::probe::{Again, Alone, Late, Notes, Poke, Probe, ProbeActor, Refused, Total, Via, keys_on};
+use crate::harness::{eventually, holds};
 
 async fn local() -> Node {
     Node::local("demo").host::<ProbeActor>().start().await.expect("a node starts")
@@ -74,7 +76,12 @@ async fn a_call_that_comes_back_is_a_cycle_at_once() {
     .await;
 }
 
-on_both!(r6_a_cycle_over_two_nodes_is_told_at_once, r6_a_chain_over_two_nodes_ends_at_its_limit);
+on_both!(
+    r6_a_cycle_over_two_nodes_is_told_at_once,
+    r6_a_chain_over_two_nodes_ends_at_its_limit,
+    r1_what_is_told_waits_for_nobody,
+    r6_two_roots_that_wait_for_each_other_end_in_time,
+);
 
 async fn cycles(node: &Node, round: &[&str]) {
     let began = Instant::now();
@@ -113,6 +120,51 @@ async fn r6_a_chain_over_two_nodes_ends_at_its_limit(ground: Ground) {
     assert_eq!(first.ask(Via { path: zigzag[1..32].to_vec() }).await.expect("31 actors wait"), 31);
     let (kind, message) = failed(first.ask(Via { path: zigzag[1..33].to_vec() }).await);
     assert_eq!(kind, "chain_too_long", "{message}");
+}
+
+/// A tell is no cycle, whoever it is for: nobody waits for its turn.
+async fn r1_what_is_told_waits_for_nobody(ground: Ground) {
+    let (one, _two, ones, twos) = two(&ground).await;
+    for (key, other) in [(&ones[0], &ones[1]), (&ones[2], &twos[0]), (&twos[1], &ones[3])] {
+        let actor = one.actor::<Probe>(key);
+        actor.tell(Again { left: 3 }).await.expect("told");
+        let expected = ["3 left", "2 left", "1 left", "0 left"];
+        eventually(SOON, "an actor tells itself to go on", async || {
+            let notes = actor.ask(Notes).await.expect("an answer");
+            holds(notes == expected, || format!("{notes:?}"))
+        })
+        .await;
+        actor.ask(Poke { key: other.clone() }).await.expect("the other is told");
+        eventually(SOON, "who was told may ask back", async || {
+            let notes = one.actor::<Probe>(other).ask(Notes).await.expect("an answer");
+            holds(notes == ["1"], || format!("{notes:?}"))
+        })
+        .await;
+    }
+}
+
+async fn r6_two_roots_that_wait_for_each_other_end_in_time(ground: Ground) {
+    let (one, two, ones, twos) = two(&ground).await;
+    for (a, b) in [(&ones[0], &ones[1]), (&ones[2], &twos[0])] {
+        let gate = Gate::closed();
+        let root = |node: &Node, from: &str, to: &str| {
+            let actor = node.actor::<Probe>(from).within(Duration::from_secs(1));
+            let late = Late { gate: gate.name(), key: to.to_owned() };
+            tokio::spawn(async move { actor.ask(late).await })
+        };
+        let (forth, back) = (root(&one, a, b), root(&two, b, a));
+        gate.arrived(2).await;
+        let began = Instant::now();
+        gate.open(2);
+        for ask in [forth, back] {
+            let outcome = soon("its time is over", ask).await.expect("no panic");
+            assert!(outcome.is_err() || outcome.is_ok_and(|total| total == 1), "one of them may be let through");
+        }
+        assert!(began.elapsed() < Duration::from_secs(4));
+        for key in [a, b] {
+            soon("the actor is free again", one.actor::<Probe>(key).ask(Total)).await.expect("an answer");
+        }
+    }
 }
 
 /// A service that asks itself.

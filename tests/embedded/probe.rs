@@ -13,8 +13,11 @@ use super::gate::Gate;
     name = "probe",
     messages(
         Add, AddAsync, Total, Wait, Peek, Note, NoteAtGate, Notes, Block, Fall, Refuse, Via, Alone, Where, Twice, Late,
-        Big
-    )
+        Big,
+        Again,
+        Poke,
+        CallBack
+)
 )]
 pub(super) struct Probe;
 
@@ -111,6 +114,23 @@ pub(super) struct Late {
 #[message(Probe, ask, reply = String)]
 pub(super) struct Big {
     pub bytes: usize,
+}
+
+/// Tells itself the same, so many times, and notes each.
+#[message(Probe, tell)]
+pub(super) struct Again {
+    pub left: u32,
+}
+
+/// Tells another actor to call back, which asks this one to add one.
+#[message(Probe, ask, refusal = Refused)]
+pub(super) struct Poke {
+    pub key: String,
+}
+
+#[message(Probe, tell)]
+pub(super) struct CallBack {
+    pub key: String,
 }
 
 /// Where a turn ran, and what it knew.
@@ -278,6 +298,29 @@ impl ProbeActor {
     async fn late(&mut self, msg: Late, ctx: &mut Context<'_, Self>) -> Result<u64, Refused> {
         pass(&msg.gate).await;
         ctx.actor::<Probe>(&msg.key).ask(Add { by: 1 }).await.map_err(Refused::of)
+    }
+
+    #[tell]
+    async fn again(&mut self, msg: Again, ctx: &mut Context<'_, Self>) {
+        self.notes.push(format!("{} left", msg.left));
+        if msg.left > 0 {
+            let key = ctx.key().to_string();
+            let told = ctx.actor::<Probe>(key).tell(Again { left: msg.left - 1 }).await;
+            self.notes.extend(told.err().map(|error| error.to_string()));
+        }
+    }
+
+    #[ask]
+    async fn poke(&mut self, msg: Poke, ctx: &mut Context<'_, Self>) -> Result<(), Refused> {
+        let key = ctx.key().to_string();
+        let told = ctx.actor::<Probe>(&msg.key).tell(CallBack { key }).await;
+        told.map_err(|error| Refused::of(AskError::<()>::Failed(error)))
+    }
+
+    #[tell]
+    async fn call_back(&mut self, msg: CallBack, ctx: &mut Context<'_, Self>) {
+        let asked = ctx.actor::<Probe>(&msg.key).ask(Add { by: 1 }).await;
+        self.notes.push(asked.map_or_else(|error| error.to_string(), |total| total.to_string()));
     }
 
     #[ask]

@@ -15,7 +15,11 @@ async fn local() -> Node {
     Node::local("demo").host::<ProbeActor>().start().await.expect("a node starts")
 }
 
-on_both!(r1_turns_of_one_key_run_one_at_a_time, r1_messages_of_one_sender_run_in_their_order);
+on_both!(
+    r1_turns_of_one_key_run_one_at_a_time,
+    r1_messages_of_one_sender_run_in_their_order,
+    r1_asks_of_one_caller_run_in_the_order_they_were_made,
+);
 
 async fn r1_turns_of_one_key_run_one_at_a_time(ground: Ground) {
     let one = ground.node("one").host::<ProbeActor>().start().await.expect("a node starts");
@@ -73,6 +77,34 @@ async fn r1_messages_of_one_sender_run_in_their_order(ground: Ground) {
             let own: Vec<_> = notes.iter().filter_map(|note| note.strip_prefix(&format!("{}/", node.id()))).collect();
             assert!(own.iter().map(|number| number.parse::<i32>().expect("a number")).eq(numbers.clone()), "{own:?}");
         }
+    }
+}
+
+async fn r1_asks_of_one_caller_run_in_the_order_they_were_made(ground: Ground) {
+    let one = ground.node("one").host::<ProbeActor>().start().await.expect("a node starts");
+    let two = ground.node("two").host::<ProbeActor>().start().await.expect("a node starts");
+    settled("probe", &[&one, &two], &[]).await;
+    for key in [keys_on(&one, &one, 1).await.remove(0), keys_on(&two, &one, 1).await.remove(0)] {
+        let (actor, gate) = (one.actor::<Probe>(&key), Gate::closed());
+        let mut asks = Vec::new();
+        for number in 0..200 {
+            // Those that wait and those that do not, mixed: neither kind may overtake the other.
+            let (actor, gate) = (&actor, gate.name());
+            let ask = async move {
+                match number % 3 {
+                    0 => actor.ask(AddAsync { by: 1 }).await,
+                    1 => actor.ask(Wait { gate, by: 1 }).await,
+                    _ => actor.ask(Add { by: 1 }).await,
+                }
+            };
+            let mut ask = Box::pin(ask);
+            let polled = futures_util::poll!(ask.as_mut());
+            asks.push(async move { if let std::task::Poll::Ready(reply) = polled { reply } else { ask.await } });
+        }
+        gate.open(200);
+        let replies = soon("all are answered", join_all(asks)).await;
+        let replies: Vec<u64> = replies.into_iter().map(|reply| reply.expect("an answer")).collect();
+        assert!(replies.iter().copied().eq(1..=200), "{key}: {replies:?}");
     }
 }
 

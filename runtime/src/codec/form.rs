@@ -51,11 +51,11 @@ impl Fingerprint {
 /// `flatten`, `tag` and `untagged` ask for self-describing input, a field with
 /// `skip_serializing_if` may be missing, and a type that holds itself could nest without end.
 pub(super) fn form_of<T: Serialize + DeserializeOwned + JsonSchema>() -> Option<String> {
-    let settings = SchemaSettings::draft2020_12().for_serialize();
-    let schema = settings.into_generator().into_root_schema_for::<T>();
-    if *schema.as_value() == serde_json::Value::Bool(false) {
+    let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    if *T::json_schema(&mut generator).as_value() == Value::Bool(false) {
         return Some("never".to_owned());
     }
+    let schema = generator.into_root_schema_for::<T>();
     if !is_positional(schema.as_value()) {
         return None;
     }

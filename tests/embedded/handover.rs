@@ -1,0 +1,120 @@
+//! Handovers while turns run: what they hold, what they may still do, and what a drain waits for.
+
+use std::time::{Duration, Instant};
+
+use greenroom::prelude::*;
+
+use super::gate::Gate;
+use super::ground::{Ground, SOON, on_both, settled, soon};
+use super::probe::{Add, Late, Probe, ProbeActor, Total, Wait, Where, keys_on};
+
+on_both!(
+    c5_a_turn_that_runs_holds_no_key_but_its_own,
+    c5_a_turn_that_runs_while_its_node_drains_may_still_ask,
+    c5_a_drain_that_is_out_of_time_says_so_and_stops,
+);
+
+async fn start(ground: &Ground, name: &str) -> Node {
+    ground.node(name).host::<ProbeActor>().start().await.expect("a node starts")
+}
+
+/// Keys that move from the first node to the second when it joins, found by letting one join.
+async fn movers(ground: &Ground, one: &Node) -> Vec<String> {
+    let two = start(ground, "two").await;
+    settled("probe", &[one, &two], &[]).await;
+    let keys = keys_on(&two, one, 3).await;
+    two.drain().await.expect("drained");
+    settled("probe", &[one], &[]).await;
+    keys
+}
+
+async fn c5_a_turn_that_runs_holds_no_key_but_its_own(ground: Ground) {
+    let one = start(&ground, "one").await;
+    // A node of another id may get other partitions, so that all keys are tried, not only these.
+    let keys: Vec<String> = (0..40).map(|number| format!("k-{number}")).collect();
+    let gate = Gate::closed();
+    let held = {
+        let (one, key, gate) = (one.clone(), keys[0].clone(), gate.name());
+        tokio::spawn(async move { one.actor::<Probe>(&key).within(SOON).ask(Wait { gate, by: 1 }).await })
+    };
+    gate.arrived(1).await;
+    let two = start(&ground, "two").await;
+    for key in &keys[1..] {
+        let total = soon("every other key is served", two.actor::<Probe>(key).ask(Add { by: 1 })).await;
+        assert_eq!(total.expect("an answer"), 1, "{key}");
+    }
+    let behind = {
+        let (two, key) = (two.clone(), keys[0].clone());
+        tokio::spawn(async move { two.actor::<Probe>(&key).within(SOON).ask(Wait { gate: String::new(), by: 1 }).await })
+    };
+    assert_eq!(gate.arrivals_after_quiet().await, 1);
+    assert!(!behind.is_finished(), "its turn waits for the one that runs, wherever that is");
+    gate.open(1);
+    assert_eq!(held.await.expect("no panic").expect("the turn that ran is finished, and answered"), 1);
+    let total = soon("then its key is served too", behind).await.expect("no panic").expect("an answer");
+    assert!(total == 1 || total == 2, "on the new owner or on the old one: {total}");
+    settled("probe", &[&one, &two], &[]).await;
+    assert!(two.actor::<Probe>(&keys[0]).ask(Total).await.expect("an answer") > 0);
+}
+
+async fn c5_a_turn_that_runs_while_its_node_drains_may_still_ask(ground: Ground) {
+    let one = start(&ground, "one").await;
+    let two = start(&ground, "two").await;
+    settled("probe", &[&one, &two], &[]).await;
+    let (ones, twos) = (keys_on(&one, &two, 3).await, keys_on(&two, &two, 1).await);
+    let gate = Gate::closed();
+    // One asks an actor of its own node, which is handed over meanwhile, the other one elsewhere.
+    let asks: Vec<_> = [(&ones[0], &ones[2]), (&ones[1], &twos[0])]
+        .into_iter()
+        .map(|(from, to)| {
+            let actor = two.actor::<Probe>(from).within(SOON);
+            let late = Late { gate: gate.name(), key: to.clone() };
+            tokio::spawn(async move { actor.ask(late).await })
+        })
+        .collect();
+    gate.arrived(2).await;
+    let drained = {
+        let one = one.clone();
+        tokio::spawn(async move { one.drain().await })
+    };
+    // By now the others' partitions are at the other node.
+    let moved = crate::harness::eventually(SOON, "an idle key is handed over", async || {
+        let place = two.actor::<Probe>(&ones[2]).ask(Where).await.map_err(|error| error.to_string())?;
+        if place.node == two.id() { Ok(()) } else { Err(format!("it is at {}", place.node)) }
+    });
+    moved.await;
+    gate.open(2);
+    for ask in asks {
+        let added = soon("the turn ends", ask).await.expect("no panic");
+        assert_eq!(added.expect("its calls are served"), 1);
+    }
+    soon("drained", drained).await.expect("no panic").expect("drained");
+}
+
+async fn c5_a_drain_that_is_out_of_time_says_so_and_stops(ground: Ground) {
+    let one = start(&ground, "one").await;
+    let client = ground.node("client").start().await.expect("a node starts");
+    settled("probe", &[&one], &[&client]).await;
+    let gate = Gate::closed();
+    let stuck: Vec<_> = [&one, &client]
+        .into_iter()
+        .zip(["local", "remote"])
+        .map(|(node, key)| {
+            let actor = node.actor::<Probe>(key).within(SOON);
+            let wait = Wait { gate: gate.name(), by: 1 };
+            tokio::spawn(async move { actor.ask(wait).await })
+        })
+        .collect();
+    gate.arrived(2).await;
+    let began = Instant::now();
+    let error = one.drain_within(Duration::from_millis(300)).await.expect_err("two turns run");
+    assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    let after = one.actor::<Probe>("local").ask(Total).await.expect_err("the node has stopped");
+    assert_eq!(after.failure().map(Error::kind), Some(ErrorKind::Stopped));
+    gate.open(2);
+    for ask in stuck {
+        // Whether it still could answer or not: nobody waits until the deadline.
+        soon("the caller learns of it", ask).await.expect("no panic").ok();
+    }
+}

@@ -22,6 +22,7 @@ use crate::supervision::{ChildSpec, Handler, WorkerRef};
 /// The instances of a service, and the bound of what waits for them.
 pub(crate) struct Pool<A: Actor> {
     name: &'static str,
+    pub(crate) around: Arc<Surroundings>,
     workers: Vec<WorkerRef<Ticket<A>>>,
     next: AtomicUsize,
     mailbox: usize,
@@ -55,8 +56,14 @@ impl<A: Actor> Pool<A> {
             children.push(child);
         }
         let room = mailbox.saturating_mul(size);
-        let pool =
-            Self { name, workers, next: AtomicUsize::new(0), mailbox: room, room: Arc::new(Semaphore::new(room)) };
+        let pool = Self {
+            name,
+            around: around.clone(),
+            workers,
+            next: AtomicUsize::new(0),
+            mailbox: room,
+            room: Arc::new(Semaphore::new(room)),
+        };
         (pool, children)
     }
 
@@ -89,6 +96,13 @@ impl<A: Actor> Pool<A> {
             job.fail(self.down());
         }
         Ok(())
+    }
+
+    /// Waits until nothing waits for an instance, and none works.
+    pub(crate) async fn idle(&self) {
+        let all = u32::try_from(self.mailbox).unwrap_or(u32::MAX);
+        // Never closed, so this gives all places back at once when it has them.
+        drop(self.room.acquire_many(all).await);
     }
 
     fn down(&self) -> Error {
@@ -143,7 +157,7 @@ impl<A: Actor> Instance<A> {
 
     async fn work(&mut self, mut ticket: Ticket<A>) -> ControlFlow<Error> {
         let Some(job) = ticket.job.take() else { return ControlFlow::Continue(()) };
-        if job.is_stale() {
+        if job.is_hopeless() {
             job.give_up(self.name, "");
             return ControlFlow::Continue(());
         }
@@ -157,10 +171,17 @@ impl<A: Actor> Instance<A> {
                 }
             },
         };
+        if job.is_stale() {
+            job.give_up(self.name, "");
+            self.actor = Some(actor);
+            return ControlFlow::Continue(());
+        }
         // A panic costs the instance its state, not its queue: the next job activates it again.
         if let Ended::Fine = job.run(&mut actor, self.env()).await {
             self.actor = Some(actor);
         }
+        // The ticket's place is given back here, after the turn.
+        drop(ticket);
         ControlFlow::Continue(())
     }
 }

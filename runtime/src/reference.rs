@@ -136,7 +136,8 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         M: Message<Contract = C>,
     {
         let target = self.target()?;
-        let call = self.call::<M>(target);
+        // Nobody waits for a tell, so it can be part of no circle of waiting.
+        let call = Call { chain: Chain::default(), ..self.call::<M>(target) };
         let mut message = Some(message);
         if let Some(route) = route::<M>(self.hosted.as_deref())?
             && route.tell(target, &mut message, &call)?
@@ -160,7 +161,8 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
 
 impl<C: Contract<Kind = Service>> ServiceRef<C> {
     pub(crate) fn new(around: Arc<Surroundings>, origin: Origin) -> Self {
-        let hosted = around.hosted(C::NAME);
+        // A node that drains takes no more for itself.
+        let hosted = around.hosted(C::NAME).filter(|_| around.is_running());
         Self { around, hosted, origin, budget: None, contract: PhantomData }
     }
 
@@ -205,7 +207,7 @@ impl<C: Contract<Kind = Service>> ServiceRef<C> {
         M: Message<Contract = C>,
     {
         self.around.check_running()?;
-        let call = self.call::<M>();
+        let call = Call { chain: Chain::default(), ..self.call::<M>() };
         let mut message = Some(message);
         if let Some(route) = route::<M>(self.hosted.as_deref())?
             && route.tell(&self.around.anywhere, &mut message, &call)?
@@ -246,16 +248,9 @@ fn lost_message() -> Error {
 impl Surroundings {
     /// Waits for a turn on this node, until the call's deadline.
     pub(crate) async fn wait<M: Message>(&self, waiting: Waiting<M>, actor: &str, key: &str) -> Outcome<M> {
-        let Waiting { mut outcome, deadline, started } = waiting;
+        let Waiting { mut outcome, deadline, started, place: _place } = waiting;
         if let Ok(outcome) = outcome.try_recv() {
             return outcome;
-        }
-        // A turn that runs already is waited for whatever the limit says: it occupies its actor, not us.
-        let place = self.in_flight();
-        if let Err(error) = &place
-            && !started.swap(true, Ordering::AcqRel)
-        {
-            return Err(AskError::Failed(Error::new(error.kind(), error.message())));
         }
         match self.until(deadline, &mut outcome).await {
             Some(Ok(outcome)) => outcome,

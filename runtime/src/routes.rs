@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use self::ready::{look_ready, run_ready};
 use crate::actor::{Actor, Handle, Read};
@@ -17,6 +17,7 @@ use crate::codec::{Codec, Fingerprint, from_person};
 use crate::contract::{Contract, IsMode, Message, Mode, Refusal, VerbContract, mode};
 use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReplyTo, Started as StartedFlag};
 use crate::error::{AskError, Error, ErrorBody, ErrorKind, REFUSED};
+use crate::node::Surroundings;
 use crate::pool::Pool;
 use crate::reference::Target;
 use crate::stats::VerbStats;
@@ -37,6 +38,13 @@ impl<A: Actor> Clone for Engine<A> {
 }
 
 impl<A: Actor> Engine<A> {
+    fn around(&self) -> &Arc<Surroundings> {
+        match self {
+            Engine::Keyed(host) => &host.around,
+            Engine::Pool(pool) => &pool.around,
+        }
+    }
+
     fn admit(
         &self,
         to: &Target,
@@ -167,6 +175,8 @@ pub(crate) struct Waiting<M: Message> {
     pub(crate) deadline: tokio::time::Instant,
     /// Set by whoever comes first: the turn that starts, or the caller that gives up.
     pub(crate) started: StartedFlag,
+    /// Its place among the calls on their way.
+    pub(crate) place: OwnedSemaphorePermit,
 }
 
 /// The way to a handler on the same node: typed, without codec or broker.
@@ -267,6 +277,10 @@ where
                 Err(error) => return self.not_admitted(error),
             }
         }
+        let place = match self.engine.around().in_flight() {
+            Ok(place) => place,
+            Err(error) => return self.not_admitted(error),
+        };
         let (reply, outcome) = oneshot::channel();
         let deadline = call.deadline.at();
         let call = Call { deadline: Deadline::At(deadline), ..call.clone() };
@@ -278,7 +292,7 @@ where
                 .map(|message| (self.job)(message, call.clone(), ReplyTo::Local(reply, flag), self.stats.clone()))
         });
         match admitted {
-            Ok(()) => Started::Waiting(Waiting { outcome, deadline, started }),
+            Ok(()) => Started::Waiting(Waiting { outcome, deadline, started, place }),
             Err(error) if error.kind() == ErrorKind::Moved => Started::Elsewhere,
             Err(error) => self.not_admitted(error),
         }

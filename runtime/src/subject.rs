@@ -223,6 +223,11 @@ impl Subjects {
         Subject::of(format!("{}.on.{actor}.{event}.{}", self.app, key.token()))
     }
 
+    /// `{app}.node.any.*`: what any node may answer.
+    pub fn any_node(&self) -> Filter {
+        Filter::of(format!("{}.node.any.*", self.app))
+    }
+
     /// The live echoes of an actor: of one event or all, of one key or all.
     pub fn lives(&self, actor: &str, event: Option<&str>, key: Option<&Key>) -> Filter {
         let key = key.map_or_else(|| "*".to_owned(), Key::token);

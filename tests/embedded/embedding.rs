@@ -1,6 +1,6 @@
 //! Nodes in somebody else's program: on its runtime, beside other nodes, and gone when it says so.
 
-use std::sync::{Arc, LazyLock, Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use greenroom::prelude::*;
@@ -131,7 +131,13 @@ pub(super) struct Hold {
     pub test: String,
 }
 
-static HELD: LazyLock<Mutex<Vec<(String, Weak<()>)>>> = LazyLock::new(Mutex::default);
+/// What an actor holds, and for which test.
+struct Held {
+    test: String,
+    thing: Weak<()>,
+}
+
+static HELD: Mutex<Vec<Held>> = Mutex::new(Vec::new());
 
 #[derive(Default)]
 pub(super) struct HolderActor {
@@ -142,7 +148,7 @@ pub(super) struct HolderActor {
 impl HolderActor {
     #[ask]
     fn hold(&mut self, msg: Hold) {
-        HELD.lock().expect("no panic in it").push((msg.test, Arc::downgrade(&self.thing)));
+        HELD.lock().expect("no panic in it").push(Held { test: msg.test, thing: Arc::downgrade(&self.thing) });
     }
 }
 
@@ -163,7 +169,7 @@ async fn c4_a_node_that_is_dropped_is_cut_off_and_frees_everything(ground: Groun
     // lease has run out the others take its share.
     eventually(SOON, "its actors are freed", async || {
         let held = HELD.lock().expect("no panic in it");
-        let alive = held.iter().filter(|(test, thing)| *test == id && thing.strong_count() > 0).count();
+        let alive = held.iter().filter(|held| held.test == id && held.thing.strong_count() > 0).count();
         holds(alive == 0, || format!("{alive} of 10 are in memory"))
     })
     .await;

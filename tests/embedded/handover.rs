@@ -45,7 +45,9 @@ async fn c5_a_turn_that_runs_holds_no_key_but_its_own(ground: Ground) {
     }
     let behind = {
         let (two, key) = (two.clone(), keys[0].clone());
-        tokio::spawn(async move { two.actor::<Probe>(&key).within(SOON).ask(Wait { gate: String::new(), by: 1 }).await })
+        tokio::spawn(
+            async move { two.actor::<Probe>(&key).within(SOON).ask(Wait { gate: String::new(), by: 1 }).await },
+        )
     };
     assert_eq!(gate.arrivals_after_quiet().await, 1);
     assert!(!behind.is_finished(), "its turn waits for the one that runs, wherever that is");

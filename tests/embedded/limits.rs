@@ -69,6 +69,7 @@ on_both!(
     r1_a_turn_passes_on_what_is_left_of_its_time,
     r1_budgets_of_any_size_can_be_named,
     r6_a_full_mailbox_is_overloaded,
+    r6_asks_over_the_limit_of_a_node_are_overloaded,
     r3_what_is_too_large_is_named_either_way,
 );
 
@@ -157,29 +158,36 @@ async fn r6_a_full_mailbox_is_overloaded(ground: Ground) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn asks_over_the_limit_of_a_node_are_overloaded_and_not_run() {
-    bounded(async {
-        let node = Node::local("demo").host::<ProbeActor>().in_flight(3).start().await.expect("a node starts");
+async fn r6_asks_over_the_limit_of_a_node_are_overloaded(ground: Ground) {
+    let limited = |name| ground.node(name).in_flight(3);
+    let host = limited("host").host::<ProbeActor>().start().await.expect("a node starts");
+    let caller = limited("caller").start().await.expect("a node starts");
+    settled("probe", &[&host], &[&caller]).await;
+    for node in [&host, &caller] {
         let gate = Gate::closed();
-        let actors: Vec<_> = (0..3).map(|number| node.actor::<Probe>(format!("f-{number}"))).collect();
+        let name = |number| format!("f-{number}-{}", node.id());
+        let actors: Vec<_> = (0..3).map(|number| node.actor::<Probe>(name(number))).collect();
         let mut waiting: Vec<_> =
             actors.iter().map(|actor| Box::pin(actor.ask(Wait { gate: gate.name(), by: 1 }))).collect();
         for ask in &mut waiting {
             assert!(futures_util::poll!(ask.as_mut()).is_pending());
         }
-        // Its actor is idle: nothing but the limit keeps it from running.
-        let over = failure(node.actor::<Probe>("f-3").ask(Wait { gate: gate.name(), by: 1 }).await);
+        gate.arrived(3).await;
+        let over = failure(actors[0].ask(Add { by: 100 }).await);
         assert_eq!((over.kind(), over.is_retryable()), (ErrorKind::Overloaded, true), "{over}");
         assert!(over.message().contains("3 calls"), "{over}");
+        // The actor of this one is idle: it may be served, or not, but not refused and then run.
+        let idle = node.actor::<Probe>(name(3)).within(BRIEF).ask(Wait { gate: gate.name(), by: 10 }).await;
+        let idle = failure(idle);
         gate.open(4);
         for ask in waiting {
             assert_eq!(ask.await.expect("an answer"), 1);
         }
-        let total = soon("the actor is free", node.actor::<Probe>("f-3").ask(Total)).await;
-        assert_eq!(total.expect("an answer"), 0, "retryable means that it was certainly not run");
-    })
-    .await;
+        let total = async |number| node.actor::<Probe>(name(number)).ask(Total).await.expect("an answer");
+        assert_eq!(soon("the actor is free", total(0)).await, 1, "retryable means that it was certainly not run");
+        let run = soon("the actor is free", total(3)).await;
+        assert_eq!(run == 10, !idle.is_retryable(), "{idle} and its actor has {run}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

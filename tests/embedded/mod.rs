@@ -18,6 +18,7 @@ mod bypass;
 mod transparency;
 mod services;
 mod handover;
+mod outsiders;
 mod events;
 mod builds;
 mod connection;

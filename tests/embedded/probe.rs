@@ -13,11 +13,8 @@ use super::gate::Gate;
     name = "probe",
     messages(
         Add, AddAsync, Total, Wait, Peek, Note, NoteAtGate, Notes, Block, Fall, Refuse, Via, Alone, Where, Twice, Late,
-        Big,
-        Again,
-        Poke,
-        CallBack
-)
+        Big, Again, Poke, CallBack
+    )
 )]
 pub(super) struct Probe;
 

@@ -42,7 +42,7 @@ impl ShopNode {
         let mut command = Command::new(program);
         let inherited = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("NATS_"));
         command.env_clear().envs(inherited).env("XDG_CONFIG_HOME", dir.path());
-        command.env("RUST_LOG", "greenroom=debug").envs(variables.iter().copied());
+        command.env_remove("RUST_LOG").envs(variables.iter().copied());
         command.args(["--host", hosts]).args(extra_args);
         let process = Process::spawn(Launch {
             name: format!("shop-node ({hosts})"),

@@ -1,6 +1,6 @@
 use clap::Parser;
 use greenroom::Node;
-use shop_contract::inventory::{Inventory, Reserve, Restock};
+use shop_contract::inventory::{Inventory, Reserve, Restock, Ship};
 use shop_contract::order::{Line, PlaceRefused};
 use shop_contract::payment::{ChargeRefused, Payment, Refund};
 use shop_inventory::InventoryActor;
@@ -82,6 +82,12 @@ async fn the_audit_finds_what_does_not_add_up() {
         node.actor::<Inventory>("tea-01").ask(reserve).await.expect("reserved");
     };
     assert_eq!(meddled(reserve).await, [1, 0, 0]);
+    let steal = async |node: &Node| {
+        let product = node.actor::<Inventory>("tea-01");
+        product.ask(Reserve { order: "o-99".into(), qty: 2, attempt: 1 }).await.expect("reserved");
+        product.ask(Ship { order: "o-99".into(), attempt: 1 }).await.expect("shipped");
+    };
+    assert_eq!(meddled(steal).await, [1, 0, 0]);
     let restock = async |node: &Node| {
         let restock = Restock { qty: 1, price_cents: None, name: None };
         node.actor::<Inventory>("tea-01").ask(restock).await.expect("restocked");

@@ -116,7 +116,8 @@ impl<A: Actor> Host<A> {
     ) -> Result<(), Error> {
         let drain = self.enter(to, |slot, inner| {
             call.chain.admit(self.name, slot.key().as_str())?;
-            if inner.queued() >= self.settings.mailbox {
+            // A job that nobody has taken up yet, although its actor is free, is not waiting.
+            if inner.waiting() >= self.settings.mailbox {
                 return Err(Error::new(
                     ErrorKind::Overloaded,
                     format!(
@@ -133,7 +134,8 @@ impl<A: Actor> Host<A> {
                 Entered::Taken(actor) => Some((slot.clone(), Some(actor))),
                 Entered::Empty => Some((slot.clone(), None)),
                 Entered::Busy => None,
-            })
+            }
+            .inspect(|_| inner.expect_start()))
         })?;
         if let Some((slot, actor)) = drain {
             self.drive(slot, actor, inline);
@@ -263,7 +265,7 @@ impl<A: Actor> Host<A> {
                 continue;
             };
             left -= 1;
-            if job.is_stale() {
+            if job.is_hopeless() {
                 job.give_up(self.name, slot.key().as_str());
                 continue;
             }
@@ -275,6 +277,11 @@ impl<A: Actor> Host<A> {
                         continue;
                     }
                 };
+            }
+            // Only now: the activation may have taken all the time that the call had.
+            if job.is_stale() {
+                job.give_up(self.name, slot.key().as_str());
+                continue;
             }
             let Some(live) = actor.as_mut() else { continue };
             let env = self.env(&slot);
@@ -299,7 +306,8 @@ impl<A: Actor> Host<A> {
                     Poll::Ready(Some(panicked)) => ended = panicked,
                     Poll::Ready(None) => return Poll::Ready(()),
                     Poll::Pending => {
-                        let next = slot.lock().pop_read(context.waker());
+                        let room = running.len() < self.settings.mailbox;
+                        let next = slot.lock().pop_read(context.waker(), room);
                         match next {
                             Some(job) if job.is_stale() => job.give_up(self.name, slot.key().as_str()),
                             Some(job) => running.push(job.look(actor, self.env(slot))),

@@ -60,6 +60,9 @@ pub(crate) trait Job<A>: Send {
     /// Asked once, right before the start.
     fn is_stale(&self) -> bool;
 
+    /// Whether its time is over or its caller gone, as far as can be seen now; marks nothing.
+    fn is_hopeless(&self) -> bool;
+
     /// Runs the turn, settles the state cell, and replies.
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended>;
 
@@ -86,6 +89,11 @@ impl<M: Message> Parts<M> {
     fn is_stale(&self) -> bool {
         // The deadline first: asking whether the caller has gone marks the turn as started.
         self.call.deadline.has_passed() || self.reply.has_gone()
+    }
+
+    fn is_hopeless(&self) -> bool {
+        let closed = matches!(&self.reply, ReplyTo::Local(caller, _) if caller.is_closed());
+        closed || self.call.deadline.has_passed()
     }
 
     fn fail(self, error: Error) {
@@ -125,6 +133,10 @@ where
         self.0.is_stale()
     }
 
+    fn is_hopeless(&self) -> bool {
+        self.0.is_hopeless()
+    }
+
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
         Box::pin(async move {
             let Parts { message, call, reply, stats } = self.0;
@@ -162,6 +174,10 @@ where
 
     fn is_stale(&self) -> bool {
         self.0.is_stale()
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.0.is_hopeless()
     }
 
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {

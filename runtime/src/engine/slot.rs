@@ -48,6 +48,8 @@ struct Extra<A> {
     queue: VecDeque<Box<dyn Job<A>>>,
     faults: Option<Faults>,
     journal: Option<JournalBox>,
+    /// Whether the first job of the queue is about to be taken up, by a drain that was spawned.
+    starting: bool,
     /// Woken when a message arrives while reads run together.
     arrival: Option<Waker>,
 }
@@ -73,7 +75,7 @@ impl<A> Slot<A> {
 impl<A> Inner<A> {
     fn extra(&mut self) -> &mut Extra<A> {
         self.extra.get_or_insert_with(|| {
-            Box::new(Extra { queue: VecDeque::new(), faults: None, journal: None, arrival: None })
+            Box::new(Extra { queue: VecDeque::new(), faults: None, journal: None, starting: false, arrival: None })
         })
     }
 
@@ -83,6 +85,16 @@ impl<A> Inner<A> {
 
     pub(crate) fn queued(&self) -> usize {
         self.extra.as_ref().map_or(0, |extra| extra.queue.len())
+    }
+
+    /// Jobs that wait for a turn to end.
+    pub(crate) fn waiting(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.queue.len().saturating_sub(usize::from(extra.starting)))
+    }
+
+    /// Notes that the job just pushed is about to be taken up.
+    pub(crate) fn expect_start(&mut self) {
+        self.extra().starting = true;
     }
 
     pub(crate) fn push(&mut self, job: Box<dyn Job<A>>) {
@@ -100,6 +112,7 @@ impl<A> Inner<A> {
             return Popped::Later;
         }
         let Some(job) = extra.queue.pop_front() else { return Popped::Nothing };
+        extra.starting = false;
         if extra.queue.is_empty() {
             extra.arrival = None;
             if extra.faults.is_none() && extra.journal.is_none() {
@@ -111,10 +124,10 @@ impl<A> Inner<A> {
         Popped::Job(job)
     }
 
-    /// The next job if it is a read; otherwise remembers whom to wake when one arrives.
-    pub(crate) fn pop_read(&mut self, waker: &Waker) -> Option<Box<dyn Job<A>>> {
+    /// The next job if it is a read and there is room for one more; otherwise remembers whom to wake when one arrives.
+    pub(crate) fn pop_read(&mut self, waker: &Waker, room: bool) -> Option<Box<dyn Job<A>>> {
         let extra = self.extra();
-        if extra.queue.front().is_some_and(|job| job.is_read()) {
+        if room && extra.queue.front().is_some_and(|job| job.is_read()) {
             extra.arrival = None;
             return extra.queue.pop_front();
         }

@@ -22,7 +22,8 @@ pub(super) async fn partitions(bucket: &dyn Bucket, builder: &NodeBuilder) -> Re
     let found = match bucket.get(&key).await?.and_then(|record| record.value.ok()) {
         Some(value) => value,
         // Who hosts nothing does not decide how an app is born.
-        None if builder.hosts.is_empty() && builder.exposed.is_empty() => born(bucket, &key, &builder.app).await?,
+        // On a broker of its own there is nobody else to wait for.
+        None if builder.is_guest() => born(bucket, &key, &builder.app).await?,
         None => give_birth(bucket, &key, &wanted).await?,
     };
     let Ok(Entry::Meta(meta)) = Entry::parse(RecordKey::Meta, &found) else {

@@ -27,6 +27,8 @@ pub struct NodeBuilder {
     pub(super) app: String,
     pub(super) name: Option<String>,
     pub(super) broker: Broker,
+    /// Whether the broker was made for this node.
+    pub(super) own_broker: bool,
     pub(super) hosts: BTreeMap<&'static str, MakeHost>,
     pub(super) twice: Option<&'static str>,
     /// A setting that could not be taken, told by `start`.
@@ -86,6 +88,7 @@ impl NodeBuilder {
         Self {
             app: app.to_owned(),
             name: None,
+            own_broker: matches!(broker, Broker::Memory(_)),
             broker,
             hosts: BTreeMap::new(),
             twice: None,
@@ -121,6 +124,7 @@ impl NodeBuilder {
     /// A broker in this process, shared with other nodes of it.
     pub fn memory(mut self, broker: &MemoryBroker) -> Self {
         self.broker = Broker::Memory(broker.clone());
+        self.own_broker = false;
         self
     }
 
@@ -251,6 +255,12 @@ impl NodeBuilder {
     #[cfg(feature = "ractor")]
     pub(crate) fn mailbox_of_exposed(&self) -> usize {
         self.mailbox
+    }
+
+    /// Whether it hosts nothing, on a broker that others may use.
+    pub(super) fn is_guest(&self) -> bool {
+        let nothing = self.hosts.is_empty() && self.exposed.is_empty();
+        nothing && !(self.own_broker && matches!(self.broker, Broker::Memory(_)))
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -6,14 +6,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Inner;
-use super::surroundings::Life;
+use super::hosted::Hosted;
+use super::surroundings::{Life, Surroundings};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::Input;
 
 /// How long a node that leaves goes on answering what is on its way to it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(6);
+/// How often a node that cannot hand over looks whether there is anything left to do so for.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// See [`Node::drain`].
+/// See [`Node::drain`](super::Node::drain).
 pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Error> {
     let around = &inner.around;
     let deadline = Instant::now() + within;
@@ -21,9 +24,9 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     inner.leave_services.cancel();
     inner.services.close();
     inner.feed.tell(Input::Drain).await;
-    let mut over = inner.over.clone();
-    let released = around.until(deadline, over.wait_for(Option::is_some)).await.is_some();
-    let served = around.until(deadline, inner.services.wait()).await.is_some();
+    let released = around.until(deadline, released(inner)).await.is_some();
+    let served = around.until(deadline, served(inner)).await.is_some();
+    let busy = keys_that_run(around);
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     inner.tree.stop(left).await;
     around.enter_life(Life::Stopped);
@@ -33,20 +36,58 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     if around.until(Instant::now() + ANSWER_WITHIN, inner.nodes.wait()).await.is_none() {
         tracing::warn!(node = around.id, "leaving although not all that was asked is answered");
     }
-    inner.stop.cancel();
+    // Fails where the connection is gone, and then there is nothing to flush to.
     drop(around.transport.flush().await);
+    inner.stop.cancel();
     around.transport.close().await;
     inner.cut();
     let threads = std::mem::take(&mut *inner.threads.lock());
     let joined = around.runtime.spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-    if released {
-        drop(joined.await);
-    }
+    drop(joined.await);
     if released && served {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Interrupted,
-        format!("turns still ran after {within:?}; the node has stopped all the same"),
-    ))
+    let why = if busy.is_empty() {
+        format!("not everything could be handed over within {within:?}; the leases of this node end it")
+    } else {
+        format!("turns still ran after {within:?}: {}; the node has stopped all the same", busy.join(", "))
+    };
+    Err(Error::new(ErrorKind::Interrupted, why))
+}
+
+/// Waits until every partition is handed over or released. Where the broker is gone that cannot be
+/// written; once no turn runs and the lease has run out, there is nothing left to hand over.
+async fn released(inner: &Arc<Inner>) {
+    let around = &inner.around;
+    let mut over = inner.over.clone();
+    let status = around.transport.status();
+    loop {
+        let look = Instant::now() + LOOK_AGAIN;
+        if around.until(look, over.wait_for(Option::is_some)).await.is_some() {
+            return;
+        }
+        let cut_off = !status.borrow().is_connected() && !around.proof.holds();
+        if cut_off && keys_that_run(around).is_empty() {
+            tracing::warn!(node = around.id, "leaving without handing over: the broker is gone");
+            return;
+        }
+    }
+}
+
+/// Waits until no call of a service is left: none on its way, none waiting, none running.
+async fn served(inner: &Arc<Inner>) {
+    inner.services.wait().await;
+    for hosted in inner.around.all_hosted().values() {
+        hosted.control.idle().await;
+    }
+}
+
+fn keys_that_run(around: &Surroundings) -> Vec<String> {
+    let hosted = around.all_hosted();
+    let keyed = hosted.values().filter(|hosted| hosted.keyed);
+    let running = |hosted: &Arc<Hosted>| -> Vec<String> {
+        let partitions = 0..around.settings.partitions;
+        partitions.flat_map(|n| hosted.control.busy(n)).map(|key| format!("{}/{key}", hosted.name)).collect()
+    };
+    keyed.flat_map(running).take(8).collect()
 }

@@ -157,6 +157,8 @@ impl Running {
                     }
                     Err(_) => self.over = Some(Over::Cut),
                 },
+                // The node was dropped without a drain.
+                () = self.driver.gone.cancelled() => self.over = Some(Over::Cut),
                 Ok(()) = self.driver.own.changed() => self.own_status(),
                 Ok(()) = self.driver.lease.changed() => {
                     self.rewatch |= self.driver.lease.borrow_and_update().is_connected();
@@ -275,7 +277,7 @@ impl Running {
             Effect::Transfer { id, part, claim, expect } => self.transfer(id, part, claim, expect),
             Effect::Fence => self.fence(),
             // The proof is given anew after every step while the machine is not fenced.
-            Effect::Unfence => tracing::info!(node = self.driver.around.id, "the lease is proved again"),
+            Effect::Unfence => tracing::info!(node = self.driver.around.id, "the lease is proved"),
             Effect::NodeLost { id } => self.driver.around.node_lost(id.as_str()),
             // Callers look at the view, which is published with the same step.
             Effect::Moved { .. } => {}

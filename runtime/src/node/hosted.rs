@@ -77,6 +77,8 @@ pub(crate) trait Control: Send + Sync {
     fn busy(&self, partition: u16) -> Vec<Key>;
     /// Waits until the last turn of some actor of a closed partition ends.
     fn left(&self) -> BoxFuture<'_, ()>;
+    /// Waits until nothing waits for an instance of a service, and none works.
+    fn idle(&self) -> BoxFuture<'_, ()>;
     fn resident(&self) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
     fn release(&self, key: &Key) -> bool;
@@ -95,6 +97,10 @@ impl<A: Actor> Control for Arc<Host<A>> {
         Box::pin(self.left.notified())
     }
 
+    fn idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn resident(&self) -> usize {
         Host::resident(self)
     }
@@ -108,10 +114,28 @@ impl<A: Actor> Control for Arc<Host<A>> {
     }
 }
 
-/// A service has no partitions to give away.
-struct Unkeyed;
+/// What waits for the instances of a service.
+trait Instances: Send + Sync {
+    fn idle(&self) -> BoxFuture<'_, ()>;
+}
+
+impl<A: Actor> Instances for Pool<A> {
+    fn idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Pool::idle(self))
+    }
+}
+
+/// A service has no partitions to give away; one that is exposed has no instances of ours.
+struct Unkeyed(Option<Arc<dyn Instances>>);
 
 impl Control for Unkeyed {
+    fn idle(&self) -> BoxFuture<'_, ()> {
+        match &self.0 {
+            Some(instances) => instances.idle(),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+
     fn evict(&self, _: u16) -> Vec<Key> {
         Vec::new()
     }
@@ -164,7 +188,8 @@ impl Hosted {
             (Engine::Keyed(host.clone()), Box::new(host), Vec::new())
         } else {
             let (pool, children) = Pool::new(name, &Key::new(name)?, around, pool_size, mailbox);
-            (Engine::Pool(Arc::new(pool)), Box::new(Unkeyed), children)
+            let pool = Arc::new(pool);
+            (Engine::Pool(pool.clone()), Box::new(Unkeyed(Some(pool))), children)
         };
         let hosted = Hosted {
             name,
@@ -197,7 +222,7 @@ impl Hosted {
             pool: 1,
             verbs,
             gate: Arc::new(Gate::new(0, around.proof.clone())),
-            control: Box::new(Unkeyed),
+            control: Box::new(Unkeyed(None)),
         })
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::driver::{Fed, Feed};
 use super::partition::{self, OWNERS, Order};
@@ -69,6 +70,8 @@ pub(super) struct Keeper {
     parts: HashMap<Part, Kept>,
     /// Partitions that are served and could not be listened for yet.
     deaf: BTreeSet<Part>,
+    /// Cancelled when the node is cut off.
+    stop: CancellationToken,
 }
 
 struct Kept {
@@ -96,8 +99,8 @@ pub(super) enum Job {
 }
 
 impl Keeper {
-    pub(super) fn new(around: Arc<Surroundings>, feed: Feed) -> Self {
-        Self { around, feed, parts: HashMap::new(), deaf: BTreeSet::new() }
+    pub(super) fn new(around: Arc<Surroundings>, feed: Feed, stop: CancellationToken) -> Self {
+        Self { around, feed, parts: HashMap::new(), deaf: BTreeSet::new(), stop }
     }
 
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -166,7 +169,10 @@ impl Keeper {
         };
         let (orders, received) = mpsc::channel(PARTITION_CAPACITY);
         let task = partition::run(self.around.clone(), hosted, part.number, subscription, received);
-        let done = self.around.runtime.spawn(task);
+        let stop = self.stop.clone();
+        let done = self.around.runtime.spawn(async move {
+            stop.run_until_cancelled(task).await;
+        });
         self.parts.insert(part.clone(), Kept { orders, done });
         true
     }

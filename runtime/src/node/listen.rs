@@ -44,15 +44,17 @@ pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<
             }
         });
     }
-    let mut anybody = transport.subscribe(&subjects.node("any", "info").to_filter(), Some("info"), 1_024).await?;
-    {
-        let around = around.clone();
-        spawn_until(&around.runtime.clone(), stop_of(&around.node), async move {
-            while let Some(message) = anybody.next().await {
-                info(&around, &message);
+    let anybody = transport.subscribe(&subjects.any_node(), Some("any"), 1_024).await?;
+    let flush = subjects.node("any", FLUSH_VERB);
+    let asked = around.clone();
+    serve_until(
+        inner,
+        take_until(anybody, flush, inner.leave_services.clone(), move |message| {
+            if message.subject.ends_with(".info") {
+                info(&asked, &message);
             }
-        });
-    }
+        }),
+    );
     watch_connection(around);
     for hosted in around.all_hosted().values().filter(|hosted| hosted.keyed) {
         if probe::mapping(around, hosted.name).await? == Mapping::Absent {
@@ -83,6 +85,15 @@ async fn hear_nodes(
             }
         }
     }
+}
+
+/// Runs a task that takes calls: a drain waits for it, and a node that is cut off ends it.
+fn serve_until(inner: &Inner, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = inner.stop.clone();
+    let task = async move {
+        stop.run_until_cancelled(task).await;
+    };
+    inner.services.spawn_on(task, &inner.around.runtime);
 }
 
 fn stop_of(node: &std::sync::OnceLock<std::sync::Weak<Inner>>) -> CancellationToken {
@@ -130,11 +141,11 @@ async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Send
     }
 }
 
-fn info(around: &Surroundings, message: &Inbound) {
+fn info(around: &Arc<Surroundings>, message: &Inbound) {
     let reply = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
     let Some(Ok(reply)) = reply.map(Subject::parse) else { return };
     let answer = Outbound::new(reply, ClusterInfo::of(around).to_json()).with_headers(reply_headers());
-    if let Err(error) = around.transport.publish(answer) {
+    if let Err(error) = around.answer(answer) {
         tracing::debug!(%error, "an answer about this node was not sent");
     }
 }
@@ -158,31 +169,16 @@ fn watch_connection(around: &Arc<Surroundings>) {
 async fn pass_calls_on(inner: &Arc<Inner>, hosted: &Arc<Hosted>) -> Result<(), Error> {
     let around = &inner.around;
     let filter = around.subjects.calls(hosted.name);
-    let mut calls = around.transport.subscribe(&filter, Some("forward"), CALL_CAPACITY).await?;
-    let (around, hosted, leave) = (around.clone(), hosted.clone(), inner.leave_services.clone());
-    inner.services.spawn_on(
-        async move {
-            let flush = around.subjects.call_token(hosted.name, FLUSH_VERB, FLUSH_VERB);
-            let mut leaving = false;
-            loop {
-                tokio::select! {
-                    message = calls.next() => {
-                        let Some(message) = message else { return };
-                        let subject = message.subject.clone();
-                        if Asked::keyed(&subject).is_some_and(|call| call.verb == PROBE_VERB) {
-                            continue;
-                        }
-                        pass_or_serve(&around, &hosted, &subject, message);
-                    }
-                    () = leave.cancelled(), if !leaving => {
-                        leaving = true;
-                        calls.leave(flush.clone()).await;
-                    }
-                }
-            }
-        },
-        &inner.around.runtime,
-    );
+    let calls = around.transport.subscribe(&filter, Some("forward"), CALL_CAPACITY).await?;
+    let flush = around.subjects.call_token(hosted.name, FLUSH_VERB, FLUSH_VERB);
+    let (around, hosted) = (around.clone(), hosted.clone());
+    let take = move |message: Inbound| {
+        let subject = message.subject.clone();
+        if Asked::keyed(&subject).is_some_and(|call| call.verb != PROBE_VERB) {
+            pass_or_serve(&around, &hosted, &subject, message);
+        }
+    };
+    serve_until(inner, take_until(calls, flush, inner.leave_services.clone(), take));
     Ok(())
 }
 
@@ -206,28 +202,27 @@ pub(super) async fn listen_for_services(inner: &Arc<Inner>) -> Result<(), Error>
         for _ in 0..hosted.pool {
             let filter = around.subjects.services(hosted.name);
             let calls = around.transport.subscribe(&filter, Some(hosted.name), CALL_CAPACITY).await?;
-            let task = serve_service(around.clone(), hosted.clone(), calls, inner.leave_services.clone());
-            inner.services.spawn_on(task, &around.runtime);
+            let flush = around.subjects.service(hosted.name, FLUSH_VERB);
+            let (around, hosted) = (around.clone(), hosted.clone());
+            let take = move |message: Inbound| {
+                let subject = message.subject.clone();
+                serve::outside(&around, &hosted, &subject, message);
+            };
+            serve_until(inner, take_until(calls, flush, inner.leave_services.clone(), take));
         }
     }
     Ok(())
 }
 
-async fn serve_service(
-    around: Arc<Surroundings>,
-    hosted: Arc<Hosted>,
-    mut calls: Subscription,
-    leave: CancellationToken,
-) {
-    let flush = around.subjects.service(hosted.name, FLUSH_VERB);
+/// Gives every message to `take`; when it is to leave, also those that are on their way.
+async fn take_until(mut calls: Subscription, flush: Subject, leave: CancellationToken, take: impl Fn(Inbound)) {
     let mut leaving = false;
     loop {
         tokio::select! {
-            message = calls.next() => {
-                let Some(message) = message else { return };
-                let subject = message.subject.clone();
-                serve::outside(&around, &hosted, &subject, message);
-            }
+            message = calls.next() => match message {
+                Some(message) => take(message),
+                None => return,
+            },
             () = leave.cancelled(), if !leaving => {
                 leaving = true;
                 calls.leave(flush.clone()).await;

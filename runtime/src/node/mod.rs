@@ -187,6 +187,8 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.cut();
+        let transport = self.around.transport.clone();
+        self.around.runtime.spawn(async move { transport.close().await });
     }
 }
 

@@ -51,8 +51,7 @@ fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject) {
                 WireOutcome::Failure(error) => (AnswerKind::Failure, error_body(&ErrorBody::from(&error))),
             };
             let answer = Answer { head: AnswerHead::new(number, kind, codec, epoch), body };
-            let sent =
-                Frame::answers(vec![answer]).and_then(|frame| around.transport.publish(Outbound::new(reply, frame)));
+            let sent = Frame::answers(vec![answer]).and_then(|frame| around.answer(Outbound::new(reply, frame)));
             if let Err(error) = sent {
                 tracing::debug!(%error, "an answer could not be sent; its caller learns of it at its deadline");
             }
@@ -165,7 +164,7 @@ fn check_outside(
     Ok((target, outside, verb.wire.clone()))
 }
 
-fn send_outside(around: &Surroundings, reply: Option<Subject>, outcome: WireOutcome) {
+fn send_outside(around: &Arc<Surroundings>, reply: Option<Subject>, outcome: WireOutcome) {
     let Some(reply) = reply else { return };
     let outcome = limited(around, outcome);
     let (headers, body) = match outcome.error_body() {
@@ -175,7 +174,7 @@ fn send_outside(around: &Surroundings, reply: Option<Subject>, outcome: WireOutc
             WireOutcome::Refusal { .. } | WireOutcome::Failure(_) => return,
         },
     };
-    if let Err(error) = around.transport.publish(Outbound::new(reply, body).with_headers(headers)) {
+    if let Err(error) = around.answer(Outbound::new(reply, body).with_headers(headers)) {
         tracing::debug!(%error, "an answer could not be sent; its caller learns of it at its deadline");
     }
 }
@@ -198,7 +197,7 @@ fn limited(around: &Surroundings, outcome: WireOutcome) -> WireOutcome {
 }
 
 /// Answers an outsider's call with an error, where it names a reply subject that may be used.
-pub(super) fn refuse(around: &Surroundings, message: &Inbound, error: Error) {
+pub(super) fn refuse(around: &Arc<Surroundings>, message: &Inbound, error: Error) {
     let reply = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
     let reply = reply.and_then(|reply| Subject::parse(reply).ok());
     send_outside(around, reply, WireOutcome::Failure(error));
@@ -244,7 +243,7 @@ async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, m
                 if let Some(reply) = message.reply.as_deref() {
                     onward = onward.reply_to(Subject::parse(reply)?);
                 }
-                return around.transport.publish(onward);
+                return around.answer(onward);
             }
             Located::Here if hosted.gate.check(partition, &key).is_ok() => {
                 super::partition::deliver(around, hosted, subject, message.clone());

@@ -78,7 +78,8 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         inner.tree.group(name, restart, children).await?.started().await?;
     }
     listen::listen(&inner, &feed, &jobs).await?;
-    around.runtime.spawn(Keeper::new(around.clone(), feed).run(keeper_jobs));
+    let (stop, keeper) = (inner.stop.clone(), Keeper::new(around.clone(), feed, inner.stop.clone()).run(keeper_jobs));
+    around.runtime.spawn(async move { stop.run_until_cancelled(keeper).await });
     let config = machine_config(&builder, &around, &name, &incarnation);
     let driver = Driver {
         around: around.clone(),

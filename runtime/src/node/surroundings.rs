@@ -10,6 +10,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::Inner;
 use super::cluster::Cluster;
@@ -30,6 +31,9 @@ use crate::wire::{SCHEMA, SEQUENCE};
 
 /// How long the last answers of a node may be behind the news that it is gone.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
+
+/// How long until an answer is sent again that met a full queue.
+const SEND_AGAIN: Duration = Duration::from_millis(2);
 
 /// A node's bounds and defaults.
 #[derive(Clone, Debug)]
@@ -145,6 +149,10 @@ impl Surroundings {
         if self.life.load(Ordering::Acquire) == Life::Stopped as u8 { Err(self.stopped()) } else { Ok(()) }
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.life.load(Ordering::Acquire) == Life::Running as u8
+    }
+
     /// Goes on to a later stage of life. Returns whether it was not there before.
     pub(super) fn enter_life(&self, life: Life) -> bool {
         self.life.fetch_max(life as u8, Ordering::AcqRel) < life as u8
@@ -206,6 +214,31 @@ impl Surroundings {
             tokio::time::sleep(LAST_ANSWERS).await;
             around.pending.node_lost(numbers);
         });
+    }
+
+    /// Sends an answer. A queue to the broker that is full for a moment does not cost its caller
+    /// the answer: it is sent again until the default budget is over.
+    pub(crate) fn answer(self: &Arc<Self>, message: Outbound) -> Result<(), Error> {
+        match self.transport.publish(message.clone()) {
+            Err(error) if error.kind() == ErrorKind::Overloaded => {}
+            sent => return sent,
+        }
+        let place = self.in_flight()?;
+        let around = self.clone();
+        self.runtime.spawn(async move {
+            let _place = place;
+            let deadline = Instant::now() + around.settings.budget;
+            while Instant::now() < deadline {
+                tokio::time::sleep(SEND_AGAIN).await;
+                match around.transport.publish(message.clone()) {
+                    Err(error) if error.kind() == ErrorKind::Overloaded => {}
+                    Ok(()) => return,
+                    Err(error) => return tracing::debug!(%error, "an answer was not sent"),
+                }
+            }
+            tracing::warn!(subject = %message.subject, "an answer was not sent: the queue to the broker stays full");
+        });
+        Ok(())
     }
 
     /// Tells whoever watches what a turn has committed: at most once, and never held up by it.

@@ -12,6 +12,7 @@ use async_nats::{Client, Event, HeaderMap, HeaderName, HeaderValue, ServerError,
 use bytes::Bytes;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, unavailable};
@@ -21,6 +22,9 @@ use crate::transport::Headers;
 
 /// How many refused subscriptions are remembered until their subscriber asks.
 const REFUSED_MAX: usize = 64;
+
+/// How many subscriptions of one connection flush at once.
+const FLUSHING: usize = 2;
 
 /// One connection to the broker.
 pub(super) struct Link {
@@ -34,6 +38,9 @@ pub(super) struct Link {
     refused: Mutex<VecDeque<String>>,
     /// Whose messages are thrown away, by the library's number of the subscription.
     slots: Mutex<HashMap<u64, Weak<Slot>>>,
+    /// Subscriptions that flush what is on its way at once: their messages share the queue with
+    /// everybody else's.
+    pub(super) flushing: Semaphore,
     name: String,
 }
 
@@ -46,6 +53,7 @@ impl Link {
             client: OnceLock::new(),
             refused: Mutex::new(VecDeque::new()),
             slots: Mutex::new(HashMap::new()),
+            flushing: Semaphore::new(FLUSHING),
             name: name.to_owned(),
         }
     }

@@ -254,6 +254,8 @@ enum Leave {
 /// is never faster than broker and connection are.
 fn burst(link: Arc<Link>, flush: Subject) -> BoxFuture<'static, ()> {
     async move {
+        // Never closed, so the permit always comes.
+        let _turn = link.flushing.acquire().await;
         for _ in 0..BURST {
             // A full queue empties itself; a lost connection ends the stream.
             if link.publish(flush.as_str(), None, None, Bytes::new()).is_err() {

@@ -95,22 +95,6 @@ async fn c3_without_a_mapping_any_host_passes_calls_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c3_a_leaving_host_loses_no_call_without_a_mapping() {
-    let server = Server::start(Profile::Plain).await;
-    let (_stays, mut leaves) = two_nodes(&server).await;
-    let mut calls = 0;
-    leaves.ask_to_leave();
-    while leaves.status().is_none() {
-        calls += 1;
-        let ada = r#"{"name":"Ada","email":"ada@example.com"}"#;
-        let answer = nats(&server, &["req", &format!("shop.user.leave-{calls}.register"), ada]).await;
-        assert_eq!(answer.reply()["name"], json!("Ada"), "{answer:?}");
-        assert!(calls < 1000, "it does not leave:\n{}", leaves.log());
-    }
-    assert!(leaves.terminate().await.success(), "{}", leaves.log());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn c3_a_wrong_mapping_is_refused_at_the_start_with_the_right_line() {
     // Other partitions than the app's; the verb hashed as well; another actor's keys.
     for partition in ["partition(32,1)", "partition(64,1,2)"] {

@@ -5,10 +5,10 @@
 //!
 //! The modules, in reading order:
 //!
-//! - [`contract`]: what callers know of an actor: its address type, messages, refusals, events
-//! - [`actor`]: the kernel, `Actor`, `Handle`, `Read`; [`context`]: what a turn may do
-//! - [`state`] and [`event`]: state that changes by events, inside turns
-//! - [`node`]: building, running and draining a node; [`reference`]: addresses of actors
+//! - [`contract`](mod@contract): what callers know of an actor: its address type, messages, refusals, events
+//! - [`actor`](mod@actor): the kernel, `Actor`, `Handle`, `Read`; [`context`]: what a turn may do
+//! - [`state`] and [`event`](mod@event): state that changes by events, inside turns
+//! - [`node`]: building, running and draining a node; [`reference`](mod@reference): addresses of actors
 //! - [`subscribe`]: events of others; [`supervision`]: restarts
 //! - [`key`], [`subject`], [`error`]: the vocabulary on the wire
 //! - [`transport`]: the seam to the broker

@@ -7,7 +7,7 @@ use greenroom::prelude::*;
 use greenroom::subject::{Filter, Name, Subjects};
 use greenroom::transport::Subscription;
 
-use super::ground::{Ground, QUIET, bounded, on_both, settled};
+use super::ground::{Ground, PARTITIONS, QUIET, bounded, on_both, settled};
 use crate::harness::Server;
 
 /// Weighs what it is given.
@@ -83,7 +83,7 @@ impl ScaleActor {
 /// Hears everything that is said on the subjects of the app.
 async fn spies(ground: &Ground) -> Vec<Subscription> {
     let subjects = Subjects::new(Name::new("demo").expect("a name"));
-    let mut filters: Vec<Filter> = (0..8).map(|partition| subjects.owner("*", partition)).collect();
+    let mut filters: Vec<Filter> = (0..PARTITIONS).map(|partition| subjects.owner("*", partition)).collect();
     filters.extend([subjects.services("*"), subjects.calls("scale"), subjects.lives("*", None, None)]);
     filters.push(subjects.node_all("*"));
     let spy = ground.connect("spy").await;

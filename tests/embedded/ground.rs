@@ -16,6 +16,9 @@ pub(super) const QUIET: Duration = Duration::from_millis(200);
 /// How long leases live here: as short as the broker allows without being renewed in haste.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
 
+/// As few as will do: with so many, it does not happen that one of two nodes has none.
+pub(super) const PARTITIONS: u16 = 32;
+
 /// A broker with nodes of one app on it.
 pub(super) enum Ground {
     Memory(MemoryBroker),
@@ -31,9 +34,9 @@ impl Ground {
         Ground::Nats(Box::new(Server::start(Profile::Plain).await))
     }
 
-    /// A node of the app that these tests are about, with as few partitions as will do.
+    /// A node of the app that these tests are about.
     pub(super) fn node(&self, name: &str) -> NodeBuilder {
-        let builder = Node::builder("demo").name(name).partitions(8).lease(LEASE);
+        let builder = Node::builder("demo").name(name).partitions(PARTITIONS).lease(LEASE);
         match self {
             Ground::Memory(broker) => builder.memory(broker),
             Ground::Nats(server) => builder.connect(server.url()),
@@ -76,24 +79,33 @@ pub(super) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     }
 }
 
-/// Waits until all these nodes know each other, and every partition of `actor` has an owner.
+/// Waits until all these nodes know each other and agree about who owns which partition of
+/// `actor`, and nothing has moved for a while.
 pub(super) async fn settled(actor: &str, hosts: &[&Node], callers: &[&Node]) {
-    for node in hosts.iter().chain(callers) {
-        eventually(SOON, "the nodes have divided the partitions", async || {
-            let info = node.info();
-            let live = |host: &Node| info.nodes.iter().any(|known| known.id == host.id() && known.live);
-            let shares: Vec<usize> = hosts.iter().map(|host| share(&info, actor, host.id())).collect();
-            let all = hosts.iter().all(|host| live(host)) && shares.iter().all(|share| *share > 0);
-            holds(all && shares.iter().sum::<usize>() == usize::from(info.partitions), || format!("{info:?}"))
-        })
-        .await;
-    }
+    let mut before = None;
+    eventually(SOON, "the nodes have divided the partitions and agree about it", async || {
+        let infos: Vec<ClusterInfo> = hosts.iter().chain(callers).map(|node| node.info()).collect();
+        let shares = |info: &ClusterInfo| hosts.iter().map(|host| owned(info, actor, host.id())).collect::<Vec<_>>();
+        let now = shares(&infos[0]);
+        let complete = now.iter().map(Vec::len).sum::<usize>() == usize::from(infos[0].partitions);
+        let live = |info: &ClusterInfo, host: &Node| info.nodes.iter().any(|known| known.id == host.id() && known.live);
+        let all = infos.iter().all(|info| shares(info) == now && hosts.iter().all(|host| live(info, host)));
+        let still = complete && all && before.as_ref() == Some(&now) && now.iter().all(|share| !share.is_empty());
+        before = Some(now);
+        tokio::time::sleep(QUIET / 2).await;
+        holds(still, || format!("{infos:?}"))
+    })
+    .await;
 }
 
 /// How many partitions of an actor type a node owns.
 pub(super) fn share(info: &ClusterInfo, actor: &str, node: &str) -> usize {
+    owned(info, actor, node).len()
+}
+
+fn owned(info: &ClusterInfo, actor: &str, node: &str) -> Vec<u16> {
     let claims = info.claims.iter().filter(|claim| claim.actor == actor && claim.node == node);
-    claims.map(|claim| claim.partitions.len()).sum()
+    claims.flat_map(|claim| claim.partitions.clone()).collect()
 }
 
 /// Runs a case on a broker in memory and on a real server, each with two workers.

@@ -18,16 +18,6 @@ async fn start(ground: &Ground, name: &str) -> Node {
     ground.node(name).host::<ProbeActor>().start().await.expect("a node starts")
 }
 
-/// Keys that move from the first node to the second when it joins, found by letting one join.
-async fn movers(ground: &Ground, one: &Node) -> Vec<String> {
-    let two = start(ground, "two").await;
-    settled("probe", &[one, &two], &[]).await;
-    let keys = keys_on(&two, one, 3).await;
-    two.drain().await.expect("drained");
-    settled("probe", &[one], &[]).await;
-    keys
-}
-
 async fn c5_a_turn_that_runs_holds_no_key_but_its_own(ground: Ground) {
     let one = start(&ground, "one").await;
     // A node of another id may get other partitions, so that all keys are tried, not only these.

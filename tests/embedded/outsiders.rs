@@ -8,7 +8,7 @@ use greenroom::subject::Subject;
 use greenroom::transport::{Headers, Inbound, MemoryBroker, Outbound, Transport};
 use serde_json::{Value, json};
 
-use super::ground::{Ground, QUIET, bounded, on_both, settled, soon};
+use super::ground::{Ground, PARTITIONS, QUIET, bounded, on_both, settled, soon};
 use super::probe::{Probe, ProbeActor, Total};
 
 on_both!(r6_mistakes_are_answered_with_what_was_expected, r1_replies_are_json_whatever_they_are);
@@ -135,7 +135,7 @@ async fn c5_outsiders_reach_owners_with_and_without_the_mapping() {
         for mapped in [false, true] {
             let broker = MemoryBroker::new();
             if mapped {
-                broker.map_partitions("demo", "probe", 8);
+                broker.map_partitions("demo", "probe", PARTITIONS);
             }
             let ground = Ground::Memory(broker);
             let (one, two) = host(&ground).await;

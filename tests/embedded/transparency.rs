@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use greenroom::prelude::*;
 
 use super::gate::Gate;
-use super::ground::{Ground, SOON, on_both, settled, share, soon};
+use super::ground::{Ground, PARTITIONS, SOON, on_both, settled, share, soon};
 use super::ledger::{EnterPlainly, Ledger, LedgerActor, NotEntered, Then};
 use super::probe::{Add, Fall, Note, NoteAtGate, Notes, Probe, ProbeActor, Refuse, Refused, Total, Wait, keys_on};
 use crate::harness::{eventually, holds};
@@ -150,7 +150,7 @@ async fn c5_actors_move_when_nodes_come_and_go(ground: Ground) {
     }
     one.drain().await.expect("drained");
     settled("probe", &[&two], &[]).await;
-    assert_eq!(share(&two.info(), "probe", two.id()), 8);
+    assert_eq!(share(&two.info(), "probe", two.id()), usize::from(PARTITIONS));
     for number in 0..16 {
         two.actor::<Probe>(format!("m-{number}")).ask(Add { by: 1 }).await.expect("an answer");
     }
@@ -197,13 +197,13 @@ async fn p1_nodes_know_each_other_and_what_they_host(ground: Ground) {
     settled("probe", &[&one, &two], &[]).await;
     for node in [&one, &two] {
         let info = node.info();
-        assert_eq!((info.app.as_str(), info.node.as_str(), info.partitions), ("demo", node.id(), 8));
+        assert_eq!((info.app.as_str(), info.node.as_str(), info.partitions), ("demo", node.id(), PARTITIONS));
         assert_eq!(info.nodes.len(), 2);
         let of = |id| info.nodes.iter().find(|known| known.id == id).expect("it is known");
         assert!(of(one.id()).live && of(two.id()).live && !of(one.id()).draining);
         assert!(of(one.id()).hosts.keys().eq(["ledger", "probe"]), "{info:?}");
         assert!(of(two.id()).hosts.keys().eq(["probe"]), "{info:?}");
-        assert_eq!(share(&info, "ledger", one.id()), 8);
+        assert_eq!(share(&info, "ledger", one.id()), usize::from(PARTITIONS));
     }
     assert!(one.id().starts_with("one-") && one.id() != two.id());
     let gone = two.id().to_owned();

@@ -21,7 +21,7 @@ pub fn test(args: &[OsString], progress: &mut dyn FnMut(&str)) -> Result<()> {
     let chosen = args.iter().filter_map(|arg| arg.to_str()).take_while(|arg| *arg != "--");
     if !chosen.into_iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
         // The tests run them as processes. They would build what is missing, in the middle of a test.
-        succeed(crate::cargo().args(["build", "-p", "shop-node", "-p", "shop-demo"]))?;
+        succeed(crate::cargo().args(["build", "--workspace", "--bins"]))?;
         command.arg("--workspace");
     }
     command.args(args).env(NATS_SERVER_VARIABLE, &tools.nats_server).env(NATS_CLI_VARIABLE, &tools.nats);

@@ -90,7 +90,7 @@ struct Programs {
 /// Builds them in the profile that the tests use too, so that nothing is compiled twice.
 fn build() -> Result<Programs> {
     let output = crate::cargo()
-        .args(["build", "-p", "shop-node", "-p", "shop-demo", "--message-format=json-render-diagnostics"])
+        .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cargo cannot be run")?;

@@ -2,7 +2,6 @@
 //! reads the other's bytes as its own.
 
 use greenroom::prelude::*;
-use greenroom::subject::{Name, Subjects};
 use greenroom::transport::{Subscription, Transport};
 
 use super::ground::{Ground, QUIET, on_both, settled};
@@ -86,7 +85,7 @@ on_both!(
 /// The questions that are asked of nodes.
 async fn questions(ground: &Ground) -> (std::sync::Arc<dyn Transport>, Subscription) {
     let spy = ground.connect("spy").await;
-    let subjects = Subjects::new(Name::new("demo").expect("a name"));
+    let subjects = ground.subjects();
     let all = spy.subscribe(&subjects.node_all("*"), None, 1_024).await.expect("a subscription");
     (spy, all)
 }

@@ -148,7 +148,7 @@ async fn r6_two_roots_that_wait_for_each_other_end_in_time(ground: Ground) {
     for (a, b) in [(&ones[0], &ones[1]), (&ones[2], &twos[0])] {
         let gate = Gate::closed();
         let root = |node: &Node, from: &str, to: &str| {
-            let actor = node.actor::<Probe>(from).within(Duration::from_secs(1));
+            let actor = node.actor::<Probe>(from).within(Duration::from_millis(400));
             let late = Late { gate: gate.name(), key: to.to_owned() };
             tokio::spawn(async move { actor.ask(late).await })
         };

@@ -12,6 +12,7 @@ use super::probe::{Add, Note, Probe, ProbeActor, Total, Wait, keys_on};
 use crate::harness::{eventually, holds};
 
 on_both!(
+    alone:
     c5_while_the_broker_is_away_calls_fail_at_once,
     c5_calls_in_flight_learn_that_their_fate_is_not_known,
     c5_after_the_broker_came_back_all_goes_on,

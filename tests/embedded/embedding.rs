@@ -60,10 +60,9 @@ async fn c4_apps_and_nodes_in_one_process_keep_apart() {
     bounded(async {
         let one = builder().start().await.expect("a node starts");
         let other = builder().start().await.expect("the same app on another broker is another app");
-        let shared = Ground::memory();
-        let Ground::Memory(broker) = &shared else { panic!("it is in memory") };
-        let shop = Node::builder("shop").memory(broker).host::<ProbeActor>().start().await.expect("a node starts");
-        let bank = Node::builder("bank").memory(broker).host::<ProbeActor>().start().await.expect("a node starts");
+        let broker = greenroom::transport::MemoryBroker::new();
+        let shop = Node::builder("shop").memory(&broker).host::<ProbeActor>().start().await.expect("a node starts");
+        let bank = Node::builder("bank").memory(&broker).host::<ProbeActor>().start().await.expect("a node starts");
         for (by, node) in (1..).zip([&one, &other, &shop, &bank]) {
             assert_eq!(node.actor::<Probe>("k").ask(Add { by }).await.expect("an answer"), by);
             assert_eq!(node.info().nodes.len(), 1, "{} is alone", node.id());

@@ -14,7 +14,6 @@ on_both!(
     e1_a_group_shares_the_events,
     e1_numbers_show_what_was_missed,
     e1_a_subscription_says_what_it_cannot_do,
-    e1_a_subscription_outlives_its_connection,
 );
 
 async fn enter(node: &Node, key: &str, amount: u64) {
@@ -144,6 +143,12 @@ async fn e1_a_subscription_says_what_it_cannot_do(ground: Ground) {
     assert!(soon("it ends with its node", events.next()).await.is_none());
     let stopped = node.subscribe::<Entry>().live().await.expect_err("the node has stopped");
     assert_eq!(stopped.kind(), ErrorKind::Stopped);
+}
+
+mod cut {
+    use super::e1_a_subscription_outlives_its_connection;
+
+    super::on_both!(alone: e1_a_subscription_outlives_its_connection);
 }
 
 async fn e1_a_subscription_outlives_its_connection(mut ground: Ground) {

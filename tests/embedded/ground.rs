@@ -1,11 +1,14 @@
 //! The brokers that nodes of a test meet on: one in memory, or a real server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use greenroom::Node;
 use greenroom::node::{ClusterInfo, NodeBuilder};
+use greenroom::subject::{Name, Subjects};
 use greenroom::transport::{Connect, MemoryBroker, NatsTransport, Transport};
+use tokio::sync::OnceCell;
 
 use crate::harness::{Profile, Server, eventually, holds};
 
@@ -20,53 +23,94 @@ pub(super) const LEASE: Duration = Duration::from_secs(2);
 pub(super) const PARTITIONS: u16 = 32;
 
 /// A broker with nodes of one app on it.
-pub(super) enum Ground {
+pub(super) struct Ground {
+    app: String,
+    broker: Broker,
+}
+
+enum Broker {
     Memory(MemoryBroker),
-    Nats(Box<Server>),
+    /// A server that other tests use at the same time, each for an app of its own.
+    Shared(&'static Server),
+    Own(Box<Server>),
 }
 
 impl Ground {
     pub(super) fn memory() -> Self {
-        Ground::Memory(MemoryBroker::new())
+        Self::on(MemoryBroker::new())
     }
 
+    pub(super) fn on(broker: MemoryBroker) -> Self {
+        Self { app: "demo".to_owned(), broker: Broker::Memory(broker) }
+    }
+
+    /// A real server. It ends with the tests' process.
     pub(super) async fn nats() -> Self {
-        Ground::Nats(Box::new(Server::start(Profile::Plain).await))
+        static SHARED: OnceCell<Server> = OnceCell::const_new();
+        static APPS: AtomicU64 = AtomicU64::new(0);
+        let server = SHARED.get_or_init(|| Server::start(Profile::Plain)).await;
+        Self { app: format!("demo_{}", APPS.fetch_add(1, Ordering::Relaxed)), broker: Broker::Shared(server) }
+    }
+
+    /// A real server for one test, which may stop it, or count what it does.
+    pub(super) async fn nats_alone() -> Self {
+        let server = Server::start(Profile::Plain).await;
+        Self { app: "demo".to_owned(), broker: Broker::Own(Box::new(server)) }
+    }
+
+    pub(super) fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// The app's subjects.
+    pub(super) fn subjects(&self) -> Subjects {
+        Subjects::new(Name::new(&self.app).expect("a name"))
     }
 
     /// A node of the app that these tests are about.
     pub(super) fn node(&self, name: &str) -> NodeBuilder {
-        let builder = Node::builder("demo").name(name).partitions(PARTITIONS).lease(LEASE);
-        match self {
-            Ground::Memory(broker) => builder.memory(broker),
-            Ground::Nats(server) => builder.connect(server.url()),
+        let builder = Node::builder(&self.app).name(name).partitions(PARTITIONS).lease(LEASE);
+        match &self.broker {
+            Broker::Memory(broker) => builder.memory(broker),
+            Broker::Shared(server) => builder.connect(server.url()),
+            Broker::Own(server) => builder.connect(server.url()),
+        }
+    }
+
+    /// The server, if the test has one for itself.
+    pub(super) fn server(&self) -> Option<&Server> {
+        match &self.broker {
+            Broker::Own(server) => Some(server),
+            Broker::Memory(_) | Broker::Shared(_) => None,
         }
     }
 
     /// A connection beside those of the nodes.
     pub(super) async fn connect(&self, name: &str) -> Arc<dyn Transport> {
-        match self {
-            Ground::Memory(broker) => Arc::new(broker.transport(name)),
-            Ground::Nats(server) => {
-                let settings = Connect::try_from(server.url()).expect("an address").name(name);
-                Arc::new(NatsTransport::connect(settings).await.expect("a connection"))
-            }
-        }
+        let url = match &self.broker {
+            Broker::Memory(broker) => return Arc::new(broker.transport(name)),
+            Broker::Shared(server) => server.url(),
+            Broker::Own(server) => server.url(),
+        };
+        let settings = Connect::try_from(url).expect("an address").name(name);
+        Arc::new(NatsTransport::connect(settings).await.expect("a connection"))
     }
 
     /// Stops the broker, so that every connection is lost.
     pub(super) async fn stop(&mut self) {
-        match self {
-            Ground::Memory(broker) => broker.stop(),
-            Ground::Nats(server) => server.kill9().await,
+        match &mut self.broker {
+            Broker::Memory(broker) => broker.stop(),
+            Broker::Own(server) => server.kill9().await,
+            Broker::Shared(_) => panic!("others use it: this case needs a server of its own"),
         }
     }
 
     /// Starts it again, at the same address, with its records.
     pub(super) async fn start(&mut self) {
-        match self {
-            Ground::Memory(broker) => broker.start(),
-            Ground::Nats(server) => server.restart().await,
+        match &mut self.broker {
+            Broker::Memory(broker) => broker.start(),
+            Broker::Own(server) => server.restart().await,
+            Broker::Shared(_) => panic!("it was not stopped"),
         }
     }
 }
@@ -92,7 +136,7 @@ pub(super) async fn settled(actor: &str, hosts: &[&Node], callers: &[&Node]) {
         let all = infos.iter().all(|info| shares(info) == now && hosts.iter().all(|host| live(info, host)));
         let still = complete && all && before.as_ref() == Some(&now) && now.iter().all(|share| !share.is_empty());
         before = Some(now);
-        tokio::time::sleep(QUIET / 2).await;
+        tokio::time::sleep(QUIET / 5).await;
         holds(still, || format!("{infos:?}"))
     })
     .await;
@@ -108,21 +152,24 @@ fn owned(info: &ClusterInfo, actor: &str, node: &str) -> Vec<u16> {
     claims.flat_map(|claim| claim.partitions.clone()).collect()
 }
 
-/// Runs a case on a broker in memory and on a real server, each with two workers.
+/// Runs a case on a broker in memory and on a real server, each with two workers. `alone`: on a
+/// server that no other case uses.
 macro_rules! on_both {
-    ($($case:ident),+ $(,)?) => {
+    (alone: $($case:ident),+ $(,)?) => { $crate::embedded::ground::on_both!(@ nats_alone: $($case),+); };
+    ($($case:ident),+ $(,)?) => { $crate::embedded::ground::on_both!(@ nats: $($case),+); };
+    (@ $nats:ident: $($case:ident),+) => {
         mod memory {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                super::super::ground::bounded(super::$case($crate::embedded::ground::Ground::memory())).await;
+                $crate::embedded::ground::bounded(super::$case($crate::embedded::ground::Ground::memory())).await;
             })+
         }
 
         mod nats {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                let ground = $crate::embedded::ground::Ground::nats().await;
-                super::super::ground::bounded(super::$case(ground)).await;
+                let ground = $crate::embedded::ground::Ground::$nats().await;
+                $crate::embedded::ground::bounded(super::$case(ground)).await;
             })+
         }
     };

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use greenroom::prelude::*;
 use greenroom::subject::Subject;
-use greenroom::transport::{Headers, Inbound, MemoryBroker, Outbound, Transport};
+use greenroom::transport::{Headers, Inbound, MemoryBroker, Outbound, Subscription, Transport};
 use serde_json::{Value, json};
 
 use super::ground::{Ground, PARTITIONS, QUIET, bounded, on_both, settled, soon};
@@ -15,25 +16,37 @@ on_both!(r6_mistakes_are_answered_with_what_was_expected, r1_replies_are_json_wh
 
 /// Somebody with a connection and an inbox.
 struct Outsider {
+    app: String,
     transport: Arc<dyn Transport>,
-    asked: u64,
+    /// Of every call so far: nothing more may come.
+    inboxes: Vec<Subscription>,
 }
 
 impl Outsider {
     async fn on(ground: &Ground) -> Self {
-        Self { transport: ground.connect("outsider").await, asked: 0 }
+        let transport = ground.connect("outsider").await;
+        Self { app: ground.app().to_owned(), transport, inboxes: Vec::new() }
     }
 
+    /// Calls `{app}.{subject}`.
     async fn ask_with(&mut self, subject: &str, body: &str, headers: Headers) -> Inbound {
-        self.asked += 1;
-        let inbox = Subject::parse(&format!("_INBOX.outsider.{}", self.asked)).expect("a subject");
+        let inbox = Subject::parse(&format!("_INBOX.{}.{}", self.app, self.inboxes.len())).expect("a subject");
         let mut answers = self.transport.subscribe(&inbox.to_filter(), None, 8).await.expect("a subscription");
-        let message = Outbound::new(Subject::parse(subject).expect("a subject"), body.to_owned());
+        let subject = Subject::parse(&format!("{}.{subject}", self.app)).expect("a subject");
+        let message = Outbound::new(subject, body.to_owned());
         self.transport.publish(message.reply_to(inbox).with_headers(headers)).expect("sent");
         let answer = soon("an answer", answers.next()).await.expect("the connection is open");
-        let twice = tokio::time::timeout(QUIET / 10, answers.next()).await;
-        assert!(twice.is_err(), "{subject} was answered twice: {twice:?}");
+        self.inboxes.push(answers);
         answer
+    }
+
+    /// Checks that each call was answered once.
+    async fn nothing_more(mut self) {
+        tokio::time::sleep(QUIET).await;
+        for (number, answers) in self.inboxes.iter_mut().enumerate() {
+            let twice = answers.next().now_or_never();
+            assert!(twice.is_none(), "call {number} was answered twice: {twice:?}");
+        }
     }
 
     async fn ask(&mut self, subject: &str, body: &str) -> Inbound {
@@ -70,17 +83,18 @@ async fn r1_replies_are_json_whatever_they_are(ground: Ground) {
     let _nodes = host(&ground).await;
     let mut outsider = Outsider::on(&ground).await;
     for key in ["a", "b", "c", "d", "a=2Eb=20=2A"] {
-        assert_eq!(outsider.reply(&format!("demo.probe.{key}.add"), r#"{"by":3}"#).await, json!(3));
-        assert_eq!(outsider.reply(&format!("demo.probe.{key}.total"), "").await, json!(3), "an empty body");
-        let noted = outsider.reply(&format!("demo.probe.{key}.note"), r#"{"text":"ü"}"#).await;
+        assert_eq!(outsider.reply(&format!("probe.{key}.add"), r#"{"by":3}"#).await, json!(3));
+        assert_eq!(outsider.reply(&format!("probe.{key}.total"), "").await, json!(3), "an empty body");
+        let noted = outsider.reply(&format!("probe.{key}.note"), r#"{"text":"ü"}"#).await;
         assert_eq!(noted, json!({}), "a tell is answered when it is admitted");
-        assert_eq!(outsider.reply(&format!("demo.probe.{key}.notes"), "null").await, json!(["ü"]));
-        let unit = outsider.reply(&format!("demo.probe.{key}.block"), r#"{"ms":0,"spin":false}"#).await;
+        assert_eq!(outsider.reply(&format!("probe.{key}.notes"), "null").await, json!(["ü"]));
+        let unit = outsider.reply(&format!("probe.{key}.block"), r#"{"ms":0,"spin":false}"#).await;
         assert_eq!(unit, Value::Null, "nothing is null, since an empty message ends a stream");
     }
-    let (code, kind, body) = outsider.error("demo.probe.a.refuse", r#"{"why":"no"}"#).await;
+    let (code, kind, body) = outsider.error("probe.a.refuse", r#"{"why":"no"}"#).await;
     assert_eq!((code, kind.as_str(), &body["details"]), (418, "refused", &json!({ "no": { "why": "no" } })));
     assert_eq!(body["retryable"], json!(false));
+    outsider.nothing_more().await;
 }
 
 async fn r6_mistakes_are_answered_with_what_was_expected(ground: Ground) {
@@ -93,19 +107,19 @@ async fn r6_mistakes_are_answered_with_what_was_expected(ground: Ground) {
             assert!(body.to_string().contains(text), "{subject} must say {text:?}: {body}");
         }
     };
-    wrong("demo.probe.k.dance", "", 404, "unknown_verb", &["dance", "add_async", "note_at_gate"]).await;
-    wrong("demo.probe.k.add", "{", 400, "bad_request", &["probe.add", "by: integer"]).await;
-    wrong("demo.probe.k.add", "", 400, "bad_request", &["by: integer", "empty"]).await;
-    wrong("demo.probe.k.add", r#"{"by":1,"twice":true}"#, 400, "bad_request", &["`twice`", "by: integer"]).await;
-    wrong("demo.probe.k.add", r#"{"by":-1}"#, 400, "bad_request", &["-1", "by: integer"]).await;
-    wrong("demo.probe.=6B.add", r#"{"by":1}"#, 400, "bad_key", &[r#"write \"k\""#, r#""canonical":"k""#]).await;
-    wrong("demo.probe.a=2eb.add", r#"{"by":1}"#, 400, "bad_key", &["a=2Eb"]).await;
-    wrong("demo.probe.ключ.add", r#"{"by":1}"#, 400, "bad_key", &["=D0=BA"]).await;
-    wrong(&format!("demo.probe.{}.add", "k".repeat(129)), r#"{"by":1}"#, 400, "bad_key", &["129", "1 to 128"]).await;
+    wrong("probe.k.dance", "", 404, "unknown_verb", &["dance", "add_async", "note_at_gate"]).await;
+    wrong("probe.k.add", "{", 400, "bad_request", &["probe.add", "by: integer"]).await;
+    wrong("probe.k.add", "", 400, "bad_request", &["by: integer", "empty"]).await;
+    wrong("probe.k.add", r#"{"by":1,"twice":true}"#, 400, "bad_request", &["`twice`", "by: integer"]).await;
+    wrong("probe.k.add", r#"{"by":-1}"#, 400, "bad_request", &["-1", "by: integer"]).await;
+    wrong("probe.=6B.add", r#"{"by":1}"#, 400, "bad_key", &[r#"write \"k\""#, r#""canonical":"k""#]).await;
+    wrong("probe.a=2eb.add", r#"{"by":1}"#, 400, "bad_key", &["a=2Eb"]).await;
+    wrong("probe.ключ.add", r#"{"by":1}"#, 400, "bad_key", &["=D0=BA"]).await;
+    wrong(&format!("probe.{}.add", "k".repeat(129)), r#"{"by":1}"#, 400, "bad_key", &["129", "1 to 128"]).await;
     let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(600 * 1024));
-    wrong("demo.probe.k.note", &long, 413, "payload_too_large", &["524288"]).await;
-    wrong("demo.probe.k.big", r#"{"bytes":600000}"#, 413, "payload_too_large", &["524288"]).await;
-    let total = outsider.reply("demo.probe.k.total", "").await;
+    wrong("probe.k.note", &long, 413, "payload_too_large", &["524288"]).await;
+    wrong("probe.k.big", r#"{"bytes":600000}"#, 413, "payload_too_large", &["524288"]).await;
+    let total = outsider.reply("probe.k.total", "").await;
     assert_eq!(total, json!(0), "nothing of all this was run");
 
     for (name, value, kind, told) in [
@@ -116,16 +130,17 @@ async fn r6_mistakes_are_answered_with_what_was_expected(ground: Ground) {
     ] {
         let mut headers = Headers::new();
         headers.push(name, value);
-        let answer = outsider.ask_with("demo.probe.k.add", r#"{"by":1}"#, headers).await;
+        let answer = outsider.ask_with("probe.k.add", r#"{"by":1}"#, headers).await;
         let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
         assert_eq!(body["kind"], kind, "{name}: {value}: {body}");
         assert!(body["message"].as_str().is_some_and(|message| message.contains(told)), "{body}");
     }
     let mut headers = Headers::new();
     headers.push("Greenroom-Schema", "another");
-    let newer = outsider.ask_with("demo.probe.k.add", r#"{"by":1,"colour":"red"}"#, headers).await;
+    let newer = outsider.ask_with("probe.k.add", r#"{"by":1,"colour":"red"}"#, headers).await;
     assert_eq!(&newer.body[..], b"1", "a program of a newer version may say more");
-    assert!(outsider.ask("demo.nobody.k.add", "").await.no_responders, "where nobody listens the broker says so");
+    assert!(outsider.ask("nobody.k.add", "").await.no_responders, "where nobody listens the broker says so");
+    outsider.nothing_more().await;
 }
 
 /// With the mapping owners are reached at once, without it by one hop; the answers are the same.
@@ -137,12 +152,12 @@ async fn c5_outsiders_reach_owners_with_and_without_the_mapping() {
             if mapped {
                 broker.map_partitions("demo", "probe", PARTITIONS);
             }
-            let ground = Ground::Memory(broker);
+            let ground = Ground::on(broker);
             let (one, two) = host(&ground).await;
             let mut outsider = Outsider::on(&ground).await;
             for round in 1..=3 {
                 for number in 0..20 {
-                    let subject = format!("demo.probe.m-{number}.add");
+                    let subject = format!("probe.m-{number}.add");
                     assert_eq!(outsider.reply(&subject, r#"{"by":1}"#).await, json!(round), "mapped: {mapped}");
                 }
             }
@@ -151,8 +166,9 @@ async fn c5_outsiders_reach_owners_with_and_without_the_mapping() {
                 assert_eq!(total.expect("an answer"), 3);
             }
             one.drain().await.expect("drained");
-            let answers = outsider.reply("demo.probe.after.add", r#"{"by":1}"#).await;
+            let answers = outsider.reply("probe.after.add", r#"{"by":1}"#).await;
             assert_eq!(answers, json!(1));
+            outsider.nothing_more().await;
         }
     })
     .await;

@@ -120,7 +120,7 @@ async fn c4_a_broker_that_is_not_there_is_said_with_its_address() {
         // Nothing listens on the port of a listener that was closed.
         let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port");
         let url = format!("nats://{address}");
-        let settings = Connect::try_from(url.as_str()).expect("an address");
+        let settings = Connect::try_from(url.as_str()).expect("an address").timeout(Duration::from_millis(500));
         let error = Node::builder("demo").connect(settings).start().await.map(drop).expect_err("nobody is there");
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unavailable, true), "{error}");
         assert!(error.to_string().contains(&address.to_string()), "{error}");

@@ -19,7 +19,7 @@ fn spinning_handler_keeps_leases_in_memory() {
 #[test]
 fn spinning_handler_keeps_leases_on_nats() {
     let runtime = runtime(1);
-    spinning_handler_keeps_leases(|| runtime.block_on(Ground::nats()), true);
+    spinning_handler_keeps_leases(|| runtime.block_on(Ground::nats_alone()), true);
 }
 
 fn runtime(workers: usize) -> tokio::runtime::Runtime {

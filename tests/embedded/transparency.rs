@@ -197,7 +197,7 @@ async fn p1_nodes_know_each_other_and_what_they_host(ground: Ground) {
     settled("probe", &[&one, &two], &[]).await;
     for node in [&one, &two] {
         let info = node.info();
-        assert_eq!((info.app.as_str(), info.node.as_str(), info.partitions), ("demo", node.id(), PARTITIONS));
+        assert_eq!((info.app.as_str(), info.node.as_str(), info.partitions), (ground.app(), node.id(), PARTITIONS));
         assert_eq!(info.nodes.len(), 2);
         let of = |id| info.nodes.iter().find(|known| known.id == id).expect("it is known");
         assert!(of(one.id()).live && of(two.id()).live && !of(one.id()).draining);

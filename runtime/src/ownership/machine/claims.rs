@@ -171,7 +171,11 @@ impl Machine {
                 }
                 (*epoch, LeaveCause::NotNeeded)
             }
-            Some(Local::Releasing { epoch, .. }) if holder.is_none() && claimed == *epoch => {
+            // Released, and perhaps claimed by another before the watch could show the release:
+            // the bucket keeps one revision of a key. Nothing of it runs here any more.
+            Some(Local::Releasing { epoch, quiet })
+                if (holder.is_none() && claimed == *epoch) || (*quiet && holder.is_some()) =>
+            {
                 self.parts.remove(part);
                 return;
             }

@@ -70,6 +70,9 @@ pub use greenroom_macros::{actor, contract, data, event, message, refusal, servi
 
 /// What most files that use greenroom need.
 pub mod prelude {
+    pub use schemars::JsonSchema;
+    pub use serde::{Deserialize, Serialize};
+
     #[cfg(feature = "macros")]
     pub use greenroom_macros::{actor, contract, data, event, message, refusal, service};
 

@@ -67,13 +67,12 @@ impl Key {
 
     /// FNV-1a (32 bits) of the token: what the broker's `partition` mapping computes.
     pub(crate) fn token_hash(&self) -> u32 {
-        let fold = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(16_777_619);
-        self.0.bytes().fold(2_166_136_261, |hash, byte| {
+        self.0.bytes().fold(FNV_START, |hash, byte| {
             if is_plain(byte) {
-                fold(hash, byte)
+                fnv_step(hash, byte)
             } else {
                 let digits = [b'=', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-                digits.into_iter().fold(hash, fold)
+                digits.into_iter().fold(hash, fnv_step)
             }
         })
     }
@@ -101,6 +100,18 @@ impl Key {
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+/// FNV-1a, 32 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
+const FNV_START: u32 = 0x811c_9dc5;
+
+fn fnv_step(hash: u32, byte: u8) -> u32 {
+    (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+}
+
+/// The hash that the broker's `partition` mapping takes of a token.
+pub(crate) fn fnv1a32(token: &str) -> u32 {
+    token.bytes().fold(FNV_START, fnv_step)
+}
 
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::turn::{Ended, Env, settle, turn_of};
+use super::turn::{Ended, Env, settle, settle_read, turn_of};
 use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, not_started};
 use crate::context::Context;
@@ -188,13 +188,8 @@ where
         Box::pin(async move {
             let Parts { message, call, reply, stats } = self.0;
             let mut ctx = Context::new(env.clone(), &call);
-            let (ended, outcome) = match turn_of(async { actor.read(message, &mut ctx).await }).await {
-                Ok(result) => (Ended::Fine, result.map_err(AskError::Refused)),
-                Err(cause) => {
-                    let error = env.panicked(&cause);
-                    (Ended::Panicked(cause), Err(AskError::Failed(error)))
-                }
-            };
+            let result = turn_of(async { actor.read(message, &mut ctx).await }).await;
+            let (ended, outcome) = settle_read::<M>(&env, result);
             stats.ended(outcome.as_ref().err());
             reply.send(outcome);
             ended

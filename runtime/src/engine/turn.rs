@@ -96,6 +96,20 @@ pub(crate) fn settle<A: Actor, M: Message>(
     }
 }
 
+/// Makes the outcome of a read, which has nothing to commit.
+pub(crate) fn settle_read<M: Message>(
+    env: &Env<'_>,
+    result: Result<Result<M::Reply, M::Refusal>, String>,
+) -> (Ended, Outcome<M>) {
+    match result {
+        Ok(result) => (Ended::Fine, result.map_err(AskError::Refused)),
+        Err(cause) => {
+            let error = env.panicked(&cause);
+            (Ended::Panicked(cause), Err(AskError::Failed(error)))
+        }
+    }
+}
+
 fn commit<A: Actor>(actor: &mut A, env: &Env<'_>) -> Result<(), Error> {
     let Some(cell) = actor.cell().filter(|cell| cell.is_dirty()) else {
         return Ok(());

@@ -16,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keeper::Job;
 use super::surroundings::Surroundings;
-use crate::ownership::{
-    CasResult, Claim, Config, Effect, Entry, Gone, Input, Key, Lease, Machine, NodeId, Part, RetireReason,
-};
+use crate::ownership::{CasResult, Claim, Effect, Entry, Gone, Input, Key, Lease, Machine, NodeId, Part, RetireReason};
 use crate::subject::Subject;
 use crate::transport::{Bucket, Change, Outbound, Status, Transport, Watch, WriteError};
 
@@ -383,11 +381,6 @@ fn result_of(written: Result<u64, WriteError>) -> CasResult {
         // Not sent is not stored, but the machine need not tell them apart: it looks again.
         Err(WriteError::NotSent(_) | WriteError::Unknown(_)) => CasResult::Unknown,
     }
-}
-
-/// The machine of a node.
-pub(super) fn machine(config: Config) -> Machine {
-    Machine::new(config)
 }
 
 /// Closes the driver's own connection when its thread ends.

@@ -17,7 +17,7 @@ use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
 use super::{Inner, Node, birth, listen};
 use crate::error::{Error, ErrorKind};
-use crate::ownership::{Config, HostInfo};
+use crate::ownership::{Config, HostInfo, Machine};
 use crate::subject::{Name, Subjects};
 use crate::supervision::{ChildSpec, Tree};
 use crate::transport::{Bucket, Connect, NatsTransport, Transport};
@@ -83,7 +83,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     let config = machine_config(&builder, &around, &name, &incarnation);
     let driver = Driver {
         around: around.clone(),
-        machine: driver::machine(config),
+        machine: Machine::new(config),
         bucket,
         own: links.own.status(),
         lease: links.lease.status(),

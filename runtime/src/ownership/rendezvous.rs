@@ -9,13 +9,13 @@
 //! computed here, from operations that IEEE 754 fixes to the bit: the standard library's may differ between platforms.
 
 use super::record::NodeId;
+use crate::key::fnv1a32;
 
 /// The partition of a key token: FNV-1a 32 of its bytes modulo `partitions`, as the server's subject mapping computes
 /// it. With no partitions at all, 0.
 pub(crate) fn partition_of(token: &str, partitions: u16) -> u16 {
-    let hash = token.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     // The remainder is below a u16, so nothing is cut off.
-    hash.checked_rem(u32::from(partitions)).unwrap_or(0) as u16
+    fnv1a32(token).checked_rem(u32::from(partitions)).unwrap_or(0) as u16
 }
 
 /// The candidates for a partition, best first.

@@ -6,7 +6,7 @@ use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, not_started};
 use crate::context::Context;
 use crate::contract::Message;
-use crate::engine::{Ended, Entered, Env, Host, Outcome, run_once, settle};
+use crate::engine::{Ended, Entered, Env, Host, Outcome, run_once, settle, settle_read};
 use crate::error::{AskError, Error, ErrorKind};
 use crate::reference::Target;
 
@@ -49,13 +49,8 @@ where
     with_idle(host, to, message, call, |actor, message, call, env| {
         let mut ctx = Context::new(env.clone(), call);
         let actor: &A = actor;
-        match run_once(async { actor.read(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned())) {
-            Ok(result) => (Ended::Fine, result.map_err(AskError::Refused)),
-            Err(cause) => {
-                let error = env.panicked(&cause);
-                (Ended::Panicked(cause), Err(AskError::Failed(error)))
-            }
-        }
+        let result = run_once(async { actor.read(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned()));
+        settle_read::<M>(env, result)
     })
 }
 

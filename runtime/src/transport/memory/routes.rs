@@ -1,5 +1,6 @@
 //! Who gets a message: filters with wildcards, queue groups, and the broker's mapping.
 
+use crate::key::fnv1a32;
 use std::collections::{BTreeMap, HashMap};
 
 /// The number of a subscription; never used twice.
@@ -136,14 +137,9 @@ impl Mapping {
         if verb.contains('.') {
             return None;
         }
-        let partition = fnv1a32(token.as_bytes()) % self.partitions;
+        let partition = fnv1a32(token) % self.partitions;
         Some(format!("{}.@.{partition}.{}.{token}.{verb}", self.app, self.actor))
     }
-}
-
-/// The hash that the server's `partition` function takes.
-fn fnv1a32(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]

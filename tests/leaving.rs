@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Duo, LEASE, Load, Profile, SKU, Server, Shop, ShopNode, nats};
+use crate::harness::{
+    Duo, Info, LEASE, Load, Profile, SKU, Server, Shop, ShopNode, eventually, key_in, nats, nats_many,
+};
 
 /// What a leave may take that waits for nobody's turn.
 const LEAVES: Duration = Duration::from_secs(40);
@@ -44,6 +46,42 @@ async fn c2_c5_a_node_that_is_asked_to_leave_fails_no_call() {
     assert_eq!(stock.reserved, 0, "{stock:?}");
     duo.until_owned_by(&stays).await;
     duo.place_everywhere("after-leave").await;
+}
+
+/// With the broker's mapping calls come to a partition's queue group, without it to that of the
+/// hosts. Most go to one partition, so that there is always one on its way when that is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_c3_a_node_that_leaves_loses_no_call_of_outsiders() {
+    for profile in [Profile::Shop, Profile::Plain] {
+        let server = Server::start(profile.clone()).await;
+        let node = async || ShopNode::spawn(&server, "user", &["--lease", LEASE]).await;
+        let (stays, mut leaves) = tokio::join!(node(), node());
+        let owned = eventually(LEAVES, "the one who will leave owns a share", async || {
+            let info = Info::of(&server, "any").await;
+            info.owned_by("user", &leaves.id()).first().copied().ok_or(info.0)
+        })
+        .await;
+        let hot = key_in(owned, "hot");
+        let calls = async {
+            let calls = (0..8).map(async |caller| {
+                let key = if caller < 7 { hot.clone() } else { "cold-{{Count}}".to_owned() };
+                let ada = r#"{"name":"Ada","email":"ada@example.com"}"#;
+                nats_many(&server, &format!("shop.user.{key}.register"), ada, 1000).await
+            });
+            (futures_util::future::join_all(calls).await, Instant::now())
+        };
+        let leave = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let asked = Instant::now();
+            (leaves.terminate().await, asked)
+        };
+        let ((answers, called), (status, asked)) = tokio::join!(calls, leave);
+        assert!(called > asked + Duration::from_millis(200), "{profile:?}: the calls were over too soon");
+        assert!(status.success(), "{profile:?}: {}", leaves.log());
+        for answer in answers.iter().flatten() {
+            assert!(answer.contains("Ada"), "{profile:?}: {answer}\n{}\n{}", stays.log(), leaves.log());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,15 @@ pub(crate) async fn nats(server: &Server, args: &[&str]) -> CliOutput {
     run(command(server, args)).await
 }
 
+/// Sends so many requests one right after the other; `{{Count}}` in subject and body numbers them.
+/// Gives the answers that came, each a line.
+pub(crate) async fn nats_many(server: &Server, subject: &str, body: &str, count: usize) -> Vec<String> {
+    let output = nats(server, &["req", subject, body, "--raw", "--count", &count.to_string()]).await;
+    let answers: Vec<_> = output.stdout.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    assert_eq!(answers.len(), count, "calls without an answer: {}{}", output.stdout, output.stderr);
+    answers
+}
+
 fn command(server: &Server, args: &[&str]) -> Command {
     let mut command = Command::new(&tools().nats);
     let inherited = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("NATS_"));

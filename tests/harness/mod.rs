@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use xtask::tools::{self, Tools};
 
-pub(crate) use self::cli::{CliOutput, Listener, nats};
+pub(crate) use self::cli::{CliOutput, Listener, nats, nats_many};
 pub(crate) use self::demo::Demo;
 pub(crate) use self::duo::{Duo, TAKES_OVER};
 pub(crate) use self::info::{Info, all_partitions, key_in};

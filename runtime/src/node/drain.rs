@@ -23,7 +23,8 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     around.enter_life(Life::Draining);
     inner.leave_services.cancel();
     inner.services.close();
-    inner.feed.tell(Input::Drain).await;
+    let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+    inner.feed.tell(Input::Drain { within: millis }).await;
     let released = around.until(deadline, released(inner)).await.is_some();
     let served = around.until(deadline, served(inner)).await.is_some();
     let busy = keys_that_run(around);

@@ -195,21 +195,28 @@ impl Keeper {
         self.deaf.remove(&part);
         let (around, feed) = (self.around.clone(), self.feed.clone());
         self.around.runtime.spawn(async move {
-            if let Some(kept) = kept {
-                // Full of calls: they are passed on when the channel closes.
-                drop(kept.orders.send(Order::Leave).await);
-                drop(kept.orders);
-                drop(kept.done.await);
-            }
+            let left = async {
+                if let Some(kept) = kept {
+                    // Full of calls: they are passed on when the channel closes.
+                    drop(kept.orders.send(Order::Leave).await);
+                    drop(kept.orders);
+                    drop(kept.done.await);
+                }
+            };
             if let (LeaveCause::HandedOver, Some(heir)) = (cause, &heir) {
                 for key in busy {
                     around.runtime.spawn(report_idle(around.clone(), part.clone(), epoch, heir.clone(), key));
                 }
             }
-            while !hosted.control.busy(part.number).is_empty() {
-                let soon = tokio::time::Instant::now() + IDLE_AGAIN;
-                around.until(soon, hosted.control.left()).await;
-            }
+            let stilled = async {
+                while !hosted.control.busy(part.number).is_empty() {
+                    let soon = tokio::time::Instant::now() + IDLE_AGAIN;
+                    around.until(soon, hosted.control.left()).await;
+                }
+                // Another owner may hand it back now, while the subscription still leaves.
+                feed.tell(Input::Stilled { part: part.clone(), epoch }).await;
+            };
+            tokio::join!(left, stilled);
             feed.tell(Input::Quiesced { part, epoch }).await;
         });
     }

@@ -33,7 +33,7 @@ pub(crate) use self::protocol::CasId;
 pub(crate) use self::protocol::{CasResult, Config, Effect, Gone, Input, LeaveCause, Millis, RetireReason};
 
 use self::claims::Local;
-use self::handover::{Held, Retry};
+use self::handover::{Held, Leaves, Retry};
 use self::peers::Doubt;
 use self::tenure::Tenure;
 use self::writes::Writes;
@@ -55,8 +55,10 @@ pub(crate) struct Machine {
     actors: Vec<Arc<str>>,
     /// What this node does about each partition that it serves, gives, awaits or leaves.
     parts: BTreeMap<Part, Local>,
-    /// Leaves that are not quiet yet, counted, because an epoch may be held twice.
-    leaving: BTreeMap<(Part, u64), u32>,
+    /// Leaves that are not quiet yet.
+    leaving: BTreeMap<(Part, u64), Leaves>,
+    /// When a draining node stops offering what nobody has taken, and releases it.
+    release_at: Millis,
     /// Since when each partition that this node could claim has been free.
     free_since: BTreeMap<Part, Millis>,
     retries: BTreeMap<Part, Retry>,
@@ -102,6 +104,7 @@ impl Machine {
             writes: Writes::default(),
             parts: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            release_at: Millis::MAX,
             free_since: BTreeMap::new(),
             retries: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -188,8 +191,9 @@ impl Machine {
             Input::Offered { part, epoch, from } => self.offered(part, epoch, from, out),
             Input::HandoverReply { part, epoch, heir, ready } => self.replied(&part, epoch, &heir, ready, out),
             Input::Idle { part, epoch, key } => self.idle(part, epoch, key, out),
+            Input::Stilled { part, epoch } => return self.stilled(part, epoch),
             Input::Quiesced { part, epoch } => return self.quiesced(part, epoch),
-            Input::Drain => self.phase = Phase::Draining,
+            Input::Drain { within } => self.begin_drain(within),
             Input::Tick => self.sweep(out),
         }
         Scope::All

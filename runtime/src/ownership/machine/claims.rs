@@ -17,8 +17,9 @@ pub(super) enum Local {
     Serving { epoch: u64 },
     /// It admits turns, and waits for an heir to be ready.
     Offering { epoch: u64, heir: NodeId, since: Millis },
-    /// It admits nothing; the claim goes to the heir, if the write succeeds over the revision `expect`.
-    Transferring { epoch: u64, heir: NodeId, expect: u64 },
+    /// It admits nothing; the claim goes to the heir, if the write succeeds over the revision `expect`. The first such
+    /// write was made under the own lease that began at `lease`.
+    Transferring { epoch: u64, heir: NodeId, expect: u64, lease: u64 },
     /// It holds messages until the claim names it; `idle` are the busy keys already told to be so.
     Holding { epoch: u64, from: NodeId, since: Millis, idle: BTreeSet<String> },
     /// It has left without an heir; the release is written once it is quiet.
@@ -104,7 +105,7 @@ impl Machine {
     ) {
         self.held.remove(part);
         self.retries.remove(part);
-        *self.leaving.entry((part.clone(), epoch)).or_default() += 1;
+        self.leaving.entry((part.clone(), epoch)).or_default().begin();
         out.push(Effect::Leave { part: part.clone(), epoch, heir, cause });
     }
 
@@ -178,6 +179,13 @@ impl Machine {
             {
                 self.parts.remove(part);
                 return;
+            }
+            // Given away, and perhaps handed on before the watch could show that: while the lease has not ended since,
+            // nobody can have had good reason to take it.
+            Some(Local::Transferring { epoch, lease, .. })
+                if claimed > *epoch && holder.is_some() && self.tenure.unbroken_since(*lease) =>
+            {
+                (*epoch, LeaveCause::HandedOver)
             }
             Some(
                 Local::Serving { epoch }

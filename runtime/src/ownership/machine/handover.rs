@@ -15,8 +15,8 @@ use crate::ownership::view::{Known, LeaseState};
 /// The first pause between two offers of one partition; it doubles up to one TTL, or to a fifteenth of it while
 /// draining.
 const PAUSE_MS: Millis = 500;
-/// Offers of a partition that a draining node makes before it releases it to whoever claims it.
-const OFFERS_DRAINING_MAX: u32 = 3;
+/// Offers of a partition that a draining node makes to one heir before it tries the next in order.
+const OFFERS_EACH: u32 = 3;
 /// Idle keys remembered before the claim that names them.
 const IDLE_MAX: usize = 1_024;
 
@@ -34,8 +34,29 @@ pub(super) struct Held {
     pub(super) keys: BTreeSet<String>,
 }
 
+/// Leaves of one partition at one epoch that are under way; counted, because an epoch may be held twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Leaves {
+    subscribed: u32,
+    running: u32,
+}
+
+impl Leaves {
+    pub(super) fn begin(&mut self) {
+        self.subscribed += 1;
+        self.running += 1;
+    }
+}
+
 // The giver.
 impl Machine {
+    pub(super) fn begin_drain(&mut self, within: Millis) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Draining;
+            self.release_at = self.now.saturating_add(within / 4 * 3);
+        }
+    }
+
     /// Offers a partition to the node that should have it.
     pub(super) fn hand_on(&mut self, part: &Part, out: &mut Vec<Effect>) {
         let Some(Local::Serving { epoch }) = self.parts.get(part) else { return };
@@ -44,9 +65,14 @@ impl Machine {
             return;
         }
         let draining = self.phase == Phase::Draining;
+        let overdue = draining && self.now >= self.release_at;
+        if self.held.contains_key(part) && !overdue {
+            // Its old owner tells this node, and nobody else, when the last turns there have ended.
+            return;
+        }
         let retry = self.retries.get(part).copied().unwrap_or(Retry { failed: 0, not_before: 0 });
-        match self.heir(part).cloned() {
-            Some(_) if draining && retry.failed >= OFFERS_DRAINING_MAX => self.begin_release(part, epoch, out),
+        match self.heir(part, retry.failed).cloned() {
+            Some(_) if overdue => self.begin_release(part, epoch, out),
             None if draining => self.begin_release(part, epoch, out),
             None => drop(self.retries.remove(part)),
             Some(heir) if self.now >= retry.not_before && self.offers() < self.config.handovers_at_once => {
@@ -105,11 +131,19 @@ impl Machine {
         }
     }
 
+    pub(super) fn stilled(&mut self, part: Part, epoch: u64) -> Scope {
+        if let Some(leaves) = self.leaving.get_mut(&(part, epoch)) {
+            leaves.running = leaves.running.saturating_sub(1);
+        }
+        Scope::Nothing
+    }
+
     pub(super) fn quiesced(&mut self, part: Part, epoch: u64) -> Scope {
         let key = (part, epoch);
-        if let Some(count) = self.leaving.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(leaves) = self.leaving.get_mut(&key) {
+            leaves.subscribed = leaves.subscribed.saturating_sub(1);
+            leaves.running = leaves.running.min(leaves.subscribed);
+            if leaves.subscribed == 0 {
                 self.leaving.remove(&key);
             }
         }
@@ -132,13 +166,19 @@ impl Machine {
         }
     }
 
-    /// The node that should have a partition instead of this one.
-    fn heir(&self, part: &Part) -> Option<&NodeId> {
+    /// The node that should have a partition instead of this one. A draining node whose offers have `failed` asks
+    /// others too.
+    fn heir(&self, part: &Part, failed: u32) -> Option<&NodeId> {
         let draining = self.phase == Phase::Draining;
-        let hosts =
-            self.view.hosts(&part.actor).filter(|(id, member, _)| !(member.draining || draining && self.is_me(id)));
-        let first = rendezvous::first(&part.actor, part.number, hosts.map(|(id, _, weight)| (id, weight)));
-        first.filter(|id| **id != self.config.me)
+        let hosts = self.view.hosts(&part.actor).filter(|(_, member, _)| !member.draining);
+        if !draining {
+            let first = rendezvous::first(&part.actor, part.number, hosts.map(|(id, _, weight)| (id, weight)));
+            return first.filter(|id| !self.is_me(id));
+        }
+        let others = hosts.filter(|(id, ..)| !self.is_me(id)).map(|(id, _, weight)| (id, weight));
+        let ranked = rendezvous::ranked(&part.actor, part.number, others);
+        let place = (failed / OFFERS_EACH) as usize;
+        ranked.get(place % ranked.len().max(1)).copied()
     }
 
     fn offers(&self) -> usize {
@@ -161,7 +201,11 @@ impl Machine {
         let expect = self.view.claim(part).map_or(0, |claim| claim.revision);
         let sent = self.transfer(Entry::Claim(part.clone(), claim), out);
         if sent {
-            self.parts.insert(part.clone(), Local::Transferring { epoch, heir: heir.clone(), expect });
+            let lease = match self.parts.get(part) {
+                Some(Local::Transferring { lease, .. }) => *lease,
+                _ => self.tenure.birth,
+            };
+            self.parts.insert(part.clone(), Local::Transferring { epoch, heir: heir.clone(), expect, lease });
         }
         sent
     }
@@ -259,7 +303,7 @@ impl Machine {
             Some(_) => false,
         };
         // An earlier turn here may still run: two generations of one partition are one too many.
-        let left = self.leaving.range((part.clone(), 0)..=(part.clone(), u64::MAX)).next().is_none();
-        running && theirs && free && left
+        let mut leaving = self.leaving.range((part.clone(), 0)..=(part.clone(), u64::MAX));
+        running && theirs && free && leaving.all(|(_, leaves)| leaves.running == 0)
     }
 }

@@ -173,6 +173,14 @@ pub(crate) enum Input {
         /// The key token.
         key: String,
     },
+    /// No turn of a partition that is left ([`Effect::Leave`]) runs any more. Comes before its
+    /// [`Quiesced`](Self::Quiesced), or is implied by it.
+    Stilled {
+        /// The effect's partition.
+        part: Part,
+        /// The effect's epoch.
+        epoch: u64,
+    },
     /// The driver has done a [`Effect::Leave`] to its end: out of the queue group without loss, no turn runs.
     Quiesced {
         /// The effect's partition.
@@ -180,8 +188,12 @@ pub(crate) enum Input {
         /// The effect's epoch.
         epoch: u64,
     },
-    /// Hand everything over and leave.
-    Drain,
+    /// Hand everything over and leave. While another host lives, partitions are offered for three quarters of this time;
+    /// then they are released to whoever claims them.
+    Drain {
+        /// How long the node has for it.
+        within: Millis,
+    },
     /// Time has passed. Every 250 ms or so.
     Tick,
 }
@@ -275,7 +287,8 @@ pub(crate) enum Effect {
         to: NodeId,
     },
     /// Be in the queue group of the partition and hold what comes, until [`Serve`](Self::Serve) or
-    /// [`Leave`](Self::Leave). May come again while joined, and before the [`Input::Quiesced`] of an earlier `Leave`.
+    /// [`Leave`](Self::Leave). May come again while joined, and before the [`Input::Quiesced`] of an earlier `Leave`,
+    /// whose subscription goes on leaving beside the new one.
     Join {
         /// The partition.
         part: Part,
@@ -302,7 +315,8 @@ pub(crate) enum Effect {
         /// The keys.
         keys: Vec<String>,
     },
-    /// Leave the queue group without loss, forward stragglers to the heir. Answer: [`Input::Quiesced`].
+    /// Leave the queue group without loss, forward stragglers to the heir. Answers: [`Input::Stilled`],
+    /// [`Input::Quiesced`].
     Leave {
         /// The partition.
         part: Part,

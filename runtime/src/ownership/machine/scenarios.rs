@@ -178,7 +178,7 @@ fn a_pure_client_only_watches() {
     assert_eq!(script.machine.view().owner("order", 0), Owner::NoHosts);
     assert_eq!(script.out, [Effect::NodeLost { id: "b-2".into() }]);
     script.pass(120_000);
-    script.tell(Input::Drain);
+    script.tell(Input::Drain { within: 20_000 });
     assert_eq!(script.out[1..], [Effect::Drained]);
 }
 

@@ -80,6 +80,11 @@ impl Tenure {
         self.connection = None;
     }
 
+    /// True if the lease that began at revision `birth` has not ended, as far as the watch and the answers tell.
+    pub(super) fn unbroken_since(&self, birth: u64) -> bool {
+        self.live && self.birth == birth
+    }
+
     /// True if a renewal over the known revision was refused, and nothing has explained it.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.is_some_and(|(expect, _)| expect == self.revision)

@@ -26,6 +26,8 @@ use crate::transport::subscription::is_flush;
 /// between our last look and its reading of our word, so for a busy subscription what comes in
 /// [`LEAVE_PAUSE`] is added: this task or the connection's may be paused in between.
 const LEAVE_AFTER: u64 = 1_024;
+/// The same for a subscription to which nothing came lately: every one of these costs a flush message.
+const LEAVE_IDLE_AFTER: u64 = 256;
 const LEAVE_PAUSE: Duration = Duration::from_millis(50);
 /// How many flush messages are published before the broker must say that it has seen them: few
 /// enough to leave room in the connection's queue for everybody else.
@@ -188,7 +190,9 @@ impl NatsSource {
         self.take_waiting();
         let came = self.ahead.iter().skip(before).filter(|message| !is_flush(&message.subject)).count() as f64;
         let busy = came * LEAVE_PAUSE.max(4 * took).as_secs_f64() / took.as_secs_f64();
-        let more = LEAVE_AFTER + busy.min(self.shared.settings.backlog as f64 / 2.0) as u64;
+        let idle = self.ahead.is_empty();
+        let margin = if idle { LEAVE_IDLE_AFTER } else { LEAVE_AFTER };
+        let more = margin + busy.min(self.shared.settings.backlog as f64 / 2.0) as u64;
         let Some((_, subscriber)) = &mut self.current else { return };
         let until = self.received + more;
         if subscriber.unsubscribe_after(until).await.is_err() {

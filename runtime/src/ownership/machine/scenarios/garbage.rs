@@ -83,8 +83,9 @@ impl Babble {
             }
             9 => Input::Idle { part, epoch, key: String::new() },
             10 | 11 => Input::Quiesced { part, epoch },
-            12 if self.random.chance(3) => Input::Drain,
-            13..17 => {
+            12 if self.random.chance(3) => Input::Drain { within: self.random.between(0, 60_000) },
+            13 => Input::Stilled { part, epoch },
+            14..17 => {
                 let reason = if self.random.chance(80) { Gone::Expired } else { Gone::Deleted };
                 Input::Deleted { revision: epoch, key: self.key(), reason }
             }

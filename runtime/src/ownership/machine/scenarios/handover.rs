@@ -152,7 +152,7 @@ fn an_offer_of_what_the_other_does_not_hold_is_declined() {
 #[test]
 fn a_drain_without_an_heir_releases_after_the_last_turn() {
     let mut script = Script::owning(&[]);
-    script.tell(Input::Drain);
+    script.tell(Input::Drain { within: 20_000 });
     let left = Effect::Leave { part: part(), epoch: 1, heir: None, cause: LeaveCause::Released };
     assert!(script.did(|effect| *effect == left));
     script.answer_writes();
@@ -168,7 +168,7 @@ fn a_drain_without_an_heir_releases_after_the_last_turn() {
 #[test]
 fn a_drain_ends_only_when_the_last_turn_has() {
     let (mut script, _, id) = transferring();
-    script.tell(Input::Drain);
+    script.tell(Input::Drain { within: 20_000 });
     script.tell(Input::CasDone { id, result: CasResult::Ok(900) });
     script.answer_writes();
     script.pass(20_000);
@@ -202,4 +202,85 @@ fn few_handovers_are_under_way_at_once() {
     script.tell(Input::CasDone { id: id.unwrap_or_default(), result: CasResult::Ok(9_000) });
     script.tell(Input::Tick);
     assert_eq!(offers(&script), 8);
+}
+
+/// The bucket keeps one revision of a key: the watch may show the second owner after this one and never the first.
+#[test]
+fn what_was_given_and_handed_on_is_no_theft() {
+    for answer in [None, Some(CasResult::Unknown), Some(CasResult::Ok(900))] {
+        let (mut script, _, id) = transferring();
+        if let Some(result) = answer {
+            script.tell(Input::CasDone { id, result });
+        }
+        script.revision = 1_000;
+        script.claim(Some("x-9"), 3, Some("b-2"), &[]);
+        let left = |effect: &Effect| matches!(effect, Effect::Leave { cause: LeaveCause::HandedOver, .. });
+        assert!(script.did(left), "{answer:?}: {:?}", script.out);
+        assert!(!script.did(|effect| matches!(effect, Effect::Retire { .. })), "{answer:?}");
+    }
+    // With the lease gone in between, somebody had reason to take it.
+    let (mut script, _, _) = transferring();
+    script.expire("a-1");
+    script.claim(Some("x-9"), 3, None, &[]);
+    assert!(script.did(|effect| matches!(effect, Effect::Retire { reason: RetireReason::ClaimTaken })));
+}
+
+/// While another host lives, a node that leaves serves on until one takes each partition, and asks the next in order.
+#[test]
+fn a_draining_node_offers_until_its_time_is_nearly_over() {
+    let mut script = Script::with(&["b-2", "c-3"]);
+    script.claim(Some("a-1"), 1, None, &[]);
+    script.answer_writes();
+    script.out.clear();
+    script.tell(Input::Drain { within: 20_000 });
+    script.answer_writes();
+    let mut asked = std::collections::BTreeSet::new();
+    for _ in 0..14 {
+        script.pass(1_000);
+        for effect in std::mem::take(&mut script.out) {
+            match effect {
+                Effect::Offer { part, epoch, to } => {
+                    asked.insert(to.clone());
+                    script.tell(Input::HandoverReply { part, epoch, heir: to, ready: false });
+                }
+                Effect::Leave { .. } => panic!("it left without an heir at {}", script.now),
+                Effect::Renew { .. } => script.out.push(effect),
+                _ => {}
+            }
+        }
+        ["b-2", "c-3"].iter().for_each(|id| script.lease(id));
+    }
+    assert_eq!(asked.len(), 2, "the next in order is asked too");
+    script.pass(3_000);
+    assert!(script.did(|effect| matches!(effect, Effect::Leave { cause: LeaveCause::Released, heir: None, .. })));
+}
+
+/// The old owner tells one heir alone when its last turns have ended.
+#[test]
+fn what_still_waits_for_its_old_owner_is_not_handed_on() {
+    let mut script = holding();
+    script.claim(Some("a-1"), 4, Some("b-2"), &["k1"]);
+    script.tell(Input::Drain { within: 20_000 });
+    script.answer_writes();
+    script.pass(1_000);
+    let offered = |script: &Script| script.did(|effect| matches!(effect, Effect::Offer { .. }));
+    assert!(!offered(&script), "{:?}", script.out);
+    script.tell(Input::Idle { part: part(), epoch: 4, key: "k1".into() });
+    script.pass(250);
+    assert!(offered(&script), "{:?}", script.out);
+}
+
+/// What counts is that no turn runs: a subscription that still leaves is no reason to decline.
+#[test]
+fn a_partition_that_is_still_being_left_can_be_taken_back() {
+    let (mut script, heir, id) = transferring();
+    script.tell(Input::CasDone { id, result: CasResult::Ok(900) });
+    script.revision = 1_000;
+    let offer = Input::Offered { part: part(), epoch: 2, from: heir.clone() };
+    script.out.clear();
+    script.tell(offer.clone());
+    assert!(script.did(|effect| matches!(effect, Effect::Decline { .. })), "a turn may run: {:?}", script.out);
+    script.tell(Input::Stilled { part: part(), epoch: 1 });
+    script.tell(offer);
+    assert!(script.did(|effect| matches!(effect, Effect::Join { epoch: 3, .. })), "{:?}", script.out);
 }

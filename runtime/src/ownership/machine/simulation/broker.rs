@@ -1,6 +1,6 @@
 //! The broker: a bucket of history 1 with revisions, compare-and-set and TTL, whose markers vanish after a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ownership::machine::Gone;
 use crate::ownership::record::{Entry, Key, NodeId};
@@ -19,6 +19,8 @@ pub(super) struct Broker {
     pub(super) claim_writes: u64,
     pub(super) moves: u64,
     pub(super) releases: u64,
+    /// Whose lease has ended at least once, by time or by somebody's hand.
+    pub(super) lapsed: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,6 +130,9 @@ impl Broker {
 
     fn store(&mut self, key: Key, value: Result<Entry, Gone>, ends_at: Option<u64>) -> u64 {
         self.revision += 1;
+        if let (Key::Lease(id), Err(_)) = (&key, &value) {
+            self.lapsed.insert(id.clone());
+        }
         self.log.push(key.clone());
         self.keys.insert(key, Stored { revision: self.revision, value, ends_at });
         self.revision

@@ -4,8 +4,9 @@
 //! fenced, and its own clock is before `serves_until`; crashed nodes count for nothing, paused ones count. (ii) Epochs
 //! grow by one with each change of holder, and only then; only a holder gives away (both in `broker`). (iii) No node
 //! writes a claim before it has seen a whole snapshot and its own lease and member are acknowledged; a pure client
-//! writes nothing. At the end: every partition of every actor that has a host is active at the first in rendezvous
-//! order, nowhere else, with nothing held back; drained nodes have ended and left no record.
+//! writes nothing. (iv) Nobody retires whose lease has never ended. At the end: every partition of every actor that has
+//! a host is active at the first in rendezvous order, nowhere else, with nothing held back; drained nodes have ended and
+//! left no record.
 
 use super::world::{Life, Node, World};
 use crate::ownership::machine::{Effect, Millis};
@@ -39,6 +40,11 @@ impl World {
         let claims = matches!(effect, Effect::Cas { entry: Entry::Claim(..), .. } | Effect::Transfer { .. });
         if claims && !(node.snapshots > 0 && node.leased && node.enrolled) {
             return Err(format!("{} wrote too early: {effect:?}", node.id));
+        }
+        if let Effect::Retire { reason } = effect
+            && !self.broker.lapsed.contains(&node.id)
+        {
+            return Err(format!("{} retired for {reason:?}, and its lease has never ended", node.id));
         }
         if matches!(effect, Effect::Cas { entry: Entry::Member(..), .. }) && !node.leased {
             return Err(format!("{} wrote its member before its lease", node.id));

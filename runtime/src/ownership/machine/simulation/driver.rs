@@ -98,11 +98,13 @@ impl World {
         self.nodes[at].admitting.remove(&part);
         self.nodes[at].held.remove(&part);
         let quiet = self.random.between(1, 3_000);
+        let still = self.random.between(0, quiet);
+        self.after(still, Event::Tell(at, Input::Stilled { part: part.clone(), epoch }));
         self.after(quiet, Event::Tell(at, Input::Quiesced { part: part.clone(), epoch }));
         let busy = self.nodes[at].busy.remove(&part).unwrap_or_default();
         if let (LeaveCause::HandedOver, Some(heir)) = (cause, heir) {
             for key in busy {
-                let ends = self.random.between(0, quiet);
+                let ends = self.random.between(0, still.max(1));
                 self.after(ends, Event::Idle { old: at, heir, part: part.clone(), epoch: epoch + 1, key });
             }
         }

@@ -10,6 +10,8 @@ use crate::ownership::record::{Entry, HostInfo, Key, NodeId, Part};
 
 pub(super) const TTL_MS: u64 = 6_000;
 const TICK_MS: u64 = 300;
+/// How long a node has for its drain.
+const DRAIN_MS: u64 = 16_000;
 pub(super) const ANSWER_MS: u64 = 700;
 
 /// What a run is made of.
@@ -225,7 +227,7 @@ impl World {
             }
             Fault::Drain(at) => {
                 self.nodes[at].told_to_drain = true;
-                self.after(0, Event::Tell(at, Input::Drain));
+                self.after(0, Event::Tell(at, Input::Drain { within: DRAIN_MS }));
             }
             Fault::Outage(lasts) => {
                 self.broker.up = false;

@@ -116,6 +116,26 @@ async fn p1_a_frozen_node_answers_for_nothing_that_others_took() {
     duo.place_everywhere("after-freeze").await;
 }
 
+/// A queue group keeps the subscriptions of a node that is frozen, until the broker misses the answers to its pings.
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_a_frozen_node_is_sent_no_calls_once_the_broker_misses_it() {
+    let mut duo = Duo::open().await;
+    let [frozen, heir] = duo.orders.each_ref().map(ShopNode::id);
+    let owned = Info::of(&duo.server, &heir).await.owned_by("order", &frozen);
+    duo.orders[0].pause();
+    duo.until_owned_by(&heir).await;
+    eventually(Duration::from_secs(20), "the broker has ended its connections", async || {
+        let connections = duo.server.monitor("/connz").await.to_string();
+        holds(!connections.contains(&frozen), || connections)
+    })
+    .await;
+    for partition in owned {
+        let order = key_in(partition, "after-freeze");
+        let shown = nats(&duo.server, &["req", &format!("shop.order.{order}.get"), ""]).await;
+        assert_eq!(shown.header("Nats-Service-Error-Code").as_deref(), Some("404"), "partition {partition}: {shown:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r1_calls_fail_fast_while_the_broker_is_away_and_all_recovers() {
     let mut duo = Duo::open().await;

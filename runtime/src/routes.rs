@@ -3,6 +3,7 @@
 mod ready;
 
 use std::any::{Any, TypeId};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -15,7 +16,7 @@ use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, Deadline};
 use crate::codec::{Codec, Fingerprint, from_person};
 use crate::contract::{Contract, IsMode, Message, Mode, Refusal, VerbContract, mode};
-use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReplyTo, Started as StartedFlag};
+use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReplyTo, Started as StartedFlag, cause_of};
 use crate::error::{AskError, Error, ErrorBody, ErrorKind, REFUSED};
 use crate::node::Surroundings;
 use crate::pool::Pool;
@@ -265,10 +266,10 @@ where
     M: Message<Contract = A::Contract>,
 {
     fn start(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Started<M> {
-        self.stats.local.fetch_add(1, Ordering::Relaxed);
         if let (Engine::Keyed(host), Some(ready)) = (&self.engine, self.ready) {
             match ready(host, to, message, call) {
                 Ok(Some(outcome)) => {
+                    self.stats.local.fetch_add(1, Ordering::Relaxed);
                     self.stats.ended(outcome.as_ref().err());
                     return Started::Done(outcome);
                 }
@@ -292,17 +293,21 @@ where
                 .map(|message| (self.job)(message, call.clone(), ReplyTo::Local(reply, flag), self.stats.clone()))
         });
         match admitted {
-            Ok(()) => Started::Waiting(Waiting { outcome, deadline, started, place }),
+            Ok(()) => {
+                self.stats.local.fetch_add(1, Ordering::Relaxed);
+                Started::Waiting(Waiting { outcome, deadline, started, place })
+            }
             Err(error) if error.kind() == ErrorKind::Moved => Started::Elsewhere,
             Err(error) => self.not_admitted(error),
         }
     }
 
     fn tell(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Result<bool, Error> {
-        self.stats.local.fetch_add(1, Ordering::Relaxed);
-        let told = self.tell_now(to, message, call);
-        match told {
-            Ok(()) => Ok(true),
+        match self.tell_now(to, message, call) {
+            Ok(()) => {
+                self.stats.local.fetch_add(1, Ordering::Relaxed);
+                Ok(true)
+            }
             Err(error) if error.kind() == ErrorKind::Moved => Ok(false),
             Err(error) => {
                 self.stats.failed(&error);
@@ -352,6 +357,12 @@ where
     }
 }
 
+fn undecoded<M: Message>(cause: &str) -> Error {
+    let why = format!("the decoder of {}.{} panicked at this message: {cause}", M::Contract::NAME, M::VERB);
+    tracing::error!(actor = M::Contract::NAME, verb = M::VERB, cause, "a message's decoder panicked");
+    Error::new(ErrorKind::BadRequest, why)
+}
+
 /// The fields of a message in words, for error texts: `{user: string, lines: array, card: string}`.
 fn expected_text<M: Message>() -> String {
     let schema = schemars::schema_for!(M);
@@ -381,7 +392,9 @@ where
 {
     fn deliver(&self, to: &Target, call: WireCall) {
         let received = Instant::now();
-        let message = match self.decode(&call) {
+        // Who calls this has other messages to take: an author's decoder must not end that.
+        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| self.decode(&call)));
+        let message = match decoded.unwrap_or_else(|panic| Err(undecoded::<M>(&cause_of(panic.as_ref())))) {
             Ok(message) => message,
             Err(error) => {
                 self.stats.failed(&error);

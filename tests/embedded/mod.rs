@@ -14,6 +14,7 @@ mod limits;
 mod chains;
 mod activation;
 mod faults;
+mod fragile;
 mod bypass;
 mod transparency;
 mod services;

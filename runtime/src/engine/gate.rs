@@ -46,10 +46,15 @@ impl Gate {
         if self.epoch(partition) == 0 || self.holds(key) {
             return Err(Shut::NotOwned);
         }
-        if !self.proof.holds() {
+        if !self.is_proved() {
             return Err(Shut::Fenced);
         }
         Ok(())
+    }
+
+    /// Whether the node's lease is proved now.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.proof.holds()
     }
 
     /// The epoch of the claim that is served; 0 if the partition is not.

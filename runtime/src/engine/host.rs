@@ -5,15 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use dashmap::DashMap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
 use super::gate::{Gate, Shut};
 use super::job::Job;
+use super::registry::Registry;
 use super::slot::{Inner, Phase, Popped, Slot};
-use super::turn::{Ended, Env, JournalPlace, turn_of};
+use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded, turn_of};
 use crate::actor::Actor;
 use crate::call::Call;
 use crate::context::Context;
@@ -41,7 +41,7 @@ pub(crate) struct Host<A: Actor> {
     pub(crate) gate: Arc<Gate>,
     pub(crate) around: Arc<Surroundings>,
     settings: HostSettings,
-    slots: DashMap<Key, Arc<Slot<A>>, ahash::RandomState>,
+    slots: Registry<A>,
     /// Notified when the last turn of an actor ends whose partition was given away.
     pub(crate) left: Notify,
 }
@@ -58,14 +58,7 @@ pub(crate) enum Entered<A> {
 
 impl<A: Actor> Host<A> {
     pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
-        Self {
-            name,
-            gate,
-            around,
-            settings,
-            slots: DashMap::with_hasher(ahash::RandomState::new()),
-            left: Notify::new(),
-        }
+        Self { name, gate, slots: Registry::new(around.settings.partitions), around, settings, left: Notify::new() }
     }
 
     /// How many actors are in memory.
@@ -147,7 +140,12 @@ impl<A: Actor> Host<A> {
     pub(crate) fn leave(self: &Arc<Self>, slot: &Arc<Slot<A>>, actor: Option<A>, ended: Ended) {
         let actor = match ended {
             Ended::Fine => actor,
+            Ended::Lost => {
+                drop_quietly(actor);
+                None
+            }
             Ended::Panicked(cause) => {
+                drop_quietly(actor);
                 slot.lock().set_faults(Some(cause));
                 None
             }
@@ -160,38 +158,42 @@ impl<A: Actor> Host<A> {
         self.drive(slot.clone(), actor, false);
     }
 
-    /// Drops every idle actor of a partition whose gate was closed; returns the keys of the others.
+    /// Drops every idle actor of a partition whose gate was closed; returns the keys of the others. What is dropped
+    /// is dropped on the node's runtime: this may be the thread that renews the lease.
     pub(crate) fn evict(&self, partition: u16) -> Vec<Key> {
-        let mut busy = Vec::new();
-        self.slots.retain(|key, slot| {
-            if slot.partition() != partition {
-                return true;
-            }
+        let (mut busy, mut idle) = (Vec::new(), Vec::new());
+        self.slots.retain(partition, |slot| {
             let mut inner = slot.lock();
             if matches!(inner.phase, Phase::Busy) {
-                busy.push(key.clone());
+                busy.push(slot.key().clone());
                 return true;
             }
-            inner.phase = Phase::Gone;
+            if let Phase::Idle(actor) = std::mem::replace(&mut inner.phase, Phase::Gone) {
+                idle.push(actor);
+            }
             false
         });
+        if !idle.is_empty() {
+            self.around.runtime.spawn(async move { idle.into_iter().for_each(drop_quietly) });
+        }
         busy
     }
 
     /// Actors that are quarantined, with the cause of each.
     pub(crate) fn quarantined(&self) -> Vec<(String, String)> {
-        let slots = self.slots.iter();
-        let faulty = slots.filter_map(|entry| {
-            let inner = entry.value().lock();
-            let faults = inner.faults().filter(|faults| faults.is_quarantined())?;
-            Some((entry.key().to_string(), faults.cause().to_owned()))
+        let mut quarantined = Vec::new();
+        self.slots.each_of_all(|slot| {
+            let inner = slot.lock();
+            if let Some(faults) = inner.faults().filter(|faults| faults.is_quarantined()) {
+                quarantined.push((slot.key().to_string(), faults.cause().to_owned()));
+            }
         });
-        faulty.collect()
+        quarantined
     }
 
     /// Ends an actor's quarantine. Returns whether it was in one.
     pub(crate) fn release(&self, key: &Key) -> bool {
-        let Some(slot) = self.slots.get(key).map(|entry| entry.value().clone()) else {
+        let Some(slot) = self.slots.get(self.around.partition_of(key), key) else {
             return false;
         };
         let mut inner = slot.lock();
@@ -201,8 +203,8 @@ impl<A: Actor> Host<A> {
     }
 
     fn slot(&self, to: &Target) -> Result<Arc<Slot<A>>, Error> {
-        if let Some(slot) = self.slots.get(&to.key) {
-            return Ok(slot.value().clone());
+        if let Some(slot) = self.slots.get(to.partition, &to.key) {
+            return Ok(slot);
         }
         // Asked before a slot is made: a flood of keys that live elsewhere leaves nothing behind.
         self.gate.check(to.partition, &to.key).map_err(|shut| self.shut(shut))?;
@@ -215,9 +217,7 @@ impl<A: Actor> Host<A> {
                 ),
             ));
         }
-        let slot =
-            self.slots.entry(to.key.clone()).or_insert_with(|| Arc::new(Slot::new(to.key.clone(), to.partition)));
-        Ok(slot.value().clone())
+        self.slots.get_or_make(to.partition, &to.key).ok_or_else(|| self.shut(Shut::NotOwned))
     }
 
     fn shut(&self, shut: Shut) -> Error {
@@ -270,7 +270,7 @@ impl<A: Actor> Host<A> {
                 continue;
             }
             if actor.is_none() {
-                actor = match self.activate(&slot).await {
+                actor = match self.activate(&slot, job.call()).await {
                     Ok(actor) => Some(actor),
                     Err(error) => {
                         job.fail(error);
@@ -283,12 +283,22 @@ impl<A: Actor> Host<A> {
                 job.give_up(self.name, slot.key().as_str());
                 continue;
             }
+            // Only the lease: what waited when the partition was given away is still this node's to run.
+            if !self.gate.is_proved() {
+                job.fail(self.shut(Shut::Fenced));
+                continue;
+            }
             let Some(live) = actor.as_mut() else { continue };
             let env = self.env(&slot);
-            let ended = if job.is_read() { self.look(&slot, live, job).await } else { job.run(live, env).await };
-            if let Ended::Panicked(cause) = ended {
-                actor = None;
-                self.faulted(&slot, cause);
+            let ended =
+                if job.is_read() { self.look(&slot, live, job).await } else { guarded(job.run(live, env)).await };
+            match ended {
+                Ended::Fine => {}
+                Ended::Lost => drop_quietly(actor.take()),
+                Ended::Panicked(cause) => {
+                    drop_quietly(actor.take());
+                    self.faulted(&slot, cause);
+                }
             }
         }
     }
@@ -297,7 +307,7 @@ impl<A: Actor> Host<A> {
     /// that waits ends the gathering, so that it does not starve.
     async fn look(&self, slot: &Arc<Slot<A>>, actor: &A, first: Box<dyn Job<A>>) -> Ended {
         let mut running = FuturesUnordered::new();
-        running.push(first.look(actor, self.env(slot)));
+        running.push(guarded(first.look(actor, self.env(slot))));
         let mut ended = Ended::Fine;
         std::future::poll_fn(|context| {
             loop {
@@ -310,7 +320,8 @@ impl<A: Actor> Host<A> {
                         let next = slot.lock().pop_read(context.waker(), room);
                         match next {
                             Some(job) if job.is_stale() => job.give_up(self.name, slot.key().as_str()),
-                            Some(job) => running.push(job.look(actor, self.env(slot))),
+                            Some(job) if !self.gate.is_proved() => job.fail(self.shut(Shut::Fenced)),
+                            Some(job) => running.push(guarded(job.look(actor, self.env(slot)))),
                             None => return Poll::Pending,
                         }
                     }
@@ -321,8 +332,9 @@ impl<A: Actor> Host<A> {
         ended
     }
 
-    async fn activate(&self, slot: &Arc<Slot<A>>) -> Result<A, Error> {
-        let call = Call::root(self.around.settings.budget);
+    /// Brings an actor into memory, in the time of the call that asks for it, and as a part of its chain.
+    async fn activate(&self, slot: &Arc<Slot<A>>, call: &Call) -> Result<A, Error> {
+        let call = Call { turn: None, ..call.clone() };
         let env = self.env(slot);
         let mut ctx = Context::new(env.clone(), &call);
         match turn_of(async { A::activate(&mut ctx).await }).await {
@@ -366,26 +378,33 @@ impl<A: Actor> Host<A> {
     /// Ends a drain: the actor rests, or goes if its partition has been given away.
     fn rest(&self, slot: &Arc<Slot<A>>, mut inner: MutexGuard<'_, Inner<A>>, actor: Option<A>) {
         let given_away = self.gate.epoch(slot.partition()) == 0;
+        let mut leaves = None;
         inner.phase = match actor {
-            _ if given_away => Phase::Gone,
+            actor if given_away => {
+                leaves = actor;
+                Phase::Gone
+            }
             Some(actor) => Phase::Idle(actor),
             None => Phase::Empty,
         };
-        // Lock order: the map's shard before a slot, never the other way round.
+        // Lock order: the registry before a slot, never the other way round.
         drop(inner);
+        drop_quietly(leaves);
         if given_away {
-            self.slots.remove_if(slot.key(), |_, held| Arc::ptr_eq(held, slot));
+            self.slots.remove(slot);
             self.left.notify_waiters();
         }
     }
 
     /// The keys of a partition whose turns still run.
     pub(crate) fn busy(&self, partition: u16) -> Vec<Key> {
-        let slots = self.slots.iter();
-        let busy = slots.filter(|entry| {
-            entry.value().partition() == partition && matches!(entry.value().lock().phase, Phase::Busy)
+        let mut busy = Vec::new();
+        self.slots.each(partition, |slot| {
+            if matches!(slot.lock().phase, Phase::Busy) {
+                busy.push(slot.key().clone());
+            }
         });
-        busy.map(|entry| entry.key().clone()).collect()
+        busy
     }
 
     pub(crate) fn env<'a>(&'a self, slot: &'a Arc<Slot<A>>) -> Env<'a> {

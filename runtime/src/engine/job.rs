@@ -56,6 +56,9 @@ pub(crate) trait Job<A>: Send {
     /// Whether it only looks.
     fn is_read(&self) -> bool;
 
+    /// What came with its message.
+    fn call(&self) -> &Call;
+
     /// Whether nobody waits for it any more, or its time is over: then it must not be started.
     /// Asked once, right before the start.
     fn is_stale(&self) -> bool;
@@ -129,6 +132,10 @@ where
         false
     }
 
+    fn call(&self) -> &Call {
+        &self.0.call
+    }
+
     fn is_stale(&self) -> bool {
         self.0.is_stale()
     }
@@ -170,6 +177,10 @@ where
 {
     fn is_read(&self) -> bool {
         true
+    }
+
+    fn call(&self) -> &Call {
+        &self.0.call
     }
 
     fn is_stale(&self) -> bool {

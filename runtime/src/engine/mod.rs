@@ -10,6 +10,7 @@ mod gate;
 mod host;
 mod job;
 mod proof;
+mod registry;
 mod slot;
 mod turn;
 
@@ -17,4 +18,4 @@ pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};
 pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};
 pub(crate) use self::proof::Proof;
-pub(crate) use self::turn::{Ended, Env, run_once, settle, settle_read, turn_of};
+pub(crate) use self::turn::{Ended, Env, cause_of, run_once, settle, settle_read, turn_of};

@@ -45,6 +45,8 @@ impl JournalPlace for Mutex<Option<JournalBox>> {
 pub(crate) enum Ended {
     /// The actor can go on.
     Fine,
+    /// The activation must be dropped, through no fault of its own.
+    Lost,
     /// The activation must be dropped; the panic's message.
     Panicked(String),
 }
@@ -62,6 +64,18 @@ impl Env<'_> {
 /// Runs a handler's future behind the panic boundary.
 pub(crate) async fn turn_of<T>(handler: impl Future<Output = T>) -> Result<T, String> {
     AssertUnwindSafe(handler).catch_unwind().await.map_err(|panic| cause_of(panic.as_ref()))
+}
+
+/// Runs a turn with what belongs to it: that its events and its reply can be written is up to their author too.
+pub(crate) async fn guarded(turn: impl Future<Output = Ended>) -> Ended {
+    turn_of(turn).await.unwrap_or_else(Ended::Panicked)
+}
+
+/// Drops what an author wrote, who may have written a `Drop` that panics.
+pub(crate) fn drop_quietly<T>(dropped: T) {
+    if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(dropped))) {
+        tracing::error!(cause = cause_of(panic.as_ref()), "an actor panicked as it was dropped");
+    }
 }
 
 /// Polls a handler that never waits, behind the panic boundary. `None` if it waited after all.
@@ -82,7 +96,7 @@ pub(crate) fn settle<A: Actor, M: Message>(
     match result {
         Ok(Ok(reply)) => match commit(actor, env) {
             Ok(()) => (Ended::Fine, Ok(reply)),
-            Err(error) => (Ended::Fine, Err(AskError::Failed(error))),
+            Err(error) => (Ended::Lost, Err(AskError::Failed(error))),
         },
         Ok(Err(refusal)) => match actor.cell().map_or(Ok(()), |cell| cell.roll_back()) {
             Ok(()) => (Ended::Fine, Err(AskError::Refused(refusal))),
@@ -119,7 +133,7 @@ fn commit<A: Actor>(actor: &mut A, env: &Env<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn cause_of(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn cause_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keeper::Job;
 use super::surroundings::Surroundings;
+use crate::error::Error;
 use crate::ownership::{CasResult, Claim, Effect, Entry, Gone, Input, Key, Lease, Machine, NodeId, Part, RetireReason};
 use crate::subject::Subject;
 use crate::transport::{Bucket, Change, Outbound, Status, Transport, Watch, WriteError};
@@ -96,6 +97,8 @@ struct Running {
     writes: FuturesUnordered<BoxFuture<'static, Input>>,
     backlog: VecDeque<Job>,
     watch: Option<Watch>,
+    /// A watch that is about to begin.
+    opening: Option<BoxFuture<'static, Result<Watch, Error>>>,
     /// Set when the watch must begin anew.
     rewatch: bool,
     current: bool,
@@ -115,6 +118,7 @@ impl Driver {
             writes: FuturesUnordered::new(),
             backlog: VecDeque::new(),
             watch: None,
+            opening: None,
             rewatch: true,
             current: false,
             unpublished: false,
@@ -133,8 +137,8 @@ impl Running {
         let jobs = self.driver.jobs.clone();
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.over.is_none() {
-            if self.rewatch {
-                self.begin_watch().await;
+            if std::mem::take(&mut self.rewatch) {
+                self.open_watch(Duration::ZERO);
             }
             tokio::select! {
                 input = self.driver.inputs.recv() => match input {
@@ -142,6 +146,7 @@ impl Running {
                     Some(Fed::Idle { part, epoch, key, answer }) => self.idle(part, epoch, key, answer),
                     None => self.over = Some(Over::Cut),
                 },
+                opened = or_never(&mut self.opening) => self.opened(opened),
                 change = next_change(&mut self.watch) => match change {
                     Some(change) => self.changed(change),
                     None => self.rewatch = true,
@@ -179,22 +184,26 @@ impl Running {
         }
     }
 
-    async fn begin_watch(&mut self) {
+    /// Begins to watch, aside: renewals and answers go on meanwhile.
+    fn open_watch(&mut self, after: Duration) {
         self.watch = None;
-        match self.driver.bucket.watch().await {
+        let bucket = self.driver.bucket.clone();
+        self.opening = Some(Box::pin(async move {
+            tokio::time::sleep(after).await;
+            bucket.watch().await
+        }));
+    }
+
+    fn opened(&mut self, opened: Result<Watch, Error>) {
+        self.opening = None;
+        match opened {
             Ok(watch) => {
-                self.rewatch = false;
                 self.watch = Some(watch);
                 self.step(Input::SnapshotBegun);
             }
             Err(error) => {
                 tracing::warn!(%error, "the ownership bucket cannot be watched; trying again");
-                // Leases go on being renewed: this is one tick, not a wait for the broker.
-                tokio::time::sleep(TICK).await;
-                self.step(Input::Tick);
-                while let Some(Some(answer)) = futures_util::FutureExt::now_or_never(self.writes.next()) {
-                    self.step(answer);
-                }
+                self.open_watch(TICK);
             }
         }
     }
@@ -364,6 +373,13 @@ impl Running {
                 tracing::debug!("the records of this node were not deleted in time; they will run out");
             }
         }
+    }
+}
+
+async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -209,7 +209,7 @@ impl Keeper {
                 }
             }
             let stilled = async {
-                while !hosted.control.busy(part.number).is_empty() {
+                while !hosted.control.busy(part.number).is_empty() && around.check_running().is_ok() {
                     let soon = tokio::time::Instant::now() + IDLE_AGAIN;
                     around.until(soon, hosted.control.left()).await;
                 }
@@ -276,6 +276,9 @@ fn say(around: &Surroundings, to: &str, verb: &str, word: &Word) {
 async fn report_idle(around: Arc<Surroundings>, part: Part, epoch: u64, heir: NodeId, key: Key) {
     let Some(hosted) = around.hosted(&part.actor) else { return };
     while hosted.control.busy(part.number).contains(&key) {
+        if around.check_running().is_err() {
+            return;
+        }
         let soon = tokio::time::Instant::now() + IDLE_AGAIN;
         around.until(soon, hosted.control.left()).await;
     }

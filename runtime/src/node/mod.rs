@@ -16,7 +16,7 @@ mod serve;
 mod start;
 mod surroundings;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -46,10 +46,24 @@ use crate::transport::{MemoryBroker, Status};
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// A running node. Cheap to clone; when the last clone is dropped without [`drain`](Node::drain),
-/// the node is cut off as if its process had died.
+/// the node is cut off as if its process had died. Clones that the node gives to its own actors and
+/// tasks do not keep it.
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
+    _kept: Option<Arc<Kept>>,
+}
+
+/// Ends the node when nobody outside it has it any more.
+struct Kept(Weak<Inner>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Some(inner) = self.0.upgrade() else { return };
+        inner.cut();
+        // Its tasks may hold the node: they are told, and then let it go.
+        inner.around.runtime.clone().spawn(async move { inner.end().await });
+    }
 }
 
 struct Inner {
@@ -74,12 +88,23 @@ struct Inner {
 pub enum Ended {
     /// It was drained.
     Drained,
-    /// It was taken for dead, or its records were removed: it must come back under a new id. The
-    /// text says what happened.
+    /// It was taken for dead, or its records were removed: others may serve its actors. It has left
+    /// its subjects, dropped its actors and closed its connections, and its calls fail with
+    /// `Stopped`; whoever wants to go on builds a new node. The text says what happened.
     Retired(String),
 }
 
 impl Node {
+    /// The node as its user has it.
+    fn kept(inner: &Arc<Inner>) -> Self {
+        Self { inner: inner.clone(), _kept: Some(Arc::new(Kept(Arc::downgrade(inner)))) }
+    }
+
+    /// The node as its own actors and tasks have it.
+    fn of(inner: Arc<Inner>) -> Self {
+        Self { inner, _kept: None }
+    }
+
     /// Begins a node of this app on NATS.
     pub fn builder(app: &str) -> NodeBuilder {
         NodeBuilder::new(app, Broker::Environment)
@@ -175,6 +200,13 @@ impl Node {
 }
 
 impl Inner {
+    /// Ends everything, as it is: the node is not what the others take it for any more.
+    async fn end(&self) {
+        self.cut();
+        self.tree.stop(start::TASK_GRACE).await;
+        self.around.transport.close().await;
+    }
+
     /// Stops everything that is left, whatever its state.
     fn cut(&self) {
         self.around.enter_life(Life::Stopped);

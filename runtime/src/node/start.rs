@@ -23,7 +23,7 @@ use crate::supervision::{ChildSpec, Tree};
 use crate::transport::{Bucket, Connect, NatsTransport, Transport};
 
 /// How long a background task may take to notice that it is stopped.
-const TASK_GRACE: Duration = Duration::from_secs(1);
+pub(super) const TASK_GRACE: Duration = Duration::from_secs(1);
 /// How long a start waits for its share of the partitions.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 /// How long of that it waits for partitions that others hold: their holder may be dead, and then
@@ -73,7 +73,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         threads: parking_lot::Mutex::new(Vec::new()),
     });
     around.node.get_or_init(|| Arc::downgrade(&inner));
-    let node = Node { inner: inner.clone() };
+    let node = Node::kept(&inner);
     for (name, restart, children) in children {
         inner.tree.group(name, restart, children).await?.started().await?;
     }
@@ -94,6 +94,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         lease_ttl: builder.lease_ttl,
     };
     spawn_driver(&inner, driver, links.lease)?;
+    end_if_retired(&inner);
     settle(&inner).await?;
     listen::listen_for_services(&inner).await?;
     start_tasks(&mut builder, &node).await?;
@@ -194,6 +195,17 @@ fn spawn_driver(inner: &Arc<Inner>, driver: Driver, lease: Arc<dyn Transport>) -
     Ok(())
 }
 
+/// A node that was taken for dead must not be found where its actors lived, whatever its program does.
+fn end_if_retired(inner: &Arc<Inner>) {
+    let (mut over, weak) = (inner.over.clone(), Arc::downgrade(inner));
+    inner.around.runtime.spawn(async move {
+        let retired = matches!(over.wait_for(Option::is_some).await.as_deref(), Ok(Some(Over::Retired(_))));
+        if let Some(inner) = weak.upgrade().filter(|_| retired) {
+            inner.end().await;
+        }
+    });
+}
+
 /// Waits until the node knows the others and serves its share, or has reason to stop.
 async fn settle(inner: &Arc<Inner>) -> Result<(), Error> {
     let around = &inner.around;
@@ -248,7 +260,7 @@ async fn start_tasks(builder: &mut NodeBuilder, node: &Node) -> Result<(), Error
                 async move {
                     // A node that has gone stops its tasks; there is nothing left to run them for.
                     let Some(inner) = inner.upgrade() else { return Ok(()) };
-                    make(Node { inner }).await
+                    make(Node::of(inner)).await
                 }
             })
             .with_grace(TASK_GRACE)

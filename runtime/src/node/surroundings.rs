@@ -118,7 +118,7 @@ impl Surroundings {
 
     pub(crate) fn node(&self) -> Result<Node, Error> {
         let inner = self.node.get().and_then(Weak::upgrade);
-        inner.map(|inner| Node { inner }).ok_or_else(|| self.stopped())
+        inner.map(Node::of).ok_or_else(|| self.stopped())
     }
 
     pub(crate) fn hosted(&self, actor: &str) -> Option<Arc<Hosted>> {

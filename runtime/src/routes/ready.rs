@@ -1,12 +1,13 @@
 //! Turns that need no queue: a handler that never waits, run on the stack of its caller.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, not_started};
 use crate::context::Context;
 use crate::contract::Message;
-use crate::engine::{Ended, Entered, Env, Host, Outcome, run_once, settle, settle_read};
+use crate::engine::{Ended, Entered, Env, Host, Outcome, cause_of, run_once, settle, settle_read};
 use crate::error::{AskError, Error, ErrorKind};
 use crate::reference::Target;
 
@@ -84,7 +85,15 @@ where
     let (ended, outcome) = {
         let _runtime = host.around.runtime.enter();
         match message.take() {
-            Some(message) => run(&mut actor, message, call, &host.env(&slot)),
+            Some(message) => {
+                let env = host.env(&slot);
+                let run = AssertUnwindSafe(|| run(&mut actor, message, call, &env));
+                std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+                    let cause = cause_of(panic.as_ref());
+                    let error = env.panicked(&cause);
+                    (Ended::Panicked(cause), Err(AskError::Failed(error)))
+                })
+            }
             None => (Ended::Fine, Err(AskError::Failed(Error::new(ErrorKind::Internal, "the message was sent twice")))),
         }
     };

@@ -131,3 +131,29 @@ async fn c3_a_mapping_of_some_actors_leaves_the_others_to_be_passed_on() {
     })
     .await;
 }
+
+/// A host that passes calls on may find their owner dead. Nobody is left without an answer for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_c5_without_a_mapping_a_dead_owner_leaves_no_call_without_an_answer() {
+    let server = Server::start(Profile::Plain).await;
+    let (mut first, second) = two_nodes(&server).await;
+    let owned = Info::of(&server, "any").await.owned_by("user", &first.id());
+    first.kill9();
+    let calls = owned.iter().map(async |partition| {
+        let subject = format!("shop.user.{}.register", key_in(*partition, "u"));
+        nats(&server, &["req", &subject, r#"{"name":"Ada","email":"ada@example.com"}"#]).await
+    });
+    // A few at a time: the CLI's own start is not what is looked at.
+    let answers: Vec<CliOutput> = futures_util::StreamExt::collect(futures_util::StreamExt::buffer_unordered(
+        futures_util::stream::iter(calls),
+        6,
+    ))
+    .await;
+    let silent: Vec<_> = answers.iter().filter(|answer| answer.stdout.trim().is_empty()).collect();
+    assert!(silent.is_empty(), "{} of {}: {:?}\n{}", silent.len(), answers.len(), silent[0], second.log());
+    for answer in &answers {
+        let code = answer.header("Nats-Service-Error-Code");
+        assert!(matches!(code.as_deref(), None | Some("503" | "504")), "{answer:?}");
+    }
+    assert!(answers.iter().any(|answer| answer.header("Nats-Service-Error-Code").is_none()), "{answers:?}");
+}

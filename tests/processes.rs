@@ -173,6 +173,21 @@ async fn r1_calls_fail_fast_while_the_broker_is_away_and_all_recovers() {
     }
 }
 
+/// Whether somebody deleted it or the broker lost its store: the nodes begin anew instead of saying for ever that they
+/// cannot prove their leases.
+#[tokio::test(flavor = "multi_thread")]
+async fn r5_nodes_begin_anew_when_the_records_are_gone() {
+    let mut duo = Duo::open().await;
+    let before = [duo.orders[0].id(), duo.orders[1].id()];
+    let deleted = nats(&duo.server, &["kv", "del", "shop-own", "--force"]).await;
+    assert!(deleted.status.success(), "{deleted:?}");
+    let after = [duo.orders[0].ready_again(2).await, duo.orders[1].ready_again(2).await];
+    assert!(after.iter().all(|id| !before.contains(id)), "{before:?}, {after:?}");
+    duo.rest.ready_again(2).await;
+    prepare(&duo.node).await;
+    duo.recovers_everywhere("after-loss").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r5_a_frozen_broker_holds_nobody_past_the_deadline() {
     let mut duo = Duo::open().await;

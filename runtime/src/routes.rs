@@ -367,7 +367,9 @@ fn undecoded<M: Message>(cause: &str) -> Error {
 fn expected_text<M: Message>() -> String {
     let schema = schemars::schema_for!(M);
     let Some(fields) = schema.get("properties").and_then(|fields| fields.as_object()) else {
-        return "a message of another form".to_owned();
+        let plain = |kind: &str| schema.get("type").and_then(|named| named.as_str()) == Some(kind);
+        let nothing = plain("null") || plain("object");
+        return if nothing { "no fields: an empty body or {}" } else { "a message of another form" }.to_owned();
     };
     let required: Vec<&str> = schema
         .get("required")

@@ -27,6 +27,9 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     inner.feed.tell(Input::Drain { within: millis }).await;
     let released = around.until(deadline, released(inner)).await.is_some();
     let served = around.until(deadline, served(inner)).await.is_some();
+    // What came to partitions that are others' now is on its way to them.
+    around.passing.close();
+    around.until(deadline, around.passing.wait()).await;
     let busy = keys_that_run(around);
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     inner.tree.stop(left).await;

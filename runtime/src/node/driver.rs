@@ -27,6 +27,10 @@ const TICK: Duration = Duration::from_millis(250);
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the end of a node waits for its records to be deleted.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The longest pause between two attempts to watch the bucket.
+const WATCH_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// For how long the bucket must be away before it is taken for gone.
+const GONE_AFTER: Duration = Duration::from_secs(2);
 /// Inputs taken together before the view is published.
 const BATCH: usize = 256;
 
@@ -99,6 +103,11 @@ struct Running {
     watch: Option<Watch>,
     /// A watch that is about to begin.
     opening: Option<BoxFuture<'static, Result<Watch, Error>>>,
+    /// How often in a row it could not.
+    unwatched: u32,
+    /// When the bucket was made, and a look whether that is still so.
+    made: Option<String>,
+    looking: Option<BoxFuture<'static, Result<Option<String>, Error>>>,
     /// Set when the watch must begin anew.
     rewatch: bool,
     current: bool,
@@ -119,6 +128,9 @@ impl Driver {
             backlog: VecDeque::new(),
             watch: None,
             opening: None,
+            unwatched: 0,
+            made: None,
+            looking: None,
             rewatch: true,
             current: false,
             unpublished: false,
@@ -147,6 +159,7 @@ impl Running {
                     None => self.over = Some(Over::Cut),
                 },
                 opened = or_never(&mut self.opening) => self.opened(opened),
+                made = or_never(&mut self.looking) => self.looked(made),
                 change = next_change(&mut self.watch) => match change {
                     Some(change) => self.changed(change),
                     None => self.rewatch = true,
@@ -166,7 +179,14 @@ impl Running {
                 Ok(()) = self.driver.lease.changed() => {
                     self.rewatch |= self.driver.lease.borrow_and_update().is_connected();
                 }
-                _ = tick.tick() => self.step(Input::Tick),
+                _ = tick.tick() => {
+                    self.step(Input::Tick);
+                    // A lease that cannot be proved although the broker answers: is there anything to prove it by?
+                    let fenced = self.driver.machine.is_fenced() && !self.driver.machine.is_client();
+                    if fenced && self.driver.lease.borrow().is_connected() {
+                        self.look_for_bucket();
+                    }
+                }
             }
             self.take_what_waits();
             if std::mem::take(&mut self.unpublished) {
@@ -198,12 +218,53 @@ impl Running {
         self.opening = None;
         match opened {
             Ok(watch) => {
+                self.unwatched = 0;
                 self.watch = Some(watch);
                 self.step(Input::SnapshotBegun);
             }
             Err(error) => {
-                tracing::warn!(%error, "the ownership bucket cannot be watched; trying again");
-                self.open_watch(TICK);
+                if self.unwatched == 0 {
+                    tracing::warn!(%error, "the ownership bucket cannot be watched; trying again until it can");
+                }
+                self.open_watch(WATCH_PAUSE_MAX.min(TICK * 2_u32.saturating_pow(self.unwatched)));
+                self.unwatched = self.unwatched.saturating_add(1);
+            }
+        }
+    }
+
+    /// Looks whether the bucket is still the one that the node began with.
+    fn look_for_bucket(&mut self) {
+        if self.looking.is_none() {
+            let bucket = self.driver.bucket.clone();
+            self.looking = Some(Box::pin(async move {
+                let first = bucket.made().await;
+                if !matches!(first, Ok(None)) {
+                    return first;
+                }
+                tokio::time::sleep(GONE_AFTER).await;
+                bucket.made().await
+            }));
+        }
+    }
+
+    fn looked(&mut self, made: Result<Option<String>, Error>) {
+        self.looking = None;
+        match (made, &self.made) {
+            (Err(_), _) => {}
+            (Ok(Some(made)), None) => self.made = Some(made),
+            (Ok(Some(made)), Some(before)) if made == *before => {}
+            (Ok(made), _) => {
+                if self.driver.machine.is_client() {
+                    tracing::warn!(node = self.driver.around.id, "the app's records are gone; looking for new ones");
+                    self.driver.machine = self.driver.machine.anew();
+                    self.made = made;
+                    self.unpublished = true;
+                    self.step(Input::Started);
+                    self.own_status();
+                    self.rewatch = true;
+                } else {
+                    self.step(Input::RecordsGone);
+                }
             }
         }
     }
@@ -211,8 +272,15 @@ impl Running {
     fn changed(&mut self, change: Change) {
         self.unpublished = true;
         match change {
+            Change::Gone => {
+                self.look_for_bucket();
+                self.open_watch(TICK);
+            }
             Change::Current => {
                 self.current = true;
+                if self.made.is_none() {
+                    self.look_for_bucket();
+                }
                 self.step(Input::SnapshotDone);
             }
             Change::Entry(record) => {

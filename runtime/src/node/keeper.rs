@@ -237,7 +237,7 @@ impl Keeper {
         let kept = part.ok().and_then(|part| self.parts.get(&part));
         match kept {
             Some(kept) if !kept.orders.is_closed() => drop(kept.orders.send(Order::Call { subject, message }).await),
-            _ => super::serve::pass_on(&self.around, &hosted, &subject, message),
+            _ => super::passing::pass_on(&self.around, &hosted, &subject, message),
         }
     }
 

@@ -11,13 +11,13 @@ use super::driver::Feed;
 use super::hosted::Hosted;
 use super::keeper::{Job, Word};
 use super::probe::{self, Mapping};
-use super::serve;
 use super::surroundings::Surroundings;
-use crate::error::Error;
+use super::{passing, serve};
+use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::subject::{Call as Asked, FLUSH_VERB, Filter, PROBE_VERB, Subject};
 use crate::transport::{Inbound, Outbound, Status, Subscription};
-use crate::wire::{SUBJECT, reply_headers};
+use crate::wire::reply_headers;
 
 /// Messages from other nodes that may wait to be dispatched.
 const NODE_CAPACITY: usize = 65_536;
@@ -50,8 +50,9 @@ pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<
     serve_until(
         inner,
         take_until(anybody, flush, inner.leave_services.clone(), move |message| {
-            if message.subject.ends_with(".info") {
-                info(&asked, &message);
+            match message.subject.rsplit('.').next() {
+                Some("info") => info(&asked, &message),
+                verb => unknown(&asked, verb.unwrap_or_default(), &message),
             }
         }),
     );
@@ -121,8 +122,7 @@ async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Send
         }
         "in" => serve::frame(around, message),
         "call" => {
-            let subject = message.headers.get(SUBJECT).map(str::to_owned);
-            if let Some(subject) = subject {
+            if let Some((subject, message)) = passing::taken(around, message) {
                 drop(jobs.send(Job::Call { subject, message }).await);
             }
         }
@@ -137,8 +137,16 @@ async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Send
             }
             Err(error) => tracing::warn!(subject = message.subject, %error, "a word of another node cannot be read"),
         },
-        _ => tracing::debug!(subject = message.subject, "an unknown message for this node"),
+        verb => unknown(around, verb, &message),
     }
+}
+
+/// What people may ask a node.
+fn unknown(around: &Arc<Surroundings>, verb: &str, message: &Inbound) {
+    tracing::debug!(subject = message.subject, "an unknown message for this node");
+    let why = format!("a node has no verb {verb:?}; it has info");
+    let error = Error::new(ErrorKind::UnknownVerb, why).with_details(serde_json::json!({ "verbs": ["info"] }));
+    serve::refuse(around, message, error);
 }
 
 fn info(around: &Arc<Surroundings>, message: &Inbound) {
@@ -188,7 +196,7 @@ fn pass_or_serve(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str
         Some(Ok(key)) if hosted.gate.check(around.partition_of(&key), &key).is_ok() => {
             serve::outside(around, hosted, subject, message)
         }
-        Some(Ok(_)) => serve::pass_on(around, hosted, subject, message),
+        Some(Ok(_)) => passing::pass_on(around, hosted, subject, message),
         Some(Err(error)) => serve::refuse(around, &message, error),
         None => {}
     }

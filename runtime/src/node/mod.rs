@@ -11,6 +11,7 @@ mod hosted;
 mod keeper;
 mod listen;
 mod partition;
+mod passing;
 mod probe;
 mod serve;
 mod start;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::hosted::Hosted;
-use super::serve;
 use super::surroundings::Surroundings;
+use super::{passing, serve};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::subject::{Call as Asked, FLUSH_VERB};
@@ -61,11 +61,11 @@ pub(super) async fn run(
     subscription.leave(flush).await;
     task.pass_all_on();
     while let Some(message) = subscription.next().await {
-        serve::pass_on(&task.around, &task.hosted, &message.subject.clone(), message);
+        passing::pass_on(&task.around, &task.hosted, &message.subject.clone(), message);
     }
     while let Some(order) = orders.recv().await {
         if let Order::Call { subject, message } = order {
-            serve::pass_on(&task.around, &task.hosted, &subject, message);
+            passing::pass_on(&task.around, &task.hosted, &subject, message);
         }
     }
 }
@@ -129,7 +129,7 @@ impl Task {
         self.serving = false;
         self.holding = 0;
         for (subject, message) in self.held.drain().flat_map(|(_, messages)| messages) {
-            serve::pass_on(&self.around, &self.hosted, &subject, message);
+            passing::pass_on(&self.around, &self.hosted, &subject, message);
         }
     }
 }

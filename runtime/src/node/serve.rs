@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::cluster::Located;
 use super::hosted::Hosted;
 use super::surroundings::Surroundings;
 use crate::codec::Codec;
@@ -15,9 +14,7 @@ use crate::reference::Target;
 use crate::routes::{WireAnswer, WireCall, WireOutcome};
 use crate::subject::{Call as Asked, PROBE_VERB, Subject};
 use crate::transport::{Inbound, Outbound};
-use crate::wire::{
-    Answer, AnswerHead, AnswerKind, Frame, OutsideCall, Question, SUBJECT, error_headers, reply_headers,
-};
+use crate::wire::{Answer, AnswerHead, AnswerKind, Frame, OutsideCall, Question, error_headers, reply_headers};
 
 /// Serves a frame of another node.
 pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound) {
@@ -123,7 +120,7 @@ pub(super) fn outside(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject:
         WireAnswer::new(move |outcome| match outcome {
             // Between the look at the gate and the turn the partition was given away.
             WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => {
-                pass_on(&around, &hosted, &subject, kept)
+                super::passing::pass_on(&around, &hosted, &subject, kept)
             }
             outcome => send_outside(&around, reply, outcome),
         })
@@ -205,60 +202,4 @@ pub(super) fn refuse(around: &Arc<Surroundings>, message: &Inbound, error: Error
 
 fn error_body(error: &ErrorBody) -> Bytes {
     serde_json::to_vec(error).map_or_else(|_| Bytes::from_static(b"{}"), Bytes::from)
-}
-
-/// Passes an outsider's call on to the node that owns its actor, reply subject and remaining time
-/// kept. Waits, within the call's own time, for a partition that has no owner just now.
-pub(super) fn pass_on(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
-    let Ok(place) = around.in_flight() else {
-        let error = Error::new(ErrorKind::Overloaded, "too many calls wait to be passed on to another node");
-        return refuse(around, &message, error);
-    };
-    let (around, hosted, subject) = (around.clone(), hosted.clone(), subject.to_owned());
-    around.runtime.clone().spawn(async move {
-        if let Err(error) = pass(&around, &hosted, &subject, &message).await {
-            refuse(&around, &message, error);
-        }
-        drop(place);
-    });
-}
-
-async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: &Inbound) -> Result<(), Error> {
-    let asked = Asked::keyed(subject)
-        .ok_or_else(|| Error::new(ErrorKind::BadRequest, "that is no subject of a keyed actor"))?;
-    let key = Key::from_token(asked.token)?;
-    let partition = around.partition_of(&key);
-    let outside = OutsideCall::read(&message.headers, around.settings.budget)?;
-    let deadline = outside.call.deadline.at();
-    loop {
-        let mut versions = around.cluster.versions();
-        match around.cluster.locate(hosted.name, partition) {
-            Located::Node { id, .. } => {
-                let mut headers = message.headers.clone();
-                headers.set(SUBJECT, subject);
-                let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-                headers.set(crate::wire::TIMEOUT, u64::try_from(left.as_millis()).unwrap_or(u64::MAX).to_string());
-                let mut onward =
-                    Outbound::new(around.subjects.node(&id, "call"), message.body.clone()).with_headers(headers);
-                if let Some(reply) = message.reply.as_deref() {
-                    onward = onward.reply_to(Subject::parse(reply)?);
-                }
-                return around.answer(onward);
-            }
-            Located::Here if hosted.gate.check(partition, &key).is_ok() => {
-                super::partition::deliver(around, hosted, subject, message.clone());
-                return Ok(());
-            }
-            Located::NoHosts if around.cluster.is_current() => {
-                return Err(Error::new(ErrorKind::NoHost, format!("no node hosts {}", hosted.name)));
-            }
-            Located::Here | Located::Vacant | Located::NoHosts => {}
-        }
-        let nap = tokio::time::Instant::now() + std::time::Duration::from_millis(20);
-        around.until(nap.min(deadline), versions.changed()).await;
-        if tokio::time::Instant::now() >= deadline {
-            let why = format!("the partition of {}/{key} had no owner in time; nothing was run", hosted.name);
-            return Err(Error::new(ErrorKind::Unavailable, why));
-        }
-    }
 }

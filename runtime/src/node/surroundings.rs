@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::cluster::Cluster;
@@ -71,6 +72,8 @@ pub(crate) struct Surroundings {
     pub(crate) pending: Pending,
     /// Until when keyed actors may be served.
     pub(crate) proof: Arc<Proof>,
+    /// Calls that are being passed on to their owners.
+    pub(crate) passing: TaskTracker,
     /// Where calls to a service go: it has no keys.
     pub(crate) anywhere: Target,
     life: AtomicU8,
@@ -105,6 +108,7 @@ impl Surroundings {
             transport,
             pending: Pending::default(),
             proof: Arc::new(Proof::new()),
+            passing: TaskTracker::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },
             life: AtomicU8::new(Life::Running as u8),
             turns: AtomicU64::new(0),

@@ -148,6 +148,16 @@ impl Machine {
         self.tenure.fenced
     }
 
+    /// A machine of the same node that has been told nothing yet. For a client, which wrote nothing.
+    pub(crate) fn anew(&self) -> Self {
+        Self::new(self.config.clone())
+    }
+
+    /// True if the node hosts nothing, and has no lease.
+    pub(crate) fn is_client(&self) -> bool {
+        self.config.is_client()
+    }
+
     /// Until when, on the own clock, volatile turns and reads may be served if unfenced. To be compared with the clock
     /// before each of them: after a pause, the fence is a step too late.
     pub(crate) fn serves_until(&self) -> Millis {
@@ -193,6 +203,7 @@ impl Machine {
             Input::Idle { part, epoch, key } => self.idle(part, epoch, key, out),
             Input::Stilled { part, epoch } => return self.stilled(part, epoch),
             Input::Quiesced { part, epoch } => return self.quiesced(part, epoch),
+            Input::RecordsGone => self.retire(RetireReason::RecordsGone, out),
             Input::Drain { within } => self.begin_drain(within),
             Input::Tick => self.sweep(out),
         }

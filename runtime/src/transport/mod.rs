@@ -209,6 +209,13 @@ pub trait Bucket: Send + Sync + 'static {
     /// See [`WriteError`].
     fn delete(&self, key: &str, expect: u64) -> BoxFuture<'_, Result<u64, WriteError>>;
 
+    /// When the bucket was made, as the broker says it. `None` if it is not there: somebody may have deleted it, or
+    /// the broker may have lost its store. Another time than before: it was, and somebody has made it again.
+    ///
+    /// # Errors
+    /// `Unavailable` if the broker does not answer in time.
+    fn made(&self) -> BoxFuture<'_, Result<Option<String>, Error>>;
+
     /// Every record as it is now, then every change, in the order of the writes; a value that was
     /// written over before it could be given may be left out. Survives reconnects: after one,
     /// entries may come again, with the same revisions, and a record that went meanwhile comes as
@@ -227,6 +234,8 @@ pub enum Change {
     /// All records that were there at the start have been given. Comes once, even when there are
     /// none.
     Current,
+    /// The bucket is not there any more: nothing follows.
+    Gone,
 }
 
 /// A running watch; dropping it ends it.

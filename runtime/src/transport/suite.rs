@@ -122,7 +122,7 @@ async fn see(watch: &mut Watch, what: &str) -> Change {
 async fn see_entry(watch: &mut Watch, what: &str) -> Entry {
     match see(watch, what).await {
         Change::Entry(entry) => entry,
-        Change::Current => panic!("the watch said Current instead of: {what}"),
+        other => panic!("the watch said {other:?} instead of: {what}"),
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) const BORN: &str = "Greenroom-Born";
 pub(crate) const SEQUENCE: &str = "Greenroom-Sequence";
 /// On a call that one node passes on to another: the subject on which it came.
 pub(crate) const SUBJECT: &str = "Greenroom-Subject";
+/// On the same: where its sender waits for the answer.
+pub(crate) const REPLY: &str = "Greenroom-Reply";
 pub(crate) const TRACE: &str = "traceparent";
 /// The longest `traceparent` that is passed on: version 00 has 55 bytes, later ones may be longer.
 const TRACE_MAX: usize = 256;
@@ -45,7 +47,7 @@ impl OutsideCall {
     /// Reads the headers. `budget` is what a call gets that names none.
     pub(crate) fn read(headers: &Headers, budget: Duration) -> Result<Self, Error> {
         let content = headers.get(CONTENT_TYPE).map(|value| value.split(';').next().unwrap_or(value).trim());
-        if content.is_some_and(|content| !content.eq_ignore_ascii_case(JSON)) {
+        if let Some(content) = content.filter(|content| !content.eq_ignore_ascii_case(JSON)) {
             return Err(Error::new(
                 ErrorKind::BadRequest,
                 format!("{CONTENT_TYPE} {content:?}: write {JSON}, or leave the header out"),

@@ -188,6 +188,8 @@ pub(crate) enum Input {
         /// The effect's epoch.
         epoch: u64,
     },
+    /// The bucket is not there any more, and stays away.
+    RecordsGone,
     /// Hand everything over and leave. While another host lives, partitions are offered for three quarters of this time;
     /// then they are released to whoever claims them.
     Drain {
@@ -220,6 +222,8 @@ pub(crate) enum RetireReason {
     LeaseTaken,
     /// A claim of its own was taken: it was believed dead.
     ClaimTaken,
+    /// The records of the app are gone, its own with them: somebody deleted the bucket, or the broker lost its store.
+    RecordsGone,
     /// The app has other partitions or another wire version: do not come back, report it.
     MetaMismatch,
 }

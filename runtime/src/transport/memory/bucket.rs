@@ -69,6 +69,11 @@ impl Bucket for MemoryBucket {
         async move { self.put(&key, Err(Gone::Deleted), expect, None) }.boxed()
     }
 
+    fn made(&self) -> BoxFuture<'_, Result<Option<String>, Error>> {
+        // Nobody can delete one here.
+        std::future::ready(self.client.check().map(|()| Some("at first".to_owned()))).boxed()
+    }
+
     fn watch(&self) -> BoxFuture<'_, Result<Watch, Error>> {
         let watch = self.client.check().and_then(|()| {
             let runtime = Handle::try_current()

@@ -168,6 +168,17 @@ impl Bucket for NatsBucket {
         .boxed()
     }
 
+    fn made(&self) -> BoxFuture<'_, Result<Option<String>, Error>> {
+        async move {
+            let live = self.shared.live()?;
+            live.link.made(&self.shared.settings.api_prefix, &self.name).await.map_err(|error| match error {
+                ApiError::Js(error) => unavailable(error.text),
+                ApiError::Call(error) => error.into_error(),
+            })
+        }
+        .boxed()
+    }
+
     fn watch(&self) -> BoxFuture<'_, Result<Watch, Error>> {
         self.follow().boxed()
     }
@@ -194,6 +205,17 @@ impl Link {
         match js_error(&answer) {
             Some(error) => Err(ApiError::Js(error)),
             None => Ok(answer),
+        }
+    }
+}
+
+impl Link {
+    /// When the stream of a bucket was made; `None` if it is not there.
+    pub(super) async fn made(&self, api_prefix: &str, bucket: &str) -> Result<Option<String>, ApiError> {
+        match self.api(&format!("{api_prefix}.STREAM.INFO.KV_{bucket}"), &json!({})).await {
+            Ok(answer) => Ok(Some(answer["created"].as_str().unwrap_or_default().to_owned())),
+            Err(ApiError::Js(error)) if error.number == STREAM_NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Follow {
     changes: mpsc::Sender<Change>,
     /// Held by the task of the current connection, all along.
     replay: Mutex<Replay>,
+    /// When the bucket was made: one that was made again has other records, and its revisions begin anew.
+    made: parking_lot::Mutex<Option<String>>,
     /// Who waits for the first consumer.
     started: parking_lot::Mutex<Option<Started>>,
 }
@@ -41,6 +43,8 @@ pub(super) struct Follow {
 enum End {
     /// Nobody watches any more.
     Dropped,
+    /// The bucket is not there.
+    Gone(String),
     /// It has to be made again.
     Lost(String),
 }
@@ -51,6 +55,7 @@ impl Follow {
             bucket: bucket.to_owned(),
             changes,
             replay: Mutex::new(Replay::default()),
+            made: parking_lot::Mutex::new(None),
             started: parking_lot::Mutex::new(Some(started)),
         }
     }
@@ -82,6 +87,11 @@ pub(super) async fn run(live: Live, shared: Arc<Shared>, follow: Arc<Follow>) {
         let Err(end) = consume(&live, &shared, &follow, &mut replay).await;
         match end {
             End::Dropped => return,
+            End::Gone(why) => {
+                follow.report(Err(unavailable(format!("the bucket {} is not there: {why}", follow.bucket))));
+                drop(follow.changes.send(Change::Gone).await);
+                return;
+            }
             End::Lost(why) => {
                 tracing::debug!(bucket = follow.bucket, why, "a watch is made again");
                 follow.report(Err(unavailable(format!("the bucket {} cannot be watched: {why}", follow.bucket))));
@@ -96,6 +106,7 @@ pub(super) async fn run(live: Live, shared: Arc<Shared>, follow: Arc<Follow>) {
 
 /// Reads through one consumer until it is lost.
 async fn consume(live: &Live, shared: &Shared, follow: &Follow, replay: &mut Replay) -> Result<Infallible, End> {
+    check_made(live, shared, follow).await?;
     let inbox = fresh_inbox(&shared.settings.inbox_prefix);
     let mut messages = live.link.subscribe(&inbox, None).await.map_err(|error| End::Lost(error.to_string()))?;
     let pending = create(live, shared, follow, &inbox).await?;
@@ -138,6 +149,23 @@ async fn consume(live: &Live, shared: &Shared, follow: &Follow, replay: &mut Rep
     }
 }
 
+async fn check_made(live: &Live, shared: &Shared, follow: &Follow) -> Result<(), End> {
+    let made = live.link.made(&shared.settings.api_prefix, &follow.bucket).await.map_err(lost)?;
+    let made = made.ok_or_else(|| End::Gone("somebody has deleted it, or the broker lost its store".to_owned()))?;
+    let before = follow.made.lock().get_or_insert_with(|| made.clone()).clone();
+    if before == made {
+        return Ok(());
+    }
+    Err(End::Gone(format!("it was made at {before}, and again at {made}")))
+}
+
+fn lost(error: ApiError) -> End {
+    End::Lost(match error {
+        ApiError::Js(error) => error.text,
+        ApiError::Call(error) => error.into_error().message().to_owned(),
+    })
+}
+
 /// Makes the consumer; gives how many records it has to deliver first.
 async fn create(live: &Live, shared: &Shared, follow: &Follow, inbox: &str) -> Result<u64, End> {
     let stream = format!("KV_{}", follow.bucket);
@@ -157,11 +185,8 @@ async fn create(live: &Live, shared: &Shared, follow: &Follow, inbox: &str) -> R
         },
     });
     let api = format!("{}.CONSUMER.CREATE.{stream}", shared.settings.api_prefix);
-    match live.link.api(&api, &request).await {
-        Ok(answer) => Ok(answer["num_pending"].as_u64().unwrap_or_default()),
-        Err(ApiError::Js(error)) => Err(End::Lost(error.text)),
-        Err(ApiError::Call(error)) => Err(End::Lost(error.into_error().message().to_owned())),
-    }
+    let answer = live.link.api(&api, &request).await.map_err(lost)?;
+    Ok(answer["num_pending"].as_u64().unwrap_or_default())
 }
 
 /// Answers the broker's own messages: heartbeats, flow control, the end of the consumer.

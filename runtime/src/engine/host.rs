@@ -371,7 +371,11 @@ impl<A: Actor> Host<A> {
             }
         };
         for job in queue {
-            job.fail(Error::new(error.kind(), error.message()));
+            let same = Error::new(error.kind(), error.message());
+            job.fail(match error.details() {
+                Some(details) => same.with_details(details.clone()),
+                None => same,
+            });
         }
     }
 

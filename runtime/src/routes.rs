@@ -1,9 +1,9 @@
 //! Routes: from a verb to its handler, for callers on this node and for messages from the wire.
 
+mod decode;
 mod ready;
+mod verbs;
 
-use std::any::{Any, TypeId};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,12 +11,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use self::ready::{look_ready, run_ready};
-use crate::actor::{Actor, Handle, Read};
+use self::decode::decode;
+pub(crate) use self::verbs::Verb;
+pub use self::verbs::Verbs;
+use self::verbs::{MakeJob, RunReady};
+use crate::actor::Actor;
 use crate::call::{Call, Deadline};
-use crate::codec::{Codec, Fingerprint, from_person};
-use crate::contract::{Contract, IsMode, Message, Mode, Refusal, VerbContract, mode};
-use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReplyTo, Started as StartedFlag, cause_of};
+use crate::codec::Codec;
+use crate::contract::{Contract, IsMode, Message, Mode, Refusal};
+use crate::engine::{Host, Job, Outcome, ReplyTo, Started as StartedFlag};
 use crate::error::{AskError, Error, ErrorBody, ErrorKind, REFUSED};
 use crate::node::Surroundings;
 use crate::pool::Pool;
@@ -57,106 +60,6 @@ impl<A: Actor> Engine<A> {
             Engine::Keyed(host) => host.admit(to, call, inline, make),
             Engine::Pool(pool) => pool.admit(call, make),
         }
-    }
-}
-
-/// The handlers of an actor, named one by one in [`Actor::verbs`].
-pub struct Verbs<A: Actor> {
-    makers: Vec<MakeVerb<A>>,
-}
-
-impl<A: Actor> Verbs<A> {
-    pub(crate) fn of() -> Self {
-        let mut verbs = Self { makers: Vec::new() };
-        A::verbs(&mut verbs);
-        verbs
-    }
-
-    /// A message that asks for a turn and gets a reply.
-    pub fn ask<M>(&mut self)
-    where
-        M: Message<Contract = A::Contract, Mode = mode::Ask>,
-        A: Handle<M>,
-    {
-        self.push::<M>(
-            |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
-            Some(run_ready::<A, M>),
-        );
-    }
-
-    /// A message that asks for a turn and gets no reply.
-    pub fn tell<M>(&mut self)
-    where
-        M: Message<Contract = A::Contract, Mode = mode::Tell>,
-        A: Handle<M>,
-    {
-        self.push::<M>(
-            |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
-            Some(run_ready::<A, M>),
-        );
-    }
-
-    /// A message that only looks.
-    pub fn read<M>(&mut self)
-    where
-        M: Message<Contract = A::Contract, Mode = mode::Read>,
-        A: Read<M>,
-    {
-        self.push::<M>(
-            |message, call, reply, stats| Box::new(ReadJob::new(message, call, reply, stats)),
-            Some(look_ready::<A, M>),
-        );
-    }
-
-    pub(crate) fn build(self, engine: &Engine<A>) -> Vec<Verb> {
-        self.makers.into_iter().map(|make| make(engine)).collect()
-    }
-
-    fn push<M>(&mut self, job: MakeJob<A, M>, ready: Option<RunReady<A, M>>)
-    where
-        M: Message<Contract = A::Contract>,
-    {
-        self.makers.push(Box::new(move |engine| {
-            let stats = Arc::new(VerbStats::default());
-            let fingerprint = Fingerprint::of::<M>();
-            let route = Arc::new(Route { engine: engine.clone(), job, ready, stats: stats.clone() });
-            Verb {
-                contract: VerbContract::of::<M>(),
-                message: TypeId::of::<M>(),
-                local: Box::new(route.clone() as Arc<dyn LocalRoute<M>>),
-                wire: route,
-                stats,
-                fingerprint,
-            }
-        }));
-    }
-}
-
-type MakeVerb<A> = Box<dyn FnOnce(&Engine<A>) -> Verb>;
-type MakeJob<A, M> = fn(M, Call, ReplyTo<M>, Arc<VerbStats>) -> Box<dyn Job<A>>;
-/// Runs a handler that never waits on the caller's stack; `None` if it must be queued.
-type RunReady<A, M> = fn(&Arc<Host<A>>, &Target, &mut Option<M>, &Call) -> Result<Option<Outcome<M>>, Error>;
-
-/// One verb of a hosted actor.
-pub(crate) struct Verb {
-    pub(crate) contract: VerbContract,
-    pub(crate) message: TypeId,
-    /// An `Arc<dyn LocalRoute<M>>` of the verb's message type.
-    local: Box<dyn Any + Send + Sync>,
-    pub(crate) wire: Arc<dyn WireRoute>,
-    pub(crate) stats: Arc<VerbStats>,
-    pub(crate) fingerprint: Option<Fingerprint>,
-}
-
-impl Verb {
-    /// A verb that has no typed callers on its own node.
-    #[cfg(feature = "ractor")]
-    pub(crate) fn exposed(contract: VerbContract, wire: Arc<dyn WireRoute>, stats: Arc<VerbStats>) -> Self {
-        Self { contract, message: TypeId::of::<()>(), local: Box::new(()), wire, stats, fingerprint: None }
-    }
-
-    pub(crate) fn local<M: Message>(&self) -> Option<&dyn LocalRoute<M>> {
-        self.local.downcast_ref::<Arc<dyn LocalRoute<M>>>().map(|route| &**route)
     }
 }
 
@@ -339,52 +242,6 @@ where
         self.stats.failed(&error);
         Started::Done(Err(AskError::Failed(error)))
     }
-
-    fn decode(&self, call: &WireCall) -> Result<M, Error> {
-        let contract = || {
-            let schema = schemars::schema_for!(M);
-            serde_json::json!({ "expected": schema })
-        };
-        let read = match call.codec {
-            Codec::Json if call.by_hand => from_person(&call.body),
-            codec => codec.decode(&call.body),
-        };
-        read.map_err(|why| {
-            let kind = if call.codec == Codec::Bincode { ErrorKind::CodecMismatch } else { ErrorKind::BadRequest };
-            Error::new(kind, format!("{}.{} takes {}: {why}", M::Contract::NAME, M::VERB, expected_text::<M>()))
-                .with_details(contract())
-        })
-    }
-}
-
-fn undecoded<M: Message>(cause: &str) -> Error {
-    let why = format!("the decoder of {}.{} panicked at this message: {cause}", M::Contract::NAME, M::VERB);
-    tracing::error!(actor = M::Contract::NAME, verb = M::VERB, cause, "a message's decoder panicked");
-    Error::new(ErrorKind::BadRequest, why)
-}
-
-/// The fields of a message in words, for error texts: `{user: string, lines: array, card: string}`.
-fn expected_text<M: Message>() -> String {
-    let schema = schemars::schema_for!(M);
-    let Some(fields) = schema.get("properties").and_then(|fields| fields.as_object()) else {
-        let plain = |kind: &str| schema.get("type").and_then(|named| named.as_str()) == Some(kind);
-        let nothing = plain("null") || plain("object");
-        return if nothing { "no fields: an empty body or {}" } else { "a message of another form" }.to_owned();
-    };
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(|names| names.as_array())
-        .map(|names| names.iter().filter_map(|name| name.as_str()).collect())
-        .unwrap_or_default();
-    let fields: Vec<_> = fields
-        .iter()
-        .map(|(name, field)| {
-            let optional = if required.contains(&name.as_str()) { "" } else { "?" };
-            let kind = field.get("type").and_then(|kind| kind.as_str()).unwrap_or("value");
-            format!("{name}{optional}: {kind}")
-        })
-        .collect();
-    format!("{{{}}}", fields.join(", "))
 }
 
 impl<A, M> WireRoute for Route<A, M>
@@ -394,9 +251,7 @@ where
 {
     fn deliver(&self, to: &Target, call: WireCall) {
         let received = Instant::now();
-        // Who calls this has other messages to take: an author's decoder must not end that.
-        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| self.decode(&call)));
-        let message = match decoded.unwrap_or_else(|panic| Err(undecoded::<M>(&cause_of(panic.as_ref())))) {
+        let message: M = match decode(&call) {
             Ok(message) => message,
             Err(error) => {
                 self.stats.failed(&error);

@@ -187,8 +187,7 @@ impl<C: Contract<Kind = Service>> ServiceRef<C> {
         let mut message = Some(message);
         if let Some(route) = route::<M>(self.hosted.as_deref())? {
             match route.start(&self.around.anywhere, &mut message, &call) {
-                Started::Done(Err(AskError::Failed(error)))
-                    if error.kind() == ErrorKind::Overloaded && message.is_some() => {}
+                Started::Done(Err(AskError::Failed(error))) if message.is_some() && others_may(&error) => {}
                 Started::Done(outcome) => return outcome,
                 Started::Waiting(waiting) => return self.around.wait(waiting, C::NAME, "").await,
                 Started::Elsewhere => {}
@@ -209,10 +208,12 @@ impl<C: Contract<Kind = Service>> ServiceRef<C> {
         self.around.check_running()?;
         let call = Call { chain: Chain::default(), ..self.call::<M>() };
         let mut message = Some(message);
-        if let Some(route) = route::<M>(self.hosted.as_deref())?
-            && route.tell(&self.around.anywhere, &mut message, &call)?
-        {
-            return Ok(());
+        if let Some(route) = route::<M>(self.hosted.as_deref())? {
+            match route.tell(&self.around.anywhere, &mut message, &call) {
+                Ok(true) => return Ok(()),
+                Err(error) if message.is_none() || !others_may(&error) => return Err(error),
+                Ok(false) | Err(_) => {}
+            }
         }
         let message = message.ok_or_else(lost_message)?;
         Box::pin(outbound::tell_service(&self.around, message, call)).await
@@ -239,6 +240,11 @@ fn route<M: Message>(hosted: Option<&Hosted>) -> Result<Option<&dyn LocalRoute<M
             ),
         )),
     }
+}
+
+/// Whether another node may serve what the instances of this one did not take.
+fn others_may(error: &Error) -> bool {
+    error.is_retryable() && error.kind() != ErrorKind::DeadlineExceeded
 }
 
 fn lost_message() -> Error {

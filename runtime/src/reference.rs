@@ -129,6 +129,10 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
     /// Sends a message without waiting for its turn: at most once. Returns when the message has
     /// been admitted to the actor's mailbox, on whichever node.
     ///
+    /// On the actor's own node a handler that is a plain `fn` may run right here, before this
+    /// returns. A message whose budget ends while it waits in the mailbox is dropped, and nobody is
+    /// told.
+    ///
     /// # Errors
     /// A retryable one if it was certainly not admitted, `Unknown` if that is not known.
     pub async fn tell<M>(&self, message: M) -> Result<(), Error>
@@ -166,7 +170,8 @@ impl<C: Contract<Kind = Service>> ServiceRef<C> {
         Self { around, hosted, origin, budget: None, contract: PhantomData }
     }
 
-    /// The same address for calls with a budget of their own; see [`Ref::within`].
+    /// The same address for calls with a budget of their own; see [`Ref::within`]. An instance on
+    /// another node takes five minutes for the most.
     #[must_use]
     pub fn within(mut self, budget: Duration) -> Self {
         self.budget = Some(budget);

@@ -141,10 +141,7 @@ impl<A: Actor> Instance<A> {
         if ctx.made_cell() && actor.cell().is_none() {
             return Err(Error::new(
                 ErrorKind::Config,
-                format!(
-                    "{} opens a state cell but does not name it; write `#[service(.., state = field)]` or implement `Actor::cell`",
-                    self.name
-                ),
+                format!("{} opens a state cell but does not name it: implement `Actor::cell`", self.name),
             ));
         }
         Ok(actor)

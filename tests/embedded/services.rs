@@ -10,7 +10,8 @@ use greenroom::{HostOptions, Restart};
 
 use super::desk::{Crack, Desk, DeskService, Hint, Leave, Served, Stay, Who};
 use super::gate::Gate;
-use super::ground::{Ground, SOON, on_both, soon};
+use super::ground::{Ground, SOON, bounded, on_both, soon};
+use super::ledger::{Entry, Sum};
 use crate::harness::{eventually, holds};
 
 on_both!(
@@ -283,4 +284,39 @@ async fn r1_a_service_may_be_told(ground: Ground) {
     gate.arrived(2).await;
     gate.open(2);
     gate.passed(2).await;
+}
+
+/// Opens a cell that nobody commits.
+#[contract(service, name = "tally", messages(Tally))]
+pub(super) struct Tallies;
+
+#[message(Tallies, ask, reply = u64)]
+pub(super) struct Tally;
+
+pub(super) struct TallyService {
+    sum: Durable<Sum>,
+}
+
+#[service(Tallies)]
+impl TallyService {
+    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { sum: ctx.volatile()? })
+    }
+
+    #[ask]
+    fn tally(&mut self, _: Tally) -> u64 {
+        self.sum.emit(Entry::Counted);
+        0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_a_service_whose_cell_has_no_name_does_not_start() {
+    bounded(async {
+        let options = HostOptions::new().pool(1).restart(Restart { intensity: 0, ..Restart::default() });
+        let error = Node::local("demo").host_with::<TallyService>(options).start().await.expect_err("it is refused");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.message().contains("tally opens a state cell but does not name it"), "{error}");
+    })
+    .await;
 }

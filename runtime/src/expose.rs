@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use crate::codec::{Codec, from_person};
 use crate::contract::{Mode, VerbContract};
 use crate::error::{Error, ErrorKind};
-use crate::node::NodeBuilder;
+use crate::node::{NodeBuilder, Room};
 use crate::reference::Target;
 use crate::routes::{Verb, WireCall, WireOutcome, WireRoute};
 use crate::stats::VerbStats;
@@ -62,15 +62,10 @@ impl NodeBuilder {
             refusal: false.into(),
         };
         let stats = Arc::new(VerbStats::default());
-        let route = Exposed {
-            name: subject,
-            actor,
-            make: Arc::new(make),
-            stats: stats.clone(),
-            room: Arc::new(Semaphore::new(self.mailbox_of_exposed())),
-            runtime: tokio::runtime::Handle::try_current().ok(),
-        };
-        self.add_exposed(service, Verb::exposed(contract, Arc::new(route), stats));
+        // A bound that is too large is refused when the node is started.
+        let room = Room::new(self.mailbox_of_exposed().min(Semaphore::MAX_PERMITS));
+        let route = Exposed { name: subject, actor, make: Arc::new(make), stats: stats.clone(), room: room.clone() };
+        self.add_exposed(service, Verb::exposed(contract, Arc::new(route), stats), room);
         self
     }
 }
@@ -82,8 +77,7 @@ struct Exposed<T, Request, Reply> {
     actor: ActorRef<T>,
     make: Make<T, Request, Reply>,
     stats: Arc<VerbStats>,
-    room: Arc<Semaphore>,
-    runtime: Option<tokio::runtime::Handle>,
+    room: Room,
 }
 
 impl<T, Request, Reply> WireRoute for Exposed<T, Request, Reply>
@@ -102,13 +96,14 @@ where
                 return self.fail(call, error);
             }
         };
-        let (Ok(room), Some(runtime)) = (self.room.clone().try_acquire_owned(), &self.runtime) else {
+        let Some(room) = self.room.enter() else {
             let error = Error::new(ErrorKind::Overloaded, format!("too many calls wait for {}", self.name));
             return self.fail(call, error);
         };
         let left = call.call.deadline.at().saturating_duration_since(tokio::time::Instant::now());
         let (actor, make, stats, name) = (self.actor.clone(), self.make.clone(), self.stats.clone(), self.name);
-        runtime.spawn(async move {
+        // The node delivers on its own runtime.
+        tokio::spawn(async move {
             let outcome = ask(&actor, &*make, request, left, name).await;
             stats.requests.fetch_add(1, Ordering::Relaxed);
             stats.timed(received);
@@ -151,5 +146,84 @@ where
             Err(Error::new(ErrorKind::Interrupted, format!("{name} dropped the call without an answer")))
         }
         Err(error) => Err(Error::new(ErrorKind::Unavailable, format!("the actor behind {name} has stopped: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ractor::{Actor, ActorProcessingErr};
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::node::Node;
+    use crate::subject::Subject;
+    use crate::transport::{Inbound, MemoryBroker, Outbound, Transport};
+
+    /// Waits for so many milliseconds, and gives them back.
+    struct Waiter;
+
+    enum Waits {
+        For(u64, RpcReplyPort<u64>),
+    }
+
+    impl Actor for Waiter {
+        type Msg = Waits;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<Waits>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<Waits>,
+            Waits::For(ms, port): Waits,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            Ok(port.send(ms)?)
+        }
+    }
+
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    }
+
+    async fn ask(broker: &MemoryBroker, ms: u64) -> Inbound {
+        let outsider = broker.transport("outsider");
+        let inbox = Subject::parse("_INBOX.one").expect("a subject");
+        let mut answers = outsider.subscribe(&inbox.to_filter(), None, 8).await.expect("a subscription");
+        let call = Subject::parse("demo.waiter.wait").expect("a subject");
+        outsider.publish(Outbound::new(call, ms.to_string()).reply_to(inbox)).expect("sent");
+        tokio::time::timeout(Duration::from_secs(5), answers.next()).await.expect("in time").expect("an answer")
+    }
+
+    #[test]
+    fn c4_a_builder_may_be_made_outside_of_a_runtime() {
+        let (runtime, broker) = (runtime(), MemoryBroker::new());
+        let (actor, _) = runtime.block_on(Actor::spawn(None, Waiter, ())).expect("an actor");
+        let builder = Node::builder("demo").memory(&broker).expose("waiter.wait", actor, Waits::For);
+        runtime.block_on(async {
+            let node = builder.start().await.expect("a node starts");
+            assert_eq!(&ask(&broker, 1).await.body[..], b"1");
+            node.drain().await.expect("drained");
+        });
+    }
+
+    #[test]
+    fn c4_a_drain_waits_for_exposed_calls() {
+        let (runtime, broker) = (runtime(), MemoryBroker::new());
+        runtime.block_on(async {
+            let (actor, _) = Actor::spawn(None, Waiter, ()).await.expect("an actor");
+            let node = Node::builder("demo").memory(&broker).expose("waiter.wait", actor, Waits::For);
+            let node = node.start().await.expect("a node starts");
+            let asked = tokio::spawn(async move { ask(&broker, 600).await });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            node.drain().await.expect("drained");
+            assert_eq!(&asked.await.expect("no panic").body[..], b"600");
+        });
     }
 }

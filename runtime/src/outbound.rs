@@ -16,7 +16,7 @@ use crate::node::{Hosted, Located, Surroundings};
 use crate::pending::{Got, answer_of};
 use crate::reference::{Target, mode_of};
 use crate::routes::{LocalRoute, Started};
-use crate::transport::Outbound;
+use crate::transport::{Headers, Inbound, Outbound};
 use crate::wire::{AnswerKind, Frame, OutsideCall, Question, QuestionHead, unread_reply};
 
 /// Asks a keyed actor wherever it is.
@@ -259,11 +259,13 @@ impl<'a, M: Message> Journey<'a, M> {
     }
 }
 
+/// How often a call of a service is sent again that a node could not take: the next may.
+const SERVICE_RETRIES: u32 = 5;
+
 /// Asks a service on whichever node answers.
 pub(crate) async fn ask_service<M: Message>(around: &Arc<Surroundings>, message: M, call: Call) -> Outcome<M> {
-    let answer = exchange_with_service(around, &message, call).await?;
     let name = format!("{}.{}", M::Contract::NAME, M::VERB);
-    match unread_reply(answer) {
+    match exchange_with_service(around, &message, call).await {
         Ok(body) => Codec::Json.decode(&body).map_err(|why| {
             AskError::Failed(Error::new(ErrorKind::BadReply, format!("the reply of {name} cannot be read: {why}")))
         }),
@@ -279,8 +281,7 @@ pub(crate) async fn ask_service<M: Message>(around: &Arc<Surroundings>, message:
 
 /// Tells a service on whichever node takes it.
 pub(crate) async fn tell_service<M: Message>(around: &Arc<Surroundings>, message: M, call: Call) -> Result<(), Error> {
-    let answer = exchange_with_service(around, &message, call).await?;
-    match unread_reply(answer) {
+    match exchange_with_service(around, &message, call).await {
         Ok(_) => Ok(()),
         Err(AskError::Failed(error)) => Err(error),
         // A tell has no refusal; whoever answers one speaks another contract.
@@ -294,17 +295,41 @@ async fn exchange_with_service<M: Message>(
     around: &Arc<Surroundings>,
     message: &M,
     call: Call,
-) -> Result<crate::transport::Inbound, Error> {
+) -> Result<Bytes, AskError<serde_json::Value>> {
     let _slot = around.in_flight()?;
-    let service = M::Contract::NAME;
     let deadline = call.deadline.at();
     let turn = call.turn.unwrap_or_else(|| around.next_turn());
     let born = if call.born == 0 { wall_ms() } else { call.born };
-    let call = Call { deadline: Deadline::At(deadline), born, ..call };
+    let call = Call { deadline: Deadline::At(deadline), turn: Some(turn), born, ..call };
     let body = Codec::Json.encode(message)?;
     around.check_payload(body.len())?;
     let schema = around.form::<M>().map_or_else(|| "none".to_owned(), |form| format!("{form:?}"));
-    let headers = OutsideCall::headers(&call, turn, &schema);
+    let mut sent = 0;
+    loop {
+        let headers = OutsideCall::headers(&call, turn, &schema);
+        let answer = send_to_service::<M>(around, deadline, body.clone(), headers).await?;
+        sent += 1;
+        match unread_reply(answer) {
+            // The instances of that node are down just now.
+            Err(AskError::Failed(error)) if error.kind() == ErrorKind::Unavailable && sent <= SERVICE_RETRIES => {
+                let pause = Instant::now() + Duration::from_millis(5u64 << sent);
+                if pause >= deadline {
+                    return Err(AskError::Failed(error));
+                }
+                around.until(pause, std::future::pending::<()>()).await;
+            }
+            read => return read,
+        }
+    }
+}
+
+async fn send_to_service<M: Message>(
+    around: &Arc<Surroundings>,
+    deadline: Instant,
+    body: Bytes,
+    headers: Headers,
+) -> Result<Inbound, Error> {
+    let service = M::Contract::NAME;
     let got = around.exchange(None, deadline, |reply| {
         let subject = around.subjects.service(service, M::VERB);
         Ok(Outbound::new(subject, body).reply_to(reply).with_headers(headers))

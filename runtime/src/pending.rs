@@ -32,6 +32,8 @@ pub(crate) struct Pending {
 
 struct Waiter {
     node: Option<String>,
+    /// The connection that it was sent by, by its number at the broker.
+    client: Option<u64>,
     got: oneshot::Sender<Got>,
 }
 
@@ -68,9 +70,11 @@ impl Pending {
         self.fail(numbers, "that node went away");
     }
 
-    /// Fails every call: their answers went with the connection.
-    pub(crate) fn connection_lost(&self) {
-        let numbers = self.waiting.iter().map(|entry| *entry.key()).collect();
+    /// Fails the calls that were sent by another connection than this one, or all: their answers
+    /// went with theirs.
+    pub(crate) fn connection_lost(&self, but: Option<u64>) {
+        let older = self.waiting.iter().filter(|entry| but.is_none() || entry.value().client != but);
+        let numbers = older.map(|entry| *entry.key()).collect();
         self.fail(numbers, "the connection to the broker broke");
     }
 
@@ -97,7 +101,8 @@ impl Surroundings {
     ) -> Result<Got, Error> {
         let number = self.pending.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (got, wait) = oneshot::channel();
-        self.pending.waiting.insert(number, Waiter { node: node.map(str::to_owned), got });
+        let client = self.client();
+        self.pending.waiting.insert(number, Waiter { node: node.map(str::to_owned), client, got });
         let _entry = Entry { pending: &self.pending, number };
         self.transport.publish(message(self.subjects.node_reply(&self.id, number))?)?;
         match self.until(deadline, wait).await {

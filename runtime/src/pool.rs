@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -17,14 +16,13 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::node::Surroundings;
 use crate::state::JournalBox;
-use crate::supervision::{ChildSpec, Handler, WorkerRef};
+use crate::supervision::{ChildSpec, Handler, Queue};
 
-/// The instances of a service, and the bound of what waits for them.
+/// The instances of a service, the one queue from which idle ones take, and its bound.
 pub(crate) struct Pool<A: Actor> {
     name: &'static str,
     pub(crate) around: Arc<Surroundings>,
-    workers: Vec<WorkerRef<Ticket<A>>>,
-    next: AtomicUsize,
+    queue: Arc<Queue<Ticket<A>>>,
     mailbox: usize,
     room: Arc<Semaphore>,
 }
@@ -38,11 +36,11 @@ impl<A: Actor> Pool<A> {
         size: usize,
         mailbox: usize,
     ) -> (Self, Vec<ChildSpec>) {
-        let mut workers = Vec::with_capacity(size);
+        let queue = Queue::new();
         let mut children = Vec::with_capacity(size);
         for number in 0..size {
             let (around, key) = (around.clone(), key.clone());
-            let (child, worker) = ChildSpec::worker(format!("{name}-{number}"), move || {
+            let child = ChildSpec::worker(format!("{name}-{number}"), &queue, move || {
                 let instance = Instance::<A> {
                     name,
                     key: key.clone(),
@@ -52,22 +50,14 @@ impl<A: Actor> Pool<A> {
                 };
                 instance.started().boxed()
             });
-            workers.push(worker);
             children.push(child);
         }
         let room = mailbox.saturating_mul(size);
-        let pool = Self {
-            name,
-            around: around.clone(),
-            workers,
-            next: AtomicUsize::new(0),
-            mailbox: room,
-            room: Arc::new(Semaphore::new(room)),
-        };
+        let pool = Self { name, around: around.clone(), queue, mailbox: room, room: Arc::new(Semaphore::new(room)) };
         (pool, children)
     }
 
-    /// Queues a job at the next instance that is up.
+    /// Queues a job for the next instance that is idle.
     pub(crate) fn admit(&self, call: &Call, make: impl FnOnce() -> Option<Box<dyn Job<A>>>) -> Result<(), Error> {
         call.chain.admit(self.name, "")?;
         let Ok(room) = self.room.clone().try_acquire_owned() else {
@@ -79,23 +69,21 @@ impl<A: Actor> Pool<A> {
                 ),
             ));
         };
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        if !self.workers.iter().any(WorkerRef::is_up) {
+        if !self.queue.is_up() {
             return Err(self.down());
         }
         let Some(job) = make() else { return Ok(()) };
-        let mut ticket = Ticket { job: Some(job), _room: room };
-        for step in 0..self.workers.len() {
-            let worker = &self.workers[start.wrapping_add(step) % self.workers.len()];
-            match worker.send(ticket) {
-                Ok(()) => return Ok(()),
-                Err(back) => ticket = back,
-            }
-        }
-        if let Some(job) = ticket.job.take() {
+        if let Err(mut ticket) = self.queue.send(Ticket { job: Some(job), _room: room })
+            && let Some(job) = ticket.job.take()
+        {
             job.fail(self.down());
         }
         Ok(())
+    }
+
+    /// Fails what waits, and takes nothing more: no instance will come back.
+    pub(crate) fn close(&self) {
+        self.queue.close();
     }
 
     /// Waits until nothing waits for an instance, and none works.
@@ -148,46 +136,51 @@ impl<A: Actor> Instance<A> {
         let call = Call::root(self.around.settings.budget);
         let env = self.env();
         let mut ctx = Context::new(env.clone(), &call);
-        turn_of(async { A::activate(&mut ctx).await }).await.unwrap_or_else(|cause| Err(env.panicked(&cause)))
+        let activated = turn_of(async { A::activate(&mut ctx).await }).await;
+        let mut actor = activated.unwrap_or_else(|cause| Err(env.panicked(&cause)))?;
+        if ctx.made_cell() && actor.cell().is_none() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("{} opens a state cell but does not name it: implement `Actor::cell`", self.name),
+            ));
+        }
+        Ok(actor)
     }
 
     fn env(&self) -> Env<'_> {
         Env { actor: self.name, key: &self.key, around: &self.around, journal: &self.journal }
     }
 
-    async fn work(&mut self, mut ticket: Ticket<A>) -> ControlFlow<Error> {
-        let Some(job) = ticket.job.take() else { return ControlFlow::Continue(()) };
-        if job.is_hopeless() {
-            job.give_up(self.name, "");
-            return ControlFlow::Continue(());
-        }
-        let mut actor = match self.actor.take() {
-            Some(actor) => actor,
-            None => match self.activate().await {
-                Ok(actor) => actor,
-                Err(error) => {
-                    job.fail(Error::new(error.kind(), error.to_string()));
-                    return ControlFlow::Break(error);
-                }
-            },
-        };
+    async fn work(&mut self, mut ticket: Ticket<A>) {
+        let (Some(job), Some(mut actor)) = (ticket.job.take(), self.actor.take()) else { return };
         if job.is_stale() {
             job.give_up(self.name, "");
             self.actor = Some(actor);
-            return ControlFlow::Continue(());
-        }
-        // A panic costs the instance its state, not its queue: the next job activates it again.
-        if let Ended::Fine = job.run(&mut actor, self.env()).await {
+        } else if let Ended::Fine = job.run(&mut actor, self.env()).await {
+            // A panic costs the instance its state, not its queue: it is activated again.
             self.actor = Some(actor);
         }
         // The ticket's place is given back here, after the turn.
         drop(ticket);
-        ControlFlow::Continue(())
     }
 }
 
 impl<A: Actor> Handler<Ticket<A>> for Instance<A> {
+    fn ready(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        async {
+            if self.actor.is_none() {
+                self.actor = Some(self.activate().await?);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn handle(&mut self, ticket: Ticket<A>) -> BoxFuture<'_, ControlFlow<Error>> {
-        self.work(ticket).boxed()
+        async {
+            self.work(ticket).await;
+            ControlFlow::Continue(())
+        }
+        .boxed()
     }
 }

@@ -129,6 +129,10 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
     /// Sends a message without waiting for its turn: at most once. Returns when the message has
     /// been admitted to the actor's mailbox, on whichever node.
     ///
+    /// On the actor's own node a handler that is a plain `fn` may run right here, before this
+    /// returns. A message whose budget ends while it waits in the mailbox is dropped, and nobody is
+    /// told.
+    ///
     /// # Errors
     /// A retryable one if it was certainly not admitted, `Unknown` if that is not known.
     pub async fn tell<M>(&self, message: M) -> Result<(), Error>
@@ -166,7 +170,8 @@ impl<C: Contract<Kind = Service>> ServiceRef<C> {
         Self { around, hosted, origin, budget: None, contract: PhantomData }
     }
 
-    /// The same address for calls with a budget of their own; see [`Ref::within`].
+    /// The same address for calls with a budget of their own; see [`Ref::within`]. An instance on
+    /// another node takes five minutes for the most.
     #[must_use]
     pub fn within(mut self, budget: Duration) -> Self {
         self.budget = Some(budget);
@@ -187,8 +192,7 @@ impl<C: Contract<Kind = Service>> ServiceRef<C> {
         let mut message = Some(message);
         if let Some(route) = route::<M>(self.hosted.as_deref())? {
             match route.start(&self.around.anywhere, &mut message, &call) {
-                Started::Done(Err(AskError::Failed(error)))
-                    if error.kind() == ErrorKind::Overloaded && message.is_some() => {}
+                Started::Done(Err(AskError::Failed(error))) if message.is_some() && others_may(&error) => {}
                 Started::Done(outcome) => return outcome,
                 Started::Waiting(waiting) => return self.around.wait(waiting, C::NAME, "").await,
                 Started::Elsewhere => {}
@@ -209,10 +213,12 @@ impl<C: Contract<Kind = Service>> ServiceRef<C> {
         self.around.check_running()?;
         let call = Call { chain: Chain::default(), ..self.call::<M>() };
         let mut message = Some(message);
-        if let Some(route) = route::<M>(self.hosted.as_deref())?
-            && route.tell(&self.around.anywhere, &mut message, &call)?
-        {
-            return Ok(());
+        if let Some(route) = route::<M>(self.hosted.as_deref())? {
+            match route.tell(&self.around.anywhere, &mut message, &call) {
+                Ok(true) => return Ok(()),
+                Err(error) if message.is_none() || !others_may(&error) => return Err(error),
+                Ok(false) | Err(_) => {}
+            }
         }
         let message = message.ok_or_else(lost_message)?;
         Box::pin(outbound::tell_service(&self.around, message, call)).await
@@ -239,6 +245,11 @@ fn route<M: Message>(hosted: Option<&Hosted>) -> Result<Option<&dyn LocalRoute<M
             ),
         )),
     }
+}
+
+/// Whether another node may serve what the instances of this one did not take.
+fn others_may(error: &Error) -> bool {
+    error.is_retryable() && error.kind() != ErrorKind::DeadlineExceeded
 }
 
 fn lost_message() -> Error {

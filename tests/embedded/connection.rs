@@ -7,7 +7,7 @@ use greenroom::prelude::*;
 
 use super::desk::{Desk, DeskService, Who};
 use super::gate::Gate;
-use super::ground::{Ground, LEASE, SOON, on_both, settled, soon};
+use super::ground::{Ground, LEASE, SOON, bounded, on_both, settled, soon};
 use super::probe::{Add, Note, Probe, ProbeActor, Total, Wait, keys_on};
 use crate::harness::{eventually, holds};
 
@@ -111,4 +111,32 @@ async fn c5_after_the_broker_came_back_all_goes_on(mut ground: Ground) {
     for node in [&one, &two, &client] {
         soon("drained", node.drain()).await.expect("drained");
     }
+}
+
+/// So quick that nobody had the time to look in between.
+#[tokio::test]
+async fn c5_a_connection_that_is_back_at_once_has_lost_its_answers_all_the_same() {
+    bounded(async {
+        let mut ground = Ground::memory();
+        let host = ground.node("one").host::<ProbeActor>().start().await.expect("a node starts");
+        let client = ground.node("client").start().await.expect("a node starts");
+        settled("probe", &[&host], &[&client]).await;
+        let gate = Gate::closed();
+        let ask = {
+            let (client, gate) = (client.clone(), gate.name());
+            tokio::spawn(async move {
+                client.actor::<Probe>("k").within(Duration::from_secs(50)).ask(Wait { gate, by: 1 }).await
+            })
+        };
+        gate.arrived(1).await;
+        // Nothing here waits, so no other task of this one thread runs in between.
+        ground.stop().await;
+        ground.start().await;
+        let asked = soon("it is not waited for until its deadline", ask).await.expect("no panic");
+        let Err(AskError::Failed(error)) = asked else { panic!("nobody can know: {asked:?}") };
+        assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+        assert!(error.message().contains("connection to the broker broke"), "{error}");
+        gate.open(1);
+    })
+    .await;
 }

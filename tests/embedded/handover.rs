@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use greenroom::prelude::*;
+use greenroom::transport::MemoryBroker;
 
 use super::gate::Gate;
-use super::ground::{Ground, SOON, on_both, settled, soon};
-use super::probe::{Add, Late, Probe, ProbeActor, Total, Wait, Where, keys_on};
+use super::ground::{Ground, SOON, bounded, on_both, settled, soon};
+use super::probe::{Add, Late, NoteAtGate, Probe, ProbeActor, Total, Wait, Where, keys_on};
 
 on_both!(
     c5_a_turn_that_runs_holds_no_key_but_its_own,
@@ -109,4 +110,36 @@ async fn c5_a_drain_that_is_out_of_time_says_so_and_stops(ground: Ground) {
         // Whether it still could answer or not: nobody waits until the deadline.
         soon("the caller learns of it", ask).await.expect("no panic").ok();
     }
+}
+
+/// A claim names the keys whose turn still runs, and must fit into a message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_a_partition_with_more_busy_keys_than_a_claim_can_name_is_handed_over_later() {
+    bounded(async {
+        let broker = MemoryBroker::new();
+        broker.set_max_payload(8 * 1024);
+        let ground = Ground::on(broker);
+        let start = async |name| ground.node(name).partitions(1).host::<ProbeActor>().start().await;
+        let one = start("one").await.expect("a node starts");
+        let gate = Gate::closed();
+        for number in 0..64 {
+            let actor = one.actor::<Probe>(format!("{number:0>120}"));
+            let note = NoteAtGate { gate: gate.name(), text: "at last".to_owned() };
+            actor.tell(note).await.expect("told");
+        }
+        gate.arrived(64).await;
+        let two = start("two").await.expect("a node starts");
+        let drained = {
+            let one = one.clone();
+            tokio::spawn(async move { one.drain().await })
+        };
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let place = two.actor::<Probe>("idle").within(Duration::from_secs(2)).ask(Where).await;
+        assert_eq!(place.expect("its node goes on serving it").node, one.id());
+        gate.open(64);
+        soon("drained", drained).await.expect("no panic").expect("drained");
+        let place = two.actor::<Probe>("idle").ask(Where).await.expect("an answer");
+        assert_eq!(place.node, two.id());
+    })
+    .await;
 }

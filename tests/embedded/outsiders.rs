@@ -1,7 +1,7 @@
 //! Calls of programs that know nothing but NATS and JSON, with and without the broker's mapping.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use greenroom::prelude::*;
@@ -9,10 +9,16 @@ use greenroom::subject::Subject;
 use greenroom::transport::{Headers, Inbound, MemoryBroker, Outbound, Subscription, Transport};
 use serde_json::{Value, json};
 
-use super::ground::{Ground, PARTITIONS, QUIET, bounded, on_both, settled, soon};
-use super::probe::{Probe, ProbeActor, Total};
+use super::gate::Gate;
+use super::ground::{Ground, PARTITIONS, QUIET, SOON, bounded, on_both, settled, soon};
+use super::probe::{Probe, ProbeActor, Total, Wait, Where, keys_on};
+use crate::harness::{eventually, holds};
 
-on_both!(r6_mistakes_are_answered_with_what_was_expected, r1_replies_are_json_whatever_they_are);
+on_both!(
+    r6_mistakes_are_answered_with_what_was_expected,
+    r1_replies_are_json_whatever_they_are,
+    r3_an_answer_that_does_not_fit_is_an_error,
+);
 
 /// Somebody with a connection and an inbox.
 struct Outsider {
@@ -168,6 +174,61 @@ async fn c5_outsiders_reach_owners_with_and_without_the_mapping() {
             one.drain().await.expect("drained");
             let answers = outsider.reply("probe.after.add", r#"{"by":1}"#).await;
             assert_eq!(answers, json!(1));
+            outsider.nothing_more().await;
+        }
+    })
+    .await;
+}
+
+/// A refusal stands in an answer three times: as header, message and details.
+async fn r3_an_answer_that_does_not_fit_is_an_error(ground: Ground) {
+    let _nodes = host(&ground).await;
+    let mut outsider = Outsider::on(&ground).await;
+    let long = format!(r#"{{"why":"{}"}}"#, "x".repeat(400 * 1024));
+    let (code, kind, body) = outsider.error("probe.k.refuse", &long).await;
+    assert_eq!((code, kind.as_str()), (413, "payload_too_large"));
+    assert_eq!(body["details"]["ran"], json!(true), "{body}");
+    outsider.nothing_more().await;
+}
+
+/// A call's time runs from when it was taken, also while it is held for a key whose turn still runs
+/// on another node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_a_call_that_is_held_ends_by_its_own_deadline() {
+    bounded(async {
+        for mapped in [false, true] {
+            let broker = MemoryBroker::new();
+            if mapped {
+                broker.map_partitions("demo", "probe", PARTITIONS);
+            }
+            let ground = Ground::on(broker);
+            let (one, two) = host(&ground).await;
+            let keys = keys_on(&one, &two, 2).await;
+            let gate = Gate::closed();
+            let running = {
+                let (actor, gate) = (two.actor::<Probe>(&keys[0]).within(SOON), gate.name());
+                tokio::spawn(async move { actor.ask(Wait { gate, by: 1 }).await })
+            };
+            gate.arrived(1).await;
+            let drained = tokio::spawn(async move { one.drain().await });
+            eventually(SOON, "an idle key is handed over", async || {
+                let place = two.actor::<Probe>(&keys[1]).ask(Where).await.map_err(|error| error.to_string())?;
+                holds(place.node == two.id(), || format!("it is at {}", place.node))
+            })
+            .await;
+            let mut outsider = Outsider::on(&ground).await;
+            let mut brief = Headers::new();
+            brief.push("Greenroom-Timeout-Ms", "300");
+            let began = Instant::now();
+            let answer = outsider.ask_with(&format!("probe.{}.add", keys[0]), r#"{"by":100}"#, brief).await;
+            let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            assert_eq!(body["kind"], "deadline_exceeded", "mapped: {mapped}: {body}");
+            assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
+            gate.open(1);
+            running.await.expect("no panic").expect("the turn that ran is finished, and answered");
+            soon("drained", drained).await.expect("no panic").expect("drained");
+            let total = two.actor::<Probe>(&keys[0]).ask(Total).await.expect("an answer");
+            assert!(total < 100, "what was answered as not run was run: {total}");
             outsider.nothing_more().await;
         }
     })

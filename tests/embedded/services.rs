@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::stream::{StreamExt, iter};
-use greenroom::HostOptions;
 use greenroom::prelude::*;
+use greenroom::{HostOptions, Restart};
 
-use super::desk::{Desk, DeskService, Hint, Leave, Served, Stay, Who};
+use super::desk::{Crack, Desk, DeskService, Hint, Leave, Served, Stay, Who};
 use super::gate::Gate;
-use super::ground::{Ground, SOON, on_both, soon};
+use super::ground::{Ground, SOON, bounded, on_both, soon};
+use super::ledger::{Entry, Sum};
 use crate::harness::{eventually, holds};
 
 on_both!(
@@ -22,6 +23,9 @@ on_both!(
     r6_a_service_that_nobody_hosts_is_said_at_once,
     r6_a_full_service_is_overloaded,
     h7_a_panic_costs_an_instance_its_state_and_no_call,
+    h7_an_instance_that_hangs_costs_its_own_share_only,
+    h7_what_waits_outlives_the_restart_of_an_instance,
+    h7_a_service_that_gave_up_leaves_its_calls_to_others,
     r1_a_service_may_be_told,
 );
 
@@ -207,6 +211,69 @@ async fn h7_a_panic_costs_an_instance_its_state_and_no_call(ground: Ground) {
     }
 }
 
+async fn h7_an_instance_that_hangs_costs_its_own_share_only(ground: Ground) {
+    let node = host(&ground, "one", 2).await;
+    let client = ground.node("client").start().await.expect("a node starts");
+    let gate = Gate::closed();
+    node.service::<Desk>().tell(Hint { gate: gate.name() }).await.expect("told");
+    gate.arrived(1).await;
+    for asker in [&node, &client] {
+        for _ in 0..10 {
+            let served = asker.service::<Desk>().within(Duration::from_secs(2)).ask(Who).await;
+            served.expect("the other instance answers");
+        }
+    }
+    gate.open(1);
+}
+
+async fn h7_what_waits_outlives_the_restart_of_an_instance(ground: Ground) {
+    let node = host(&ground, "one", 1).await;
+    let client = ground.node("client").start().await.expect("a node starts");
+    let gate = Gate::closed();
+    let cracks = {
+        let (node, gate) = (node.clone(), gate.name());
+        tokio::spawn(async move { node.service::<Desk>().within(SOON).ask(Crack { gate, activations: 2 }).await })
+    };
+    gate.arrived(1).await;
+    let behind: Vec<_> = [&node, &client, &node, &client]
+        .map(|asker| {
+            let asker = asker.clone();
+            tokio::spawn(async move { asker.service::<Desk>().within(SOON).ask(Who).await })
+        })
+        .into();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.open(1);
+    let error = cracks.await.expect("it stays inside").expect_err("it panicked");
+    assert_eq!(error.failure().map(Error::kind), Some(ErrorKind::Panicked), "{error}");
+    for ask in behind {
+        soon("the next instance serves it", ask).await.expect("no panic").expect("an answer");
+    }
+}
+
+async fn h7_a_service_that_gave_up_leaves_its_calls_to_others(ground: Ground) {
+    let options = HostOptions::new().pool(1).restart(Restart { intensity: 0, ..Restart::default() });
+    let one = ground.node("one").host_with::<DeskService>(options).start().await.expect("a node starts");
+    let two = host(&ground, "two", 1).await;
+    let client = ground.node("client").start().await.expect("a node starts");
+    // Its own instance goes first, so this cracks it.
+    let cracked = one.service::<Desk>().ask(Crack { gate: String::new(), activations: 1 }).await;
+    assert!(cracked.is_err(), "it panicked");
+    one.service::<Desk>().ask(Who).await.ok();
+    eventually(SOON, "it gives up", async || {
+        let report = one.supervision();
+        holds(report.iter().any(|group| group.name == "desk" && group.gave_up.is_some()), || format!("{report:?}"))
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for asker in [&one, &client] {
+        for _ in 0..30 {
+            let served = asker.service::<Desk>().ask(Who).await.expect("the healthy node answers");
+            assert_eq!(served.node, two.id());
+        }
+        asker.service::<Desk>().tell(Hint { gate: String::new() }).await.expect("the healthy node takes it");
+    }
+}
+
 async fn r1_a_service_may_be_told(ground: Ground) {
     let node = host(&ground, "one", 2).await;
     let client = ground.node("client").start().await.expect("a node starts");
@@ -217,4 +284,39 @@ async fn r1_a_service_may_be_told(ground: Ground) {
     gate.arrived(2).await;
     gate.open(2);
     gate.passed(2).await;
+}
+
+/// Opens a cell that nobody commits.
+#[contract(service, name = "tally", messages(Tally))]
+pub(super) struct Tallies;
+
+#[message(Tallies, ask, reply = u64)]
+pub(super) struct Tally;
+
+pub(super) struct TallyService {
+    sum: Durable<Sum>,
+}
+
+#[service(Tallies)]
+impl TallyService {
+    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { sum: ctx.volatile()? })
+    }
+
+    #[ask]
+    fn tally(&mut self, _: Tally) -> u64 {
+        self.sum.emit(Entry::Counted);
+        0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_a_service_whose_cell_has_no_name_does_not_start() {
+    bounded(async {
+        let options = HostOptions::new().pool(1).restart(Restart { intensity: 0, ..Restart::default() });
+        let error = Node::local("demo").host_with::<TallyService>(options).start().await.expect_err("it is refused");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.message().contains("tally opens a state cell but does not name it"), "{error}");
+    })
+    .await;
 }

@@ -30,6 +30,10 @@ const WRONG: &[Wrong] = &[
     ("no calls in flight", |node| node.in_flight(0), &["in_flight"]),
     ("no payload", |node| node.payload_max(0), &["payload_max"]),
     ("no activations", |node| node.activations(0), &["activations"]),
+    ("a mailbox without end", |node| node.mailbox(usize::MAX), &["mailbox", "1,000,000"]),
+    ("calls in flight without end", |node| node.in_flight(usize::MAX), &["in_flight", "16,000,000"]),
+    ("a lease without end", |node| node.lease(Duration::from_secs(u64::MAX)), &["lease", "24 h"]),
+    ("a renewal without end", |node| node.renew_every(Duration::MAX), &["renew", "twice"]),
     ("no budget", |node| node.budget(Duration::ZERO), &["budget"]),
     ("a name with a dot", |node| node.name("a.b"), &["\"a.b\"", "name for a node"]),
     ("an empty name", |node| node.name(""), &["\"\"", "name for a node"]),
@@ -65,6 +69,21 @@ async fn c4_settings_that_cannot_be_used_are_named() {
                 assert!(error.message().contains(text), "{what} must say {text:?}: {error}");
             }
         }
+    })
+    .await;
+}
+
+/// Whatever can be set is either refused or taken: nothing panics.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c4_times_and_bounds_without_end_do_no_harm() {
+    bounded(async {
+        let builder = Node::local("demo").host::<ProbeActor>().host::<DeskService>();
+        let builder = builder.budget(Duration::MAX).payload_max(usize::MAX).activations(usize::MAX);
+        let node = builder.mailbox(1_000_000).in_flight(16_000_000).start().await.expect("a node starts");
+        let client = node.clone();
+        client.actor::<super::probe::Probe>("k").ask(super::probe::Add { by: 1 }).await.expect("an answer");
+        client.service::<super::desk::Desk>().ask(super::desk::Who).await.expect("an answer");
+        tokio::spawn(async move { node.drain_within(Duration::MAX).await }).await.expect("no panic").expect("drained");
     })
     .await;
 }

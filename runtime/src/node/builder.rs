@@ -1,6 +1,6 @@
 //! Putting a node together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::Node;
-use super::hosted::{HostOptions, Hosted};
+use super::hosted::{HostOptions, Hosted, Room};
 use super::start;
 use super::surroundings::Surroundings;
 use crate::actor::Actor;
@@ -17,6 +17,13 @@ use crate::error::{Error, ErrorKind};
 use crate::subject::Name;
 use crate::supervision::{ChildSpec, Restart};
 use crate::transport::{Connect, MemoryBroker};
+
+/// The longest lease.
+const LEASE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// The largest mailbox: a pool of 256 has a queue of so many for each instance.
+const MAILBOX_MAX: usize = 1_000_000;
+/// The most calls that may wait for answers.
+const IN_FLIGHT_MAX: usize = 16_000_000;
 
 /// A node that is being put together; [`Node::builder`] and [`Node::local`] make one.
 ///
@@ -34,8 +41,8 @@ pub struct NodeBuilder {
     /// A setting that could not be taken, told by `start`.
     pub(super) refused: Option<Error>,
     pub(super) groups: Vec<TaskGroup>,
-    /// Verbs of services that are not actors of ours, by service.
-    pub(super) exposed: Vec<(&'static str, Vec<crate::routes::Verb>)>,
+    /// Verbs of services that are not actors of ours, by service, and their bounds.
+    pub(super) exposed: Vec<(&'static str, Vec<crate::routes::Verb>, Vec<Room>)>,
     pub(super) partitions: Option<u16>,
     pub(super) lease_ttl: Duration,
     pub(super) renewal: Option<Duration>,
@@ -170,7 +177,7 @@ impl NodeBuilder {
 
     /// How long the node's lease lives without being renewed: that long after a node froze or was
     /// cut off, others take its actors over. It must outlive an election of the broker's, hence
-    /// 30 s unless set; whole seconds, 1 s at least. Renewed three times in that time.
+    /// 30 s unless set; whole seconds, 1 s to 24 h. Renewed three times in that time.
     pub fn lease(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
         self
@@ -189,26 +196,29 @@ impl NodeBuilder {
         self
     }
 
-    /// The budget of calls that name none; 5 s unless set.
+    /// The budget of calls that name none; 5 s unless set. A call on a public subject that names its
+    /// own gets five minutes at most, or this if it is more.
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
         self
     }
 
-    /// How many messages may wait for one actor, or for one instance of a service; 1,024 unless
-    /// set.
+    /// How many messages may wait for one actor; 1,024 unless set, 1,000,000 at most. A service has
+    /// one queue on a node, from which idle instances take: so many for each instance of its pool
+    /// may wait in it or be served, all together.
     pub fn mailbox(mut self, messages: usize) -> Self {
         self.mailbox = messages;
         self
     }
 
-    /// How many calls of this node may wait for answers; 65,536 unless set.
+    /// How many calls of this node may wait for answers; 65,536 unless set, 16,000,000 at most.
     pub fn in_flight(mut self, calls: usize) -> Self {
         self.in_flight = calls;
         self
     }
 
-    /// The largest payload, in bytes; 512 KiB unless set.
+    /// The largest payload, in bytes; 512 KiB unless set. At most what the broker takes, less 64 KiB
+    /// for headers and for the heads of frames.
     pub fn payload_max(mut self, bytes: usize) -> Self {
         self.payload = bytes;
         self
@@ -245,10 +255,13 @@ impl NodeBuilder {
 
     /// Adds a verb of a service that is not an actor of ours.
     #[cfg(feature = "ractor")]
-    pub(crate) fn add_exposed(&mut self, service: &'static str, verb: crate::routes::Verb) {
-        match self.exposed.iter_mut().find(|(name, _)| *name == service) {
-            Some((_, verbs)) => verbs.push(verb),
-            None => self.exposed.push((service, vec![verb])),
+    pub(crate) fn add_exposed(&mut self, service: &'static str, verb: crate::routes::Verb, room: Room) {
+        match self.exposed.iter_mut().find(|(name, ..)| *name == service) {
+            Some((_, verbs, rooms)) => {
+                verbs.push(verb);
+                rooms.push(room);
+            }
+            None => self.exposed.push((service, vec![verb], vec![room])),
         }
     }
 
@@ -275,7 +288,14 @@ impl NodeBuilder {
                 self.lease_ttl
             ));
         }
-        if self.renewal().is_zero() || self.renewal() * 2 > self.lease_ttl {
+        if self.lease_ttl > LEASE_MAX {
+            let why = format!(
+                "the lease lives {:?}; that long a dead node would keep its actors; 24 h at most",
+                self.lease_ttl
+            );
+            return config(why);
+        }
+        if self.renewal().is_zero() || self.renewal() > self.lease_ttl / 2 {
             return config(format!(
                 "the lease is renewed every {:?} and lives {:?}; renew it at least twice in its life",
                 self.renewal(),
@@ -285,17 +305,24 @@ impl NodeBuilder {
         if self.partitions.is_some_and(|partitions| !(1..=16_384).contains(&partitions)) {
             return config(format!("{:?} partitions; an app has 1 to 16,384", self.partitions));
         }
-        let bounds: HashMap<&str, usize> = HashMap::from([
-            ("mailbox", self.mailbox),
-            ("in_flight", self.in_flight),
-            ("payload_max", self.payload),
-            ("activations", self.activations),
-        ]);
-        match bounds.iter().find(|(_, bound)| **bound == 0) {
-            Some((name, _)) => config(format!("{name} is 0; nothing could be done")),
-            None if self.budget.is_zero() => config("the budget is 0; no call could be made".to_owned()),
-            None => Ok(()),
+        let bounds = [
+            ("mailbox", self.mailbox, MAILBOX_MAX, "1,000,000"),
+            ("in_flight", self.in_flight, IN_FLIGHT_MAX, "16,000,000"),
+            ("payload_max", self.payload, usize::MAX, ""),
+            ("activations", self.activations, usize::MAX, ""),
+        ];
+        for (name, bound, most, told) in bounds {
+            if bound == 0 {
+                return config(format!("{name} is 0; nothing could be done"));
+            }
+            if bound > most {
+                return config(format!("{name} is {bound}; it may be {told} at most"));
+            }
         }
+        if self.budget.is_zero() {
+            return config("the budget is 0; no call could be made".to_owned());
+        }
+        Ok(())
     }
 
     pub(super) fn renewal(&self) -> Duration {

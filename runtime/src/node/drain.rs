@@ -16,9 +16,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 /// How often a node that cannot hand over looks whether there is anything left to do so for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// What a longer bound of a drain is cut to, so that a clock can show it.
+const WITHIN_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// See [`Node::drain`](super::Node::drain).
 pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Error> {
     let around = &inner.around;
+    let within = within.min(WITHIN_MAX);
     let deadline = Instant::now() + within;
     around.enter_life(Life::Draining);
     inner.leave_services.cancel();
@@ -33,6 +37,7 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     let busy = keys_that_run(around);
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     inner.tree.stop(left).await;
+    around.all_hosted().values().for_each(|hosted| hosted.close());
     around.enter_life(Life::Stopped);
     // Frames that are on their way are answered `Moved`; then the others may learn that we are gone.
     inner.leave_nodes.cancel();

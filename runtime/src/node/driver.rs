@@ -400,12 +400,27 @@ impl Running {
         }));
     }
 
-    /// Lets no turn of the partition start any more, notes those that run, and writes the claim.
+    /// Lets no turn of the partition start any more, notes those that run, and writes the claim. Where
+    /// the claim would not fit into a message the gate stays open, and the machine tries again later.
     fn transfer(&mut self, id: u64, part: Part, mut claim: Claim, expect: u64) {
         if let Some(hosted) = self.driver.around.hosted(&part.actor) {
-            hosted.gate.close(part.number);
+            let most = self.driver.around.transport.max_payload() / 2;
+            // A token in quotes, and a comma.
+            let fit = |keys: &[crate::key::Key]| keys.iter().map(|key| key.token().len() + 3).sum::<usize>() <= most;
+            let (epoch, again) = (hosted.gate.epoch(part.number), self.busy.contains_key(&part));
+            // Counted while the gate is open: closing it costs the idle actors their state.
+            let mut running = if again { Vec::new() } else { hosted.control.busy(part.number) };
+            if fit(&running) {
+                hosted.gate.close(part.number);
+                running = hosted.control.evict(part.number);
+            }
+            if !again && !fit(&running) {
+                hosted.gate.open(part.number, epoch);
+                tracing::warn!(?part, keys = running.len(), "more keys run than a claim can name; handed over later");
+                self.writes.push(Box::pin(std::future::ready(Input::CasDone { id, result: CasResult::Unknown })));
+                return;
+            }
             // A transfer that is written again names the same keys as before: the heir may have seen it.
-            let running = hosted.control.evict(part.number);
             let busy = self.busy.entry(part.clone()).or_insert(running);
             claim.busy = busy.iter().map(crate::key::Key::token).collect();
         }

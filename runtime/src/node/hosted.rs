@@ -4,6 +4,10 @@ use std::any::TypeId;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+#[cfg(feature = "ractor")]
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::actor::Actor;
 use crate::contract::{Contract, Kind, Message};
@@ -67,6 +71,8 @@ pub(crate) struct Hosted {
     pub(crate) verbs: Vec<Verb>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) control: Box<dyn Control>,
+    /// Cancelled when no instance of a service will come back: its calls are for other nodes.
+    pub(crate) over: CancellationToken,
 }
 
 /// What a node does with the actors of one type, whatever their Rust type.
@@ -79,6 +85,8 @@ pub(crate) trait Control: Send + Sync {
     fn left(&self) -> BoxFuture<'_, ()>;
     /// Waits until nothing waits for an instance of a service, and none works.
     fn idle(&self) -> BoxFuture<'_, ()>;
+    /// Fails what waits for an instance of a service: none will come back.
+    fn close(&self);
     fn resident(&self) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
     fn release(&self, key: &Key) -> bool;
@@ -101,6 +109,8 @@ impl<A: Actor> Control for Arc<Host<A>> {
         Box::pin(std::future::ready(()))
     }
 
+    fn close(&self) {}
+
     fn resident(&self) -> usize {
         Host::resident(self)
     }
@@ -117,23 +127,63 @@ impl<A: Actor> Control for Arc<Host<A>> {
 /// What waits for the instances of a service.
 trait Instances: Send + Sync {
     fn idle(&self) -> BoxFuture<'_, ()>;
+    fn close(&self);
 }
 
 impl<A: Actor> Instances for Pool<A> {
     fn idle(&self) -> BoxFuture<'_, ()> {
         Box::pin(Pool::idle(self))
     }
+
+    fn close(&self) {
+        Pool::close(self);
+    }
 }
 
-/// A service has no partitions to give away; one that is exposed has no instances of ours.
-struct Unkeyed(Option<Arc<dyn Instances>>);
+/// The places for calls of an exposed verb that wait for its actor.
+#[derive(Clone)]
+pub(crate) struct Room {
+    places: Arc<Semaphore>,
+    all: u32,
+}
+
+#[cfg(feature = "ractor")]
+impl Room {
+    pub(crate) fn new(places: usize) -> Self {
+        let all = u32::try_from(places).unwrap_or(u32::MAX);
+        Self { places: Arc::new(Semaphore::new(all as usize)), all }
+    }
+
+    /// A place, if one is free.
+    pub(crate) fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+}
+
+/// The verbs of an exposed service, whose actors are not ours to close.
+impl Instances for Vec<Room> {
+    fn idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            for room in self {
+                // Never closed; gives all places back at once when it has them.
+                drop(room.places.acquire_many(room.all).await);
+            }
+        })
+    }
+
+    fn close(&self) {}
+}
+
+/// A service has no partitions to give away.
+struct Unkeyed(Arc<dyn Instances>);
 
 impl Control for Unkeyed {
     fn idle(&self) -> BoxFuture<'_, ()> {
-        match &self.0 {
-            Some(instances) => instances.idle(),
-            None => Box::pin(std::future::ready(())),
-        }
+        self.0.idle()
+    }
+
+    fn close(&self) {
+        self.0.close();
     }
 
     fn evict(&self, _: u16) -> Vec<Key> {
@@ -189,7 +239,7 @@ impl Hosted {
         } else {
             let (pool, children) = Pool::new(name, &Key::new(name)?, around, pool_size, mailbox);
             let pool = Arc::new(pool);
-            (Engine::Pool(pool.clone()), Box::new(Unkeyed(Some(pool))), children)
+            (Engine::Pool(pool.clone()), Box::new(Unkeyed(pool)), children)
         };
         let hosted = Hosted {
             name,
@@ -202,6 +252,7 @@ impl Hosted {
             verbs: Verbs::<A>::of().build(&engine),
             gate,
             control,
+            over: CancellationToken::new(),
         };
         for verb in &hosted.verbs {
             Name::new(verb.contract.verb)?;
@@ -210,7 +261,12 @@ impl Hosted {
     }
 
     /// A service whose verbs are served by something other than an actor of ours.
-    pub(crate) fn exposed(name: &'static str, verbs: Vec<Verb>, around: &Surroundings) -> Result<Self, Error> {
+    pub(crate) fn exposed(
+        name: &'static str,
+        verbs: Vec<Verb>,
+        rooms: Vec<Room>,
+        around: &Surroundings,
+    ) -> Result<Self, Error> {
         Name::new(name)?;
         Ok(Self {
             name,
@@ -222,8 +278,15 @@ impl Hosted {
             pool: 1,
             verbs,
             gate: Arc::new(Gate::new(0, around.proof.clone())),
-            control: Box::new(Unkeyed(None)),
+            control: Box::new(Unkeyed(Arc::new(rooms))),
+            over: CancellationToken::new(),
         })
+    }
+
+    /// Ends a service on this node: its instances are gone for good.
+    pub(crate) fn close(&self) {
+        self.over.cancel();
+        self.control.close();
     }
 
     /// Whether its verbs have typed callers on this node.

@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::driver::{Fed, Feed};
 use super::partition::{self, OWNERS, Order};
+use super::serve::Taken;
 use super::surroundings::Surroundings;
 use crate::key::Key;
 use crate::ownership::{Effect, Input, LeaveCause, NodeId, Part};
 use crate::pending::Got;
 use crate::subject::Subject;
-use crate::transport::{Inbound, Outbound};
+use crate::transport::Outbound;
 
 /// Messages that may wait for one partition's task.
 const PARTITION_CAPACITY: usize = 4_096;
@@ -94,7 +95,7 @@ pub(super) enum Job {
     /// A call that another node has passed on.
     Call {
         subject: String,
-        message: Inbound,
+        message: Taken,
     },
 }
 
@@ -221,7 +222,7 @@ impl Keeper {
         });
     }
 
-    async fn call(&mut self, subject: String, message: Inbound) {
+    async fn call(&mut self, subject: String, message: Taken) {
         let Some(asked) = crate::subject::Call::keyed(&subject) else { return };
         let Some(hosted) = self.around.hosted(asked.actor) else {
             return super::serve::refuse(

@@ -1,5 +1,6 @@
 //! Listening: what reaches a node, and where it goes.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -11,6 +12,7 @@ use super::driver::Feed;
 use super::hosted::Hosted;
 use super::keeper::{Job, Word};
 use super::probe::{self, Mapping};
+use super::serve::Taken;
 use super::surroundings::Surroundings;
 use super::{passing, serve};
 use crate::error::{Error, ErrorKind};
@@ -49,7 +51,7 @@ pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<
     let asked = around.clone();
     serve_until(
         inner,
-        take_until(anybody, flush, inner.leave_services.clone(), move |message| {
+        take_until(anybody, flush, inner.leave_services.clone().cancelled_owned(), move |message| {
             match message.subject.rsplit('.').next() {
                 Some("info") => info(&asked, &message),
                 verb => unknown(&asked, verb.unwrap_or_default(), &message),
@@ -158,16 +160,27 @@ fn info(around: &Arc<Surroundings>, message: &Inbound) {
     }
 }
 
-/// Answers to calls that were on their way are lost with the connection: whoever waits is told.
+/// Answers to calls that were on their way are lost with the connection: whoever waits is told, also
+/// if another connection has taken its place before anybody looked.
 fn watch_connection(around: &Arc<Surroundings>) {
     let mut status = around.transport.status();
     let watched = around.clone();
     spawn_until(&around.runtime, stop_of(&around.node), async move {
+        let mut known = status.borrow_and_update().clone();
         while status.changed().await.is_ok() {
-            if *status.borrow_and_update() == Status::Disconnected {
-                tracing::warn!(node = watched.id, "the connection to the broker broke");
-                watched.pending.connection_lost();
+            let now = status.borrow_and_update().clone();
+            if now == known {
+                continue;
             }
+            let kept = match (&known, &now) {
+                // Servers number their clients alike, so the number tells on the same one only.
+                (Status::Connected { server: old, .. }, Status::Connected { server, .. }) if old != server => None,
+                (_, Status::Connected { client, .. }) => Some(*client),
+                (_, Status::Disconnected | Status::Closed) => None,
+            };
+            watched.pending.connection_lost(kept);
+            tracing::warn!(node = watched.id, from = ?known, to = ?now, "the connection to the broker changed");
+            known = now;
         }
     });
 }
@@ -183,14 +196,14 @@ async fn pass_calls_on(inner: &Arc<Inner>, hosted: &Arc<Hosted>) -> Result<(), E
     let take = move |message: Inbound| {
         let subject = message.subject.clone();
         if Asked::keyed(&subject).is_some_and(|call| call.verb != PROBE_VERB) {
-            pass_or_serve(&around, &hosted, &subject, message);
+            pass_or_serve(&around, &hosted, &subject, Taken::new(&around, message));
         }
     };
-    serve_until(inner, take_until(calls, flush, inner.leave_services.clone(), take));
+    serve_until(inner, take_until(calls, flush, inner.leave_services.clone().cancelled_owned(), take));
     Ok(())
 }
 
-fn pass_or_serve(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
+fn pass_or_serve(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Taken) {
     let key = Asked::keyed(subject).map(|asked| Key::from_token(asked.token));
     match key {
         Some(Ok(key)) if hosted.gate.check(around.partition_of(&key), &key).is_ok() => {
@@ -211,19 +224,24 @@ pub(super) async fn listen_for_services(inner: &Arc<Inner>) -> Result<(), Error>
             let filter = around.subjects.services(hosted.name);
             let calls = around.transport.subscribe(&filter, Some(hosted.name), CALL_CAPACITY).await?;
             let flush = around.subjects.service(hosted.name, FLUSH_VERB);
+            let (leaves, over) = (inner.leave_services.clone(), hosted.over.clone());
+            let leave = async move {
+                tokio::select! { () = leaves.cancelled() => {}, () = over.cancelled() => {} }
+            };
             let (around, hosted) = (around.clone(), hosted.clone());
             let take = move |message: Inbound| {
                 let subject = message.subject.clone();
-                serve::outside(&around, &hosted, &subject, message);
+                serve::outside(&around, &hosted, &subject, Taken::new(&around, message));
             };
-            serve_until(inner, take_until(calls, flush, inner.leave_services.clone(), take));
+            serve_until(inner, take_until(calls, flush, leave, take));
         }
     }
     Ok(())
 }
 
 /// Gives every message to `take`; when it is to leave, also those that are on their way.
-async fn take_until(mut calls: Subscription, flush: Subject, leave: CancellationToken, take: impl Fn(Inbound)) {
+async fn take_until(mut calls: Subscription, flush: Subject, leave: impl Future<Output = ()>, take: impl Fn(Inbound)) {
+    let mut leave = pin!(leave);
     let mut leaving = false;
     loop {
         tokio::select! {
@@ -231,7 +249,7 @@ async fn take_until(mut calls: Subscription, flush: Subject, leave: Cancellation
                 Some(message) => take(message),
                 None => return,
             },
-            () = leave.cancelled(), if !leaving => {
+            () = &mut leave, if !leaving => {
                 leaving = true;
                 calls.leave(flush.clone()).await;
             }

@@ -32,6 +32,8 @@ pub use self::discovery::{ClaimInfo, ClusterInfo, NodeInfo};
 use self::driver::{Feed, Over};
 pub use self::hosted::HostOptions;
 pub(crate) use self::hosted::Hosted;
+#[cfg(feature = "ractor")]
+pub(crate) use self::hosted::Room;
 use self::surroundings::Life;
 pub(crate) use self::surroundings::Surroundings;
 use crate::contract::{Contract, Keyed, Service};
@@ -212,6 +214,7 @@ impl Inner {
     fn cut(&self) {
         self.around.enter_life(Life::Stopped);
         self.stop.cancel();
+        self.around.all_hosted().values().for_each(|hosted| hosted.close());
         // Breaks the circle of the node and its hosts, and with it drops every actor.
         self.around.set_hosted(std::collections::HashMap::new());
     }

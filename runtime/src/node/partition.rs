@@ -2,13 +2,17 @@
 //! what must wait during a handover, and leaves without losing anything.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::hosted::Hosted;
+use super::serve::Taken;
 use super::surroundings::Surroundings;
 use super::{passing, serve};
+use crate::call::not_started;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::subject::{Call as Asked, FLUSH_VERB};
@@ -29,7 +33,7 @@ pub(super) enum Order {
     /// Pass what still comes on, and leave the queue group.
     Leave,
     /// A call that another node has passed on.
-    Call { subject: String, message: Inbound },
+    Call { subject: String, message: Taken },
 }
 
 /// Runs until it has left its queue group.
@@ -40,7 +44,7 @@ pub(super) async fn run(
     mut subscription: Subscription,
     mut orders: mpsc::Receiver<Order>,
 ) {
-    let mut task = Task { around, hosted, serving: false, held: HashMap::new(), holding: 0 };
+    let mut task = Task { around, hosted, serving: false, held: HashMap::new(), holding: 0, due: None };
     loop {
         tokio::select! {
             biased;
@@ -51,17 +55,27 @@ pub(super) async fn run(
                 Some(Order::Leave) | None => break,
             },
             message = subscription.next() => match message {
-                Some(message) => task.take(message.subject.clone(), message),
+                Some(message) => task.take_new(message),
                 None => break,
             },
+            () = reached(task.due) => task.sweep(),
         }
     }
     orders.close();
     let flush = task.around.subjects.owner_token(task.hosted.name, number, FLUSH_VERB, FLUSH_VERB);
-    subscription.leave(flush).await;
+    {
+        let mut leave = pin!(subscription.leave(flush));
+        loop {
+            tokio::select! {
+                () = &mut leave => break,
+                () = reached(task.due) => task.sweep(),
+            }
+        }
+    }
     task.pass_all_on();
     while let Some(message) = subscription.next().await {
-        passing::pass_on(&task.around, &task.hosted, &message.subject.clone(), message);
+        let (subject, message) = (message.subject.clone(), Taken::new(&task.around, message));
+        passing::pass_on(&task.around, &task.hosted, &subject, message);
     }
     while let Some(order) = orders.recv().await {
         if let Order::Call { subject, message } = order {
@@ -71,8 +85,16 @@ pub(super) async fn run(
 }
 
 /// Delivers a call at once: its partition is known to be served here.
-pub(super) fn deliver(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
+pub(super) fn deliver(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Taken) {
     serve::outside(around, hosted, subject, message);
+}
+
+/// Waits until then; for ever if there is nothing to wait for.
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Task {
@@ -80,12 +102,19 @@ struct Task {
     hosted: Arc<Hosted>,
     serving: bool,
     /// By key token; everything is under its key, so that order is kept.
-    held: HashMap<String, VecDeque<(String, Inbound)>>,
+    held: HashMap<String, VecDeque<(String, Taken)>>,
     holding: usize,
+    /// When the time of the first of them may be over.
+    due: Option<Instant>,
 }
 
 impl Task {
-    fn take(&mut self, subject: String, message: Inbound) {
+    fn take_new(&mut self, message: Inbound) {
+        let message = Taken::new(&self.around, message);
+        self.take(message.subject.clone(), message);
+    }
+
+    fn take(&mut self, subject: String, message: Taken) {
         let Some(token) = Asked::keyed(&subject).map(|asked| asked.token.to_owned()) else { return };
         let waits = !self.serving || Key::from_token(&token).is_ok_and(|key| self.hosted.gate.holds(&key));
         if !waits {
@@ -96,7 +125,27 @@ impl Task {
             return serve::refuse(&self.around, &message, Error::new(ErrorKind::Overloaded, why));
         }
         self.holding += 1;
+        self.due = Some(self.due.map_or(message.until, |due| due.min(message.until)));
         self.held.entry(token).or_default().push_back((subject, message));
+    }
+
+    /// Answers those whose time is over: nothing of them was run.
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        let (around, name) = (&self.around, self.hosted.name);
+        self.due = None;
+        for (token, messages) in &mut self.held {
+            messages.retain(|(_, message)| {
+                if message.until > now {
+                    self.due = Some(self.due.map_or(message.until, |due| due.min(message.until)));
+                    return true;
+                }
+                self.holding -= 1;
+                serve::refuse(around, message, not_started(name, token));
+                false
+            });
+        }
+        self.held.retain(|_, messages| !messages.is_empty());
     }
 
     fn serve(&mut self) {

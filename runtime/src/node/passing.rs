@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::cluster::Located;
 use super::hosted::Hosted;
-use super::serve::refuse;
+use super::serve::{Taken, refuse};
 use super::surroundings::Surroundings;
+use crate::call::not_started;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::pending::Got;
@@ -27,7 +28,7 @@ const IN_ADVANCE: Duration = Duration::from_millis(300);
 
 /// Passes an outsider's call on to the node that owns its actor, reply subject and remaining time
 /// kept. Waits, within the call's own time, for a partition that has no owner just now.
-pub(super) fn pass_on(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
+pub(super) fn pass_on(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Taken) {
     let Ok(place) = around.in_flight() else {
         let error = Error::new(ErrorKind::Overloaded, "too many calls wait to be passed on to another node");
         return refuse(around, &message, error);
@@ -43,7 +44,7 @@ pub(super) fn pass_on(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject:
 }
 
 /// Takes a call that another node has passed on: tells it so, and gives the call as its sender meant it.
-pub(super) fn taken(around: &Arc<Surroundings>, mut message: Inbound) -> Option<(String, Inbound)> {
+pub(super) fn taken(around: &Arc<Surroundings>, mut message: Inbound) -> Option<(String, Taken)> {
     let subject = message.headers.get(SUBJECT)?.to_owned();
     let passed_by = message.reply.take();
     message.reply = message.headers.get(REPLY).map(str::to_owned);
@@ -52,20 +53,22 @@ pub(super) fn taken(around: &Arc<Surroundings>, mut message: Inbound) -> Option<
     {
         tracing::debug!(%error, "the node that passed a call on was not told that it arrived");
     }
-    Some((subject, message))
+    Some((subject, Taken::new(around, message)))
 }
 
-async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: &Inbound) -> Result<(), Error> {
+async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: &Taken) -> Result<(), Error> {
     let asked = Asked::keyed(subject)
         .ok_or_else(|| Error::new(ErrorKind::BadRequest, "that is no subject of a keyed actor"))?;
     let key = Key::from_token(asked.token)?;
     let partition = around.partition_of(&key);
-    let outside = OutsideCall::read(&message.headers, around.settings.budget)?;
-    let ends = outside.call.deadline.at();
+    OutsideCall::read(&message.headers, around.settings.budget)?;
+    let ends = message.until;
     let deadline = ends.checked_sub(IN_ADVANCE).filter(|early| *early > Instant::now()).unwrap_or(ends);
     loop {
         let mut versions = around.cluster.versions();
-        match around.cluster.locate(hosted.name, partition) {
+        let located = around.cluster.locate(hosted.name, partition);
+        let held = matches!(located, Located::Here);
+        match located {
             Located::Node { id, .. } => {
                 let headers = onward(message, subject, ends);
                 let sent = around.exchange(Some(&id), deadline, |reply| {
@@ -100,13 +103,17 @@ async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, m
         let nap = Instant::now() + LOOK_AGAIN;
         around.until(nap.min(deadline), versions.changed()).await;
         if Instant::now() >= deadline {
+            if held {
+                // Its turn still runs on another node.
+                return Err(not_started(hosted.name, key.as_str()));
+            }
             let why = format!("the partition of {}/{key} had no owner in time; nothing was run", hosted.name);
             return Err(Error::new(ErrorKind::Unavailable, why));
         }
     }
 }
 
-fn onward(message: &Inbound, subject: &str, ends: Instant) -> Headers {
+fn onward(message: &Taken, subject: &str, ends: Instant) -> Headers {
     let mut headers = message.headers.clone();
     headers.set(SUBJECT, subject);
     let left = ends.saturating_duration_since(Instant::now());

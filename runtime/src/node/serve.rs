@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::hosted::Hosted;
 use super::surroundings::Surroundings;
+use crate::call::{Call, Deadline};
 use crate::codec::Codec;
 use crate::contract::Mode;
 use crate::error::{Error, ErrorBody, ErrorKind};
@@ -41,14 +43,19 @@ fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject) {
         let partition = Key::new(&asked.head.key).map_or(0, |key| around.partition_of(&key));
         WireAnswer::new(move |outcome| {
             let epoch = around.hosted(&actor).map_or(0, |hosted| hosted.gate.epoch(partition));
-            let (kind, body) = match limited(&around, outcome) {
-                WireOutcome::Reply(body) => (AnswerKind::Reply, body),
-                WireOutcome::Refusal { body, .. } => (AnswerKind::Refusal, body),
-                WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => (AnswerKind::Moved, Bytes::new()),
-                WireOutcome::Failure(error) => (AnswerKind::Failure, error_body(&ErrorBody::from(&error))),
+            let send = |outcome| {
+                let (kind, body) = match outcome {
+                    WireOutcome::Reply(body) => (AnswerKind::Reply, body),
+                    WireOutcome::Refusal { body, .. } => (AnswerKind::Refusal, body),
+                    WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => {
+                        (AnswerKind::Moved, Bytes::new())
+                    }
+                    WireOutcome::Failure(error) => (AnswerKind::Failure, error_body(&ErrorBody::from(&error))),
+                };
+                let answer = Answer { head: AnswerHead::new(number, kind, codec, epoch), body };
+                around.answer(Outbound::new(reply.clone(), Frame::answers(vec![answer])?))
             };
-            let answer = Answer { head: AnswerHead::new(number, kind, codec, epoch), body };
-            let sent = Frame::answers(vec![answer]).and_then(|frame| around.answer(Outbound::new(reply, frame)));
+            let sent = send_or_say_why(&around, outcome, send);
             if let Err(error) = sent {
                 tracing::debug!(%error, "an answer could not be sent; its caller learns of it at its deadline");
             }
@@ -89,10 +96,15 @@ fn deliver_question(
     }
 }
 
-/// A message may be told whatever its verb is; a verb that has no reply cannot be asked.
+/// A message may be told whatever its verb is; a verb that has no reply cannot be asked. What its
+/// sender takes for a read is sent again when its answer is lost, so it must be one here too.
 fn check_mode(has: Mode, asked: Mode, verb: &str) -> Result<(), Error> {
     if has == Mode::Tell && asked != Mode::Tell {
         return Err(Error::new(ErrorKind::BadRequest, format!("{verb} is a tell: it has no reply to wait for")));
+    }
+    if asked == Mode::Read && has != Mode::Read {
+        let why = format!("{verb} is a turn on this node, and its sender takes it for a read: their contracts differ");
+        return Err(Error::new(ErrorKind::BadRequest, why));
     }
     Ok(())
 }
@@ -101,9 +113,34 @@ fn not_here(around: &Surroundings, actor: &str) -> Error {
     Error::new(ErrorKind::Moved, format!("the node {} does not host {actor}", around.id))
 }
 
+/// A call on a public subject that was taken from its subscription: from then on its time runs,
+/// however long it is held, and to whichever task it goes.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub(super) message: Inbound,
+    pub(super) until: Instant,
+}
+
+impl Taken {
+    pub(super) fn new(around: &Surroundings, message: Inbound) -> Self {
+        let budget = around.settings.budget;
+        // A header that cannot be read is answered when the others are read too.
+        let time = OutsideCall::time(&message.headers, budget).unwrap_or(budget);
+        Self { message, until: Deadline::After(time).at() }
+    }
+}
+
+impl std::ops::Deref for Taken {
+    type Target = Inbound;
+
+    fn deref(&self) -> &Inbound {
+        &self.message
+    }
+}
+
 /// Serves a call that somebody made on a public subject: a CLI, a gateway, another language.
 /// `subject` is the public or the mapped one.
-pub(super) fn outside(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Inbound) {
+pub(super) fn outside(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Taken) {
     let asked = if hosted.keyed { Asked::keyed(subject) } else { Asked::service(subject) };
     let Some(asked) = asked.filter(|asked| asked.verb != PROBE_VERB) else { return };
     let reply = match message.reply.as_deref() {
@@ -128,9 +165,9 @@ pub(super) fn outside(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject:
     match check_outside(around, hosted, &asked, &message) {
         Ok((target, outside, wire)) => {
             let call = WireCall {
-                call: outside.call,
+                call: Call { deadline: Deadline::At(message.until), ..outside.call },
                 codec: Codec::Json,
-                body: message.body,
+                body: message.message.body,
                 by_hand: outside.by_hand,
                 told: false,
                 answer,
@@ -163,16 +200,35 @@ fn check_outside(
 
 fn send_outside(around: &Arc<Surroundings>, reply: Option<Subject>, outcome: WireOutcome) {
     let Some(reply) = reply else { return };
-    let outcome = limited(around, outcome);
-    let (headers, body) = match outcome.error_body() {
-        Some(error) => (error_headers(&error), error_body(&error)),
-        None => match outcome {
-            WireOutcome::Reply(body) => (reply_headers(), body),
-            WireOutcome::Refusal { .. } | WireOutcome::Failure(_) => return,
-        },
-    };
-    if let Err(error) = around.answer(Outbound::new(reply, body).with_headers(headers)) {
+    let sent = send_or_say_why(around, outcome, |outcome| {
+        let (headers, body) = match outcome.error_body() {
+            Some(error) => (error_headers(&error), error_body(&error)),
+            None => match outcome {
+                WireOutcome::Reply(body) => (reply_headers(), body),
+                WireOutcome::Refusal { .. } | WireOutcome::Failure(_) => return Ok(()),
+            },
+        };
+        around.answer(Outbound::new(reply.clone(), body).with_headers(headers))
+    });
+    if let Err(error) = sent {
         tracing::debug!(%error, "an answer could not be sent; its caller learns of it at its deadline");
+    }
+}
+
+/// Sends an outcome. One that the broker does not take for its size becomes an error that says so.
+fn send_or_say_why(
+    around: &Surroundings,
+    outcome: WireOutcome,
+    send: impl Fn(WireOutcome) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let ran = !matches!(&outcome, WireOutcome::Failure(error) if error.is_retryable());
+    match send(limited(around, outcome)) {
+        Err(error) if error.kind() == ErrorKind::PayloadTooLarge => {
+            let details = serde_json::json!({ "ran": ran });
+            let why = format!("the answer is too large to be sent: {error}");
+            send(WireOutcome::Failure(Error::new(ErrorKind::PayloadTooLarge, why).with_details(details)))
+        }
+        sent => sent,
     }
 }
 
@@ -202,4 +258,24 @@ pub(super) fn refuse(around: &Arc<Surroundings>, message: &Inbound, error: Error
 
 fn error_body(error: &ErrorBody) -> Bytes {
     serde_json::to_vec(error).map_or_else(|_| Bytes::from_static(b"{}"), Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c2_a_turn_is_not_asked_as_a_read() {
+        let kind = |has, asked| check_mode(has, asked, "add").map_err(|error| error.kind());
+        // A read is sent again when its answer is lost, so what is none must not be taken for one.
+        assert_eq!(kind(Mode::Ask, Mode::Read), Err(ErrorKind::BadRequest));
+        assert_eq!(kind(Mode::Tell, Mode::Read), Err(ErrorKind::BadRequest));
+        assert_eq!(kind(Mode::Tell, Mode::Ask), Err(ErrorKind::BadRequest));
+        for (has, asked) in [(Mode::Read, Mode::Read), (Mode::Read, Mode::Ask), (Mode::Ask, Mode::Ask)] {
+            assert_eq!(kind(has, asked), Ok(()));
+        }
+        for has in [Mode::Read, Mode::Ask, Mode::Tell] {
+            assert_eq!(kind(has, Mode::Tell), Ok(()), "whatever its verb is, a message may be told");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use super::{Inner, Node, birth, listen};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Config, HostInfo, Machine};
 use crate::subject::{Name, Subjects};
-use crate::supervision::{ChildSpec, Tree};
+use crate::supervision::{ChildSpec, Group, Tree};
 use crate::transport::{Bucket, Connect, NatsTransport, Transport};
 
 /// How long a background task may take to notice that it is stopped.
@@ -29,6 +29,9 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 /// How long of that it waits for partitions that others hold: their holder may be dead, and then
 /// only its lease ends that.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(3);
+
+/// What headers, and the head of a frame, may take beside a payload.
+const BESIDE_PAYLOAD: usize = 64 * 1024;
 
 /// The node's connections: one whose loss is the node's loss, one for leases and claims.
 struct Links {
@@ -49,7 +52,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         budget: builder.budget,
         mailbox: builder.mailbox,
         in_flight: builder.in_flight,
-        payload: builder.payload.min(links.own.max_payload()),
+        payload: builder.payload.min(room_for_payload(links.own.max_payload())),
         activations: builder.activations,
         partitions,
     };
@@ -75,7 +78,9 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     around.node.get_or_init(|| Arc::downgrade(&inner));
     let node = Node::kept(&inner);
     for (name, restart, children) in children {
-        inner.tree.group(name, restart, children).await?.started().await?;
+        let group = inner.tree.group(name, restart, children).await?;
+        group.started().await?;
+        close_with(&around, name, group);
     }
     listen::listen(&inner, &feed, &jobs).await?;
     let (stop, keeper) = (inner.stop.clone(), Keeper::new(around.clone(), feed, inner.stop.clone()).run(keeper_jobs));
@@ -99,6 +104,21 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     listen::listen_for_services(&inner).await?;
     start_tasks(&mut builder, &node).await?;
     Ok(node)
+}
+
+/// Ends a service on this node when its instances will not come back.
+fn close_with(around: &Surroundings, service: &str, group: Group) {
+    if let Some(hosted) = around.hosted(service) {
+        around.runtime.spawn(async move {
+            group.over().await;
+            hosted.close();
+        });
+    }
+}
+
+/// What the broker takes, less what stands around a payload; at least half of it.
+fn room_for_payload(broker: usize) -> usize {
+    broker.saturating_sub(BESIDE_PAYLOAD).max(broker / 2)
 }
 
 fn node_name(given: Option<&str>) -> Result<String, Error> {
@@ -156,8 +176,8 @@ fn host(builder: &mut NodeBuilder, around: &Arc<Surroundings>) -> Result<Childre
         }
         all.insert(name, Arc::new(hosted));
     }
-    for (name, verbs) in std::mem::take(&mut builder.exposed) {
-        if all.insert(name, Arc::new(Hosted::exposed(name, verbs, around)?)).is_some() {
+    for (name, verbs, rooms) in std::mem::take(&mut builder.exposed) {
+        if all.insert(name, Arc::new(Hosted::exposed(name, verbs, rooms, around)?)).is_some() {
             return Err(Error::new(ErrorKind::Config, format!("{name} is both hosted and exposed on this node")));
         }
     }

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::cluster::Cluster;
 use super::hosted::Hosted;
-use crate::call::TurnId;
+use crate::call::{Deadline, TurnId};
 use crate::codec::Fingerprint;
 use crate::contract::Message;
 use crate::engine::Proof;
@@ -27,7 +27,7 @@ use crate::pending::Pending;
 use crate::reference::Target;
 use crate::state::Committed;
 use crate::subject::Subjects;
-use crate::transport::{Headers, Outbound, Transport};
+use crate::transport::{Headers, Outbound, Status, Transport};
 use crate::wire::{SCHEMA, SEQUENCE};
 
 /// How long the last answers of a node may be behind the news that it is gone.
@@ -68,6 +68,7 @@ pub(crate) struct Surroundings {
     pub(crate) subjects: Subjects,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) transport: Arc<dyn Transport>,
+    connection: watch::Receiver<Status>,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
     /// Until when keyed actors may be served.
@@ -105,6 +106,7 @@ impl Surroundings {
             settings,
             subjects,
             runtime,
+            connection: transport.status(),
             transport,
             pending: Pending::default(),
             proof: Arc::new(Proof::new()),
@@ -164,6 +166,14 @@ impl Surroundings {
 
     pub(crate) fn stopped(&self) -> Error {
         Error::new(ErrorKind::Stopped, format!("the node {} has stopped", self.id))
+    }
+
+    /// The number of the connection at the broker, if there is one now.
+    pub(crate) fn client(&self) -> Option<u64> {
+        match &*self.connection.borrow() {
+            Status::Connected { client, .. } => Some(*client),
+            Status::Disconnected | Status::Closed => None,
+        }
     }
 
     /// A place among the calls on their way.
@@ -231,7 +241,7 @@ impl Surroundings {
         let around = self.clone();
         self.runtime.spawn(async move {
             let _place = place;
-            let deadline = Instant::now() + around.settings.budget;
+            let deadline = Deadline::After(around.settings.budget).at();
             while Instant::now() < deadline {
                 tokio::time::sleep(SEND_AGAIN).await;
                 match around.transport.publish(message.clone()) {

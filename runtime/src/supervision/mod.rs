@@ -31,8 +31,8 @@ mod budget;
 mod tests;
 
 pub(crate) use child::ChildSpec;
-pub(crate) use tree::Tree;
-pub(crate) use worker::{Handler, WorkerRef};
+pub(crate) use tree::{Group, Tree};
+pub(crate) use worker::{Handler, Queue};
 
 /// Which children of a group are restarted when one of them fails.
 ///

@@ -226,8 +226,10 @@ impl Supervisor {
         self.stop_doomed(myself);
         if !self.slots.iter().any(|slot| slot.doomed) {
             if matches!(self.mode, Mode::Up) {
-                self.start_due(myself).await;
-                self.arm(myself);
+                // One moment for both: a child that is not due for the one is for the other.
+                let now = Instant::now();
+                self.start_due(myself, now).await;
+                self.arm(myself, now);
             } else {
                 myself.stop(None);
             }
@@ -257,12 +259,12 @@ impl Supervisor {
 
     /// Starts children that are due: in order where one may depend on another, and for the first
     /// time always in order.
-    async fn start_due(&mut self, myself: &ActorRef<Order>) {
+    async fn start_due(&mut self, myself: &ActorRef<Order>, now: Instant) {
         let ordered = self.restart.strategy != Strategy::OneForOne;
         for slot in &mut self.slots {
             match slot.phase {
                 Phase::Running { .. } | Phase::Finished => continue,
-                Phase::Down if slot.not_before <= Instant::now() => {
+                Phase::Down if slot.not_before <= now => {
                     slot.start(myself.get_cell()).await;
                 }
                 Phase::Starting | Phase::Down => {}
@@ -274,8 +276,7 @@ impl Supervisor {
     }
 
     /// Sets the alarm for the first back-off that will be over.
-    fn arm(&mut self, myself: &ActorRef<Order>) {
-        let now = Instant::now();
+    fn arm(&mut self, myself: &ActorRef<Order>, now: Instant) {
         let due = |slot: &Slot| (slot.phase == Phase::Down && slot.not_before > now).then_some(slot.not_before);
         let next = self.slots.iter().filter_map(due).min();
         self.alarm = next.map(|due| send_at(myself, due, Order::Wake));

@@ -122,6 +122,11 @@ impl Group {
         self.until(|report| report.ended).await
     }
 
+    /// Waits until it will not start any child again: it has given up, or was stopped.
+    pub(crate) async fn over(&self) {
+        self.until(|report| report.ended || report.gave_up.is_some()).await;
+    }
+
     /// Stops it for good: its children are told to stop, the last one first, each waited for before
     /// the next is told (those of a one-for-one group are told all at once). A child that passes its
     /// grace, or `within`, is dropped at its next await. Returns when all is over, at the latest

@@ -76,7 +76,8 @@ pub(crate) struct AnswerHead {
     pub(crate) number: u32,
     pub(crate) kind: AnswerKind,
     pub(crate) codec: Codec,
-    /// The epoch under which it was answered; 0 if the turn was not run.
+    /// The epoch under which the sender owned the partition when it answered; 0 if it did not, be it
+    /// that it never had it, or that it gave it away while the turn ran. Says nothing of the turn.
     pub(crate) epoch: u64,
     body: u32,
 }

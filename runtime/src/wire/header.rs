@@ -35,6 +35,9 @@ pub(crate) const TRACE: &str = "traceparent";
 /// The longest `traceparent` that is passed on: version 00 has 55 bytes, later ones may be longer.
 const TRACE_MAX: usize = 256;
 
+/// The most time that a call on a public subject may name for itself: while it waits, it holds a place.
+const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
 /// An outsider's call, as its headers describe it.
 #[derive(Debug)]
 pub(crate) struct OutsideCall {
@@ -44,6 +47,15 @@ pub(crate) struct OutsideCall {
 }
 
 impl OutsideCall {
+    /// What is left of a call's time. `budget` is what one gets that names none; one that names more
+    /// than five minutes gets those, or the budget if that is more.
+    pub(crate) fn time(headers: &Headers, budget: Duration) -> Result<Duration, Error> {
+        let most = TIMEOUT_MAX.max(budget);
+        let named = number(headers, TIMEOUT)?.map_or(budget, |ms| Duration::from_millis(ms).min(most));
+        let wall = number(headers, EXPIRES)?.map(|at| Duration::from_millis(at.saturating_sub(wall_ms())));
+        Ok(wall.map_or(named, |wall| wall.min(named)))
+    }
+
     /// Reads the headers. `budget` is what a call gets that names none.
     pub(crate) fn read(headers: &Headers, budget: Duration) -> Result<Self, Error> {
         let content = headers.get(CONTENT_TYPE).map(|value| value.split(';').next().unwrap_or(value).trim());
@@ -53,9 +65,7 @@ impl OutsideCall {
                 format!("{CONTENT_TYPE} {content:?}: write {JSON}, or leave the header out"),
             ));
         }
-        let named = number(headers, TIMEOUT)?.map_or(budget, Duration::from_millis);
-        let wall = number(headers, EXPIRES)?.map(|at| Duration::from_millis(at.saturating_sub(wall_ms())));
-        let left = wall.map_or(named, |wall| wall.min(named));
+        let left = Self::time(headers, budget)?;
         let hops: Vec<Hop> = match headers.get(CHAIN) {
             None => Vec::new(),
             Some(text) => serde_json::from_str(text).map_err(|error| {
@@ -137,4 +147,25 @@ pub(crate) fn unread_reply(answer: Inbound) -> Result<bytes::Bytes, AskError<ser
         return Err(AskError::Refused(body.details.unwrap_or_default()));
     }
     Err(AskError::Failed(body.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_names_its_time_within_bounds() {
+        let budget = Duration::from_secs(5);
+        let time = |value: &str, budget| {
+            let mut headers = Headers::new();
+            headers.push(TIMEOUT, value);
+            OutsideCall::time(&headers, budget).expect("a number")
+        };
+        assert_eq!(OutsideCall::time(&Headers::new(), budget).expect("none is named"), budget);
+        assert_eq!(time("250", budget), Duration::from_millis(250));
+        assert_eq!(time("300001", budget), Duration::from_secs(300));
+        assert_eq!(time("18446744073709551615", budget), Duration::from_secs(300));
+        let long = Duration::from_secs(3_600);
+        assert_eq!(time("18446744073709551615", long), long, "never less than what one gets that names none");
+    }
 }

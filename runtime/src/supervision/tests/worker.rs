@@ -54,16 +54,18 @@ impl Handler<Job> for Instance {
     }
 }
 
-fn worker(breaks_on_panic: bool) -> (ChildSpec, WorkerRef<Job>) {
+fn worker(breaks_on_panic: bool) -> (ChildSpec, Arc<Queue<Job>>) {
+    let queue = Queue::new();
     let made = Arc::new(AtomicU32::new(0));
-    ChildSpec::worker("worker", move || {
+    let spec = ChildSpec::worker("worker", &queue, move || {
         let number = made.fetch_add(1, Ordering::SeqCst) + 1;
         async move {
             let instance: Box<dyn Handler<Job>> = Box::new(Instance { number, breaks_on_panic });
             Ok(instance)
         }
         .boxed()
-    })
+    });
+    (spec, queue)
 }
 
 async fn pool(tree: &Tree, children: Vec<ChildSpec>) -> Group {
@@ -75,14 +77,14 @@ async fn pool(tree: &Tree, children: Vec<ChildSpec>) -> Group {
 }
 
 /// Sends a job that carries a reply sender; gives what comes of it.
-fn send(worker: &WorkerRef<Job>, job: impl FnOnce(oneshot::Sender<u32>) -> Job) -> oneshot::Receiver<u32> {
+fn send(worker: &Queue<Job>, job: impl FnOnce(oneshot::Sender<u32>) -> Job) -> oneshot::Receiver<u32> {
     let (reply, answer) = oneshot::channel();
     assert!(worker.send(job(reply)).is_ok(), "the worker is up");
     answer
 }
 
 /// Holds the worker in a job, so that what is sent next waits.
-async fn hold(worker: &WorkerRef<Job>) -> Arc<Notify> {
+async fn hold(worker: &Queue<Job>) -> Arc<Notify> {
     let release = Arc::new(Notify::new());
     let until = Arc::clone(&release);
     soon(send(worker, |begun| Job::Wait(begun, until))).await.expect("begun");
@@ -116,7 +118,7 @@ async fn h7_a_panic_in_a_job_leaves_the_queue_intact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h7_a_broken_worker_is_restarted_behind_the_same_address() {
+async fn h7_a_broken_worker_is_restarted_behind_the_same_queue() {
     let tree = tree().await;
     let (spec, worker) = worker(true);
     let group = pool(&tree, vec![spec]).await;
@@ -124,7 +126,7 @@ async fn h7_a_broken_worker_is_restarted_behind_the_same_address() {
     assert!(worker.send(Job::Break).is_ok());
     let waiting = send(&worker, Job::Answer);
     release.notify_one();
-    assert!(soon(waiting).await.is_err(), "dropped, not lost in silence");
+    assert_eq!(soon(waiting).await, Ok(2), "what waited is served by the next instance");
     let report = restarted(&group, 1).await;
     assert_eq!(report.children[0].last_failure.as_deref(), Some("broken"));
     assert_eq!(soon(send(&worker, Job::Answer)).await, Ok(2));
@@ -158,7 +160,8 @@ async fn h7_a_stopped_worker_finishes_its_job_and_gives_others_back() {
     release.notify_one();
     soon(stopping).await.expect("stopped");
     assert!(group.report().ended);
-    assert!(soon(waiting).await.is_err());
+    worker.close();
+    assert!(soon(waiting).await.is_err(), "dropped, not lost in silence");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +169,8 @@ async fn h7_a_failed_start_counts_as_a_failure_and_a_slow_one_holds_up_nobody() 
     let tree = tree().await;
     let (release, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (starts, slow) = (AtomicU32::new(0), (Arc::clone(&release), Arc::clone(&begun)));
-    let (spec, flaky) = ChildSpec::worker("flaky", move || {
+    let flaky = Queue::new();
+    let spec = ChildSpec::worker("flaky", &flaky, move || {
         let number = starts.fetch_add(1, Ordering::SeqCst) + 1;
         let (release, begun) = slow.clone();
         async move {
@@ -207,7 +211,7 @@ async fn h7_children_are_first_started_in_order() {
     let tree = tree().await;
     let (release, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let gate = (Arc::clone(&release), Arc::clone(&begun));
-    let (slow, _slow) = ChildSpec::worker("slow", move || {
+    let slow = ChildSpec::worker("slow", &Queue::new(), move || {
         let (release, begun) = gate.clone();
         async move {
             begun.notify_one();
@@ -247,7 +251,8 @@ async fn h7_a_panic_in_a_worker_s_drop_stays_there() {
     let tree = tree().await;
     let dropped = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&dropped);
-    let (spec, bomb) = ChildSpec::worker("bomb", move || {
+    let bomb = Queue::new();
+    let spec = ChildSpec::worker("bomb", &bomb, move || {
         let bomb: Box<dyn Handler<()>> = Box::new(Bomb(Arc::clone(&flag)));
         async move { Ok(bomb) }.boxed()
     });
@@ -258,4 +263,23 @@ async fn h7_a_panic_in_a_worker_s_drop_stays_there() {
     assert_eq!(report.children[0].last_failure.as_deref(), Some("broken"));
     soon(group.stop(Duration::from_secs(5))).await;
     assert!(group.report().ended);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h7_workers_of_one_queue_take_what_one_that_hangs_does_not() {
+    let tree = tree().await;
+    let queue = Queue::new();
+    let spec = |name: &str| {
+        ChildSpec::worker(name, &queue, || {
+            let instance: Box<dyn Handler<Job>> = Box::new(Instance { number: 7, breaks_on_panic: false });
+            async move { Ok(instance) }.boxed()
+        })
+    };
+    let _group = pool(&tree, vec![spec("one"), spec("two")]).await;
+    let release = hold(&queue).await;
+    let answers: Vec<_> = (0..20).map(|_| send(&queue, Job::Answer)).collect();
+    for answer in answers {
+        assert_eq!(soon(answer).await, Ok(7));
+    }
+    release.notify_one();
 }

@@ -16,6 +16,8 @@ mod leaving;
 
 mod processes;
 
+mod takeover;
+
 mod mapping;
 
 mod demo;

@@ -5,34 +5,16 @@
 
 use std::time::{Duration, Instant};
 
-use greenroom::{AskError, ErrorKind};
+use greenroom::ErrorKind;
 use serde_json::json;
-use shop_contract::order::PlaceRefused;
 
 use crate::harness::{
-    Call, CliOutput, Duo, Info, LEASE, Load, PRICE_CENTS, Profile, Server, ShopNode, TAKES_OVER, all_partitions,
-    eventually, holds, key_in, nats, place, prepare,
+    Call, CliOutput, Duo, Info, LEASE, Load, Profile, SLACK, Server, ShopNode, TAKES_OVER, all_partitions,
+    each_names_its_cause, eventually, holds, key_in, nats, place, prepare,
 };
 
 /// The budget of an order under trouble.
 const BUDGET: Duration = Duration::from_secs(2);
-/// What a call may take beyond its budget on a machine that is busy with other tests.
-const SLACK: Duration = Duration::from_millis(750);
-/// No call took longer than it might, and each says what is known.
-fn each_names_its_cause(calls: &[Call]) {
-    for call in calls {
-        assert!(call.took <= BUDGET + SLACK, "{call:?}");
-        match &call.outcome {
-            Ok(cents) => assert_eq!(*cents, PRICE_CENTS, "{call:?}"),
-            Err(AskError::Failed(error)) => {
-                assert!(error.is_retryable() || error.kind() == ErrorKind::Unknown, "{}: {call:?}", error.kind());
-            }
-            // The order itself was reached too late to reach all that it needs; placing again is safe.
-            Err(AskError::Refused(PlaceRefused::Unavailable { .. })) => {}
-            Err(AskError::Refused(_)) => panic!("{call:?}"),
-        }
-    }
-}
 
 fn confirmed_since(calls: &[Call], since: Instant) -> usize {
     calls.iter().filter(|call| call.began >= since && call.outcome.is_ok()).count()
@@ -50,7 +32,7 @@ async fn c2_c5_p1_kill_9_while_orders_flow() {
     tokio::time::sleep(Duration::from_millis(700)).await;
     let calls = load.stop().await;
 
-    each_names_its_cause(&calls);
+    each_names_its_cause(&calls, BUDGET);
     assert!(confirmed_since(&calls, taken_over) > 8, "orders are placed again: {} calls", calls.len());
     for call in calls.iter().filter(|call| call.began > taken_over) {
         assert!(call.outcome.is_ok(), "after the take-over: {call:?}");

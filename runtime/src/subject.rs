@@ -223,6 +223,12 @@ impl Subjects {
         Subject::of(format!("{}.on.{actor}.{event}.{}", self.app, key.token()))
     }
 
+    /// `{app}.node.sys.disconnect`: where the broker says that a connection has ended, if its configuration passes
+    /// that on. Nobody but the broker may publish there.
+    pub fn disconnects(&self) -> Filter {
+        Filter::of(format!("{}.node.sys.disconnect", self.app))
+    }
+
     /// `{app}.node.any.*`: what any node may answer.
     pub fn any_node(&self) -> Filter {
         Filter::of(format!("{}.node.any.*", self.app))

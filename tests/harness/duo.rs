@@ -24,8 +24,13 @@ pub(crate) struct Duo {
 
 impl Duo {
     pub(crate) async fn open() -> Self {
-        let server = Server::start(Profile::Shop).await;
-        let node = async |hosts| ShopNode::spawn(&server, hosts, &["--lease", LEASE]).await;
+        Self::open_on(Profile::Shop, LEASE).await
+    }
+
+    /// With leases that live so long, on a broker of that kind.
+    pub(crate) async fn open_on(profile: Profile, lease: &str) -> Self {
+        let server = Server::start(profile).await;
+        let node = async |hosts| ShopNode::spawn(&server, hosts, &["--lease", lease]).await;
         let (first, second, rest) =
             tokio::join!(node("order"), node("order"), node("user,payment,inventory,notification"));
         let node = client(&server).await;

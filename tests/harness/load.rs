@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use greenroom::{AskError, Error, Node};
+use greenroom::{AskError, Error, ErrorKind, Node};
 use shop_contract::inventory::{Inventory, Restock};
 use shop_contract::order::{Line, Order, Place, PlaceRefused};
 use shop_contract::user::{Register, User};
@@ -14,6 +14,8 @@ use super::{Server, eventually};
 
 /// What every order of the load orders one of.
 pub(crate) const SKU: &str = "load-tea";
+/// What a call may take beyond its budget on a machine that is busy with other tests.
+pub(crate) const SLACK: Duration = Duration::from_millis(750);
 /// Who orders.
 pub(crate) const USER: &str = "load-user";
 /// Enough for any test.
@@ -60,6 +62,22 @@ impl Call {
     /// The failure, if it is one.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.outcome.as_ref().err().and_then(AskError::failure)
+    }
+}
+
+/// No call took longer than it might, and each says what is known.
+pub(crate) fn each_names_its_cause(calls: &[Call], budget: Duration) {
+    for call in calls {
+        assert!(call.took <= budget + SLACK, "{call:?}");
+        match &call.outcome {
+            Ok(cents) => assert_eq!(*cents, PRICE_CENTS, "{call:?}"),
+            Err(AskError::Failed(error)) => {
+                assert!(error.is_retryable() || error.kind() == ErrorKind::Unknown, "{}: {call:?}", error.kind());
+            }
+            // The order itself was reached too late to reach all that it needs; placing again is safe.
+            Err(AskError::Refused(PlaceRefused::Unavailable { .. })) => {}
+            Err(AskError::Refused(_)) => panic!("{call:?}"),
+        }
     }
 }
 

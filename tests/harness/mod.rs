@@ -10,6 +10,7 @@ mod duo;
 mod info;
 mod load;
 mod node;
+mod proxy;
 mod server;
 mod shop;
 
@@ -23,8 +24,9 @@ pub(crate) use self::cli::{CliOutput, Listener, nats, nats_many};
 pub(crate) use self::demo::Demo;
 pub(crate) use self::duo::{Duo, TAKES_OVER};
 pub(crate) use self::info::{Info, all_partitions, key_in};
-pub(crate) use self::load::{Call, Load, PRICE_CENTS, SKU, STOCK, client, place, prepare};
+pub(crate) use self::load::{Call, Load, PRICE_CENTS, SKU, SLACK, STOCK, client, each_names_its_cause, place, prepare};
 pub(crate) use self::node::ShopNode;
+pub(crate) use self::proxy::Proxy;
 pub(crate) use self::server::Server;
 pub(crate) use self::shop::{LEASE, Shop};
 pub(crate) use xtask::broker::Profile;

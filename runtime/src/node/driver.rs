@@ -15,11 +15,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Job;
+use super::notice;
 use super::surroundings::Surroundings;
 use crate::error::Error;
 use crate::ownership::{CasResult, Claim, Effect, Entry, Gone, Input, Key, Lease, Machine, NodeId, Part, RetireReason};
 use crate::subject::Subject;
-use crate::transport::{Bucket, Change, Outbound, Status, Transport, Watch, WriteError};
+use crate::transport::{Bucket, Change, Inbound, Outbound, Status, Subscription, Transport, Watch, WriteError};
 
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
@@ -86,6 +87,8 @@ pub(super) struct Driver {
     pub(super) own: watch::Receiver<Status>,
     /// The driver's own connection.
     pub(super) lease: watch::Receiver<Status>,
+    /// What the broker says of connections that have ended, if it says so.
+    pub(super) notices: Option<Subscription>,
     pub(super) inputs: mpsc::Receiver<Fed>,
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) over: watch::Sender<Option<Over>>,
@@ -163,6 +166,10 @@ impl Running {
                 change = next_change(&mut self.watch) => match change {
                     Some(change) => self.changed(change),
                     None => self.rewatch = true,
+                },
+                notice = next_notice(&mut self.driver.notices) => match notice {
+                    Some(notice) => self.noticed(&notice),
+                    None => self.driver.notices = None,
                 },
                 Some(answer) = self.writes.next(), if !self.writes.is_empty() => self.step(answer),
                 room = jobs.reserve(), if !self.backlog.is_empty() => match room {
@@ -316,6 +323,14 @@ impl Running {
         }
     }
 
+    fn noticed(&mut self, notice: &Inbound) {
+        match notice::read(&notice.body) {
+            Ok(Some(gone)) => self.step(gone),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "what the broker says of a connection cannot be read"),
+        }
+    }
+
     fn own_status(&mut self) {
         let status = self.driver.own.borrow_and_update().clone();
         self.step(match status {
@@ -341,6 +356,7 @@ impl Running {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Renew { lease, expect, sent_at } => self.renew(&lease, expect, sent_at),
+            Effect::RoundTrip { id, server, client } => self.round_trip(id, Status::Connected { server, client }),
             Effect::Cas { id, entry, expect } => self.write(id, &entry, expect),
             Effect::Delete { id, key, expect } => {
                 let (bucket, key) = (self.driver.bucket.clone(), key.to_string());
@@ -387,6 +403,16 @@ impl Running {
         self.writes.push(Box::pin(async move {
             let result = result_of(bucket.write(&key, Bytes::from(value), expect, Some(ttl)).await);
             Input::RenewDone { sent_at, result }
+        }));
+    }
+
+    /// To the broker and back, on this very connection: another one in between would prove nothing about it.
+    fn round_trip(&mut self, id: u64, connection: Status) {
+        let (transport, own) = (self.driver.around.transport.clone(), self.driver.own.clone());
+        self.writes.push(Box::pin(async move {
+            let before = *own.borrow() == connection;
+            let ok = before && transport.flush().await.is_ok() && *own.borrow() == connection;
+            Input::RoundTripDone { id, ok }
         }));
     }
 
@@ -469,6 +495,13 @@ async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
 async fn next_change(watch: &mut Option<Watch>) -> Option<Change> {
     match watch {
         Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_notice(notices: &mut Option<Subscription>) -> Option<Inbound> {
+    match notices {
+        Some(notices) => notices.next().await,
         None => std::future::pending().await,
     }
 }

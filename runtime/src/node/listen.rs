@@ -17,12 +17,14 @@ use super::surroundings::Surroundings;
 use super::{passing, serve};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::subject::{Call as Asked, FLUSH_VERB, Filter, PROBE_VERB, Subject};
-use crate::transport::{Inbound, Outbound, Status, Subscription};
+use crate::subject::{Call as Asked, FLUSH_VERB, Filter, PROBE_VERB, Subject, Subjects};
+use crate::transport::{Inbound, Outbound, Status, Subscription, Transport};
 use crate::wire::reply_headers;
 
 /// Messages from other nodes that may wait to be dispatched.
 const NODE_CAPACITY: usize = 65_536;
+/// Ends of connections that may wait to be looked at.
+const NOTICE_CAPACITY: usize = 1_024;
 /// Calls of outsiders that may wait for one instance, or to be passed on.
 const CALL_CAPACITY: usize = 16_384;
 
@@ -65,6 +67,17 @@ pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<
         }
     }
     Ok(())
+}
+
+/// Listens to what the broker says of connections that have ended. Without it, leases decide alone.
+pub(super) async fn notices(subjects: &Subjects, transport: &dyn Transport) -> Option<Subscription> {
+    match transport.subscribe(&subjects.disconnects(), None, NOTICE_CAPACITY).await {
+        Ok(notices) => Some(notices),
+        Err(error) => {
+            tracing::warn!(%error, "the broker does not tell of connections that end; leases decide alone");
+            None
+        }
+    }
 }
 
 /// Takes what other nodes say. When it is to leave, what is on its way is still answered.

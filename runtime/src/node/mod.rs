@@ -10,6 +10,7 @@ mod driver;
 mod hosted;
 mod keeper;
 mod listen;
+mod notice;
 mod partition;
 mod passing;
 mod probe;

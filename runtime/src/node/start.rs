@@ -15,7 +15,7 @@ use super::driver::{self, Driver, Feed, Over};
 use super::hosted::Hosted;
 use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
-use super::{Inner, Node, birth, listen};
+use super::{Inner, Node, birth, listen, notice};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Config, HostInfo, Machine};
 use crate::subject::{Name, Subjects};
@@ -86,12 +86,14 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     let (stop, keeper) = (inner.stop.clone(), Keeper::new(around.clone(), feed, inner.stop.clone()).run(keeper_jobs));
     around.runtime.spawn(async move { stop.run_until_cancelled(keeper).await });
     let config = machine_config(&builder, &around, &name, &incarnation);
+    let notices = if config.is_client() { None } else { listen::notices(&around.subjects, &*links.lease).await };
     let driver = Driver {
         around: around.clone(),
         machine: Machine::new(config),
         bucket,
         own: links.own.status(),
         lease: links.lease.status(),
+        notices,
         inputs,
         jobs,
         over: over_sender,
@@ -153,13 +155,13 @@ fn fresh_seed(name: &str) -> u64 {
 async fn connect(broker: &Broker, id: &str) -> Result<Links, Error> {
     let connect = match broker {
         Broker::Memory(broker) => {
-            let own: Arc<dyn Transport> = Arc::new(broker.transport(&format!("{id}/own")));
+            let own: Arc<dyn Transport> = Arc::new(broker.transport(&format!("{id}{}", notice::OWN)));
             return Ok(Links { lease: Arc::new(broker.transport(&format!("{id}/lease"))), own });
         }
         Broker::Environment => Connect::from_env(|name| std::env::var(name).ok())?,
         Broker::Nats(connect) => (**connect).clone(),
     };
-    let own = NatsTransport::connect(connect.clone().name(format!("{id}/own"))).await?;
+    let own = NatsTransport::connect(connect.clone().name(format!("{id}{}", notice::OWN))).await?;
     let lease = NatsTransport::connect(connect.name(format!("{id}/lease"))).await?;
     Ok(Links { own: Arc::new(own), lease: Arc::new(lease) })
 }

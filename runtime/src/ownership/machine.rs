@@ -6,18 +6,21 @@
 //!
 //! What is promised, if clocks run within a tenth of the lease's TTL of each other over one TTL: at any instant at most
 //! one node admits turns of a partition while it is unfenced and its own clock is before [`Machine::serves_until`].
-//! Three rules carry this. A lease is valid from before its renewal was sent. A claim can be taken only on evidence of
-//! its holder's death that is newer than the claim ([`Claim::lease`](super::record::Claim::lease)). And a node whose
-//! lease had ended writes every claim of its own anew before it unfences, so that whoever wanted to take one is
-//! refused. Nothing that is *stored* rests on this: the journal's compare-and-set stands behind it.
+//! Four rules carry this. A lease is valid from before its renewal was sent, and only while round trips on the owning
+//! connection prove that it stands. A claim can be taken only on evidence of its holder's death that is newer than the
+//! claim ([`Claim::lease`](super::record::Claim::lease)): an end of its lease, or a tombstone over it. A tombstone is
+//! written by compare-and-set over the very lease that names a connection which has ended, and not before its node has
+//! stopped serving. And a node whose lease had ended writes every claim of its own anew before it unfences, so that
+//! whoever wanted to take one is refused. Nothing that is *stored* rests on this: the journal's compare-and-set stands
+//! behind it.
 //!
-//! It deliberately knows no keys but the busy ones of a handover, no messages, and no reason to hurry: rate limits for
-//! crash-looping nodes and the broker's word that a connection is gone are not here yet.
+//! It deliberately knows no keys but the busy ones of a handover, and no messages.
 
 mod protocol;
 mod tenure;
 mod writes;
 mod peers;
+mod tombstones;
 mod claims;
 mod handover;
 #[cfg(test)]
@@ -36,8 +39,9 @@ use self::claims::Local;
 use self::handover::{Held, Leaves, Retry};
 use self::peers::Doubt;
 use self::tenure::Tenure;
+use self::tombstones::Closures;
 use self::writes::Writes;
-use super::record::{Entry, Key, Member, NodeId, Part, WIRE};
+use super::record::{Entry, Key, Lease, Member, NodeId, Part, WIRE};
 use super::view::View;
 
 /// One node's part in deciding who owns what. See the module's head for what it promises.
@@ -50,6 +54,7 @@ pub(crate) struct Machine {
     sync: Sync,
     tenure: Tenure,
     doubt: Doubt,
+    closures: Closures,
     writes: Writes,
     /// The hosted actor types, to name partitions with.
     actors: Vec<Arc<str>>,
@@ -101,6 +106,7 @@ impl Machine {
             sync: Sync::default(),
             tenure: Tenure::default(),
             doubt: Doubt::default(),
+            closures: Closures::default(),
             writes: Writes::default(),
             parts: BTreeMap::new(),
             leaving: BTreeMap::new(),
@@ -126,7 +132,9 @@ impl Machine {
             return;
         }
         self.renew_if_due(out);
+        self.prove_connection(out);
         self.enrol(out);
+        self.set_tombstones(out);
         match scope {
             Scope::Nothing => {}
             Scope::One(part) => self.settle(&part, out),
@@ -161,7 +169,7 @@ impl Machine {
     /// Until when, on the own clock, volatile turns and reads may be served if unfenced. To be compared with the clock
     /// before each of them: after a pause, the fence is a step too late.
     pub(crate) fn serves_until(&self) -> Millis {
-        self.tenure.valid_until.saturating_sub(self.config.lease_ttl_ms / 10)
+        self.tenure.serves_until(self.config.lease_ttl_ms / 10)
     }
 
     /// Every partition this node serves, with its epoch.
@@ -192,6 +200,15 @@ impl Machine {
             Input::Started => self.tenure.started = true,
             Input::Connected { server, client } => self.tenure.connect(server, client),
             Input::Disconnected => self.tenure.disconnect(),
+            Input::RoundTripDone { id, ok } => {
+                self.returned(id, ok);
+                // While it is fenced, everything waits for this; else it changes nothing.
+                return if self.tenure.fenced { Scope::All } else { Scope::Nothing };
+            }
+            Input::ConnectionGone { node, server, client } => {
+                self.connection_gone(node, server, client);
+                return Scope::Nothing;
+            }
             Input::SnapshotBegun => self.snapshot_begun(),
             Input::SnapshotDone => self.snapshot_done(),
             Input::Record { revision, entry } => return self.recorded(revision, entry, out),
@@ -253,6 +270,8 @@ impl Machine {
             Entry::Lease(id, lease) if *id == self.config.me => {
                 if lease.incarnation != self.config.incarnation {
                     self.retire(RetireReason::LeaseTaken, out);
+                } else if lease.ended_by.is_some() {
+                    self.retire(RetireReason::Tombstoned, out);
                 } else {
                     self.own_lease_shown(revision);
                 }
@@ -281,10 +300,17 @@ impl Machine {
 
     /// Takes a record into the view and says what it may change.
     fn learn(&mut self, entry: Entry, revision: u64, out: &mut Vec<Effect>) -> Scope {
+        if revision < self.view.revision(&entry.key()) {
+            return Scope::Nothing;
+        }
         let scope = match &entry {
             Entry::Claim(part, claim) => {
                 self.tell_moved(part, claim, revision, out);
                 Scope::One(part.clone())
+            }
+            Entry::Lease(id, Lease { ended_by: Some(_), .. }) => {
+                self.tell_lost(id.clone(), out);
+                Scope::All
             }
             // A renewal changes nothing; a lease that is new, or back, does.
             Entry::Lease(id, _) if self.view.is_live(id) => Scope::Nothing,

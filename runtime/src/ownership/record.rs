@@ -176,6 +176,10 @@ pub(crate) struct Lease {
     pub(crate) server: String,
     /// The number of that connection on that server.
     pub(crate) client: u64,
+    /// Who made a tombstone of it, because that connection had ended. A tombstone has no TTL: it stays while a claim
+    /// names the node, and whoever set it takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_by: Option<NodeId>,
 }
 
 /// Who owns a partition. Written by compare-and-set only.
@@ -287,6 +291,7 @@ mod tests {
             r#"{"id":"a-1","name":"a","hosts":{"order":{"version":"1","weight":2}},"draining":false,"started_ms":7}"#,
         );
         check("lease.a-1", r#"{"incarnation":"1","server":"S","client":5}"#);
+        check("lease.a-1", r#"{"incarnation":"1","server":"S","client":5,"ended_by":"b-2"}"#);
         check("part.order.3", r#"{"node":null,"epoch":4,"nonce":"n","lease":9}"#);
         check("part.order.3", r#"{"node":"b-2","epoch":5,"nonce":"n","lease":9,"busy":["42"],"from":"a-1"}"#);
     }

@@ -52,6 +52,8 @@ pub(super) struct Known<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LeaseState {
     Live(Lease),
+    /// Ended by this node, on the broker's word that the connection it named was gone.
+    Tombstone(NodeId),
     Gone(Gone),
 }
 
@@ -122,7 +124,11 @@ impl View {
             Entry::Meta(meta) => self.meta = Some(meta),
             Entry::Member(id, value) => drop(self.members.insert(id, Known { value, revision, at })),
             Entry::Lease(id, lease) => {
-                drop(self.leases.insert(id, Known { value: LeaseState::Live(lease), revision, at }));
+                let value = match lease.ended_by {
+                    Some(by) => LeaseState::Tombstone(by),
+                    None => LeaseState::Live(lease),
+                };
+                drop(self.leases.insert(id, Known { value, revision, at }));
             }
             Entry::Claim(part, value) => {
                 self.claims.entry(part.actor).or_default().insert(part.number, Known { value, revision, at });
@@ -195,7 +201,7 @@ impl View {
 
     /// True if the node's lease is known to have ended later than at revision `lease`.
     pub(super) fn gone_after(&self, id: &NodeId, lease: u64) -> bool {
-        self.leases.get(id).is_some_and(|known| matches!(known.value, LeaseState::Gone(_)) && known.revision > lease)
+        self.leases.get(id).is_some_and(|known| !matches!(known.value, LeaseState::Live(_)) && known.revision > lease)
     }
 
     fn first_host(&self, actor: &str, partition: u16, draining: bool) -> Option<&NodeId> {

@@ -37,6 +37,8 @@ impl Machine {
     pub(super) fn is_dead(&self, holder: &NodeId, claim: &Known<Claim>) -> bool {
         match self.view.leases.get(holder) {
             Some(Known { value: LeaseState::Live(_), .. }) => false,
+            // Whoever set it has waited for as long as the node could have served.
+            Some(Known { value: LeaseState::Tombstone(_), revision, .. }) if *revision > claim.value.lease => true,
             Some(Known { value: LeaseState::Gone(reason), revision, at }) if *revision > claim.value.lease => {
                 *reason == Gone::Deleted || self.is_credible(*at, self.config.renew_every_ms)
             }
@@ -85,6 +87,7 @@ impl Machine {
         self.release_held(out);
         self.writes.prune(&self.view, self.now);
         self.rewatch_if_stuck(out);
+        self.clear_tombstones(out);
         self.tidy(out);
     }
 
@@ -92,7 +95,7 @@ impl Machine {
     pub(super) fn is_gone(&self, id: &NodeId) -> bool {
         match self.view.leases.get(id) {
             Some(Known { value: LeaseState::Live(_), .. }) => false,
-            Some(Known { value: LeaseState::Gone(Gone::Deleted), .. }) => true,
+            Some(Known { value: LeaseState::Gone(Gone::Deleted) | LeaseState::Tombstone(_), .. }) => true,
             Some(Known { at, .. }) => self.is_credible(*at, self.config.renew_every_ms),
             None => self.sync.at.is_some_and(|at| self.is_credible(at, self.config.lease_ttl_ms)),
         }
@@ -144,7 +147,7 @@ impl Machine {
         }
     }
 
-    fn tell_lost(&mut self, id: NodeId, out: &mut Vec<Effect>) {
+    pub(super) fn tell_lost(&mut self, id: NodeId, out: &mut Vec<Effect>) {
         if !self.is_me(&id) && self.doubt.lost.insert(id.clone()) {
             out.push(Effect::NodeLost { id });
         }
@@ -158,7 +161,8 @@ impl Machine {
         let gone = |id: &NodeId| {
             let lease = self.view.leases.get(id);
             let since = lease.map(|lease| lease.at).or(self.sync.at);
-            !self.is_me(id) && since.is_some_and(|at| at <= before) && self.is_gone(id)
+            let tombstone = lease.is_some_and(|lease| matches!(lease.value, LeaseState::Tombstone(_)));
+            !tombstone && !self.is_me(id) && since.is_some_and(|at| at <= before) && self.is_gone(id)
         };
         let members = self.view.members.keys();
         let mut gone: BTreeSet<NodeId> =
@@ -171,8 +175,7 @@ impl Machine {
                 gone.remove(holder);
             }
         }
-        let first = self.view.members.keys().find(|id| self.view.is_live(id));
-        let mine = self.may_act() && self.phase == Phase::Running && first == Some(&self.config.me);
+        let mine = self.may_act() && self.phase == Phase::Running && self.is_first();
         for id in gone {
             if !self.view.members.contains_key(&id) {
                 self.view.forget(&Key::Lease(id.clone()));
@@ -181,5 +184,10 @@ impl Machine {
                 self.delete(Key::Member(id), out);
             }
         }
+    }
+
+    /// True if this node is the first of the live ones, in the order of ids.
+    pub(super) fn is_first(&self) -> bool {
+        self.view.members.keys().find(|id| self.view.is_live(id)) == Some(&self.config.me)
     }
 }

@@ -44,6 +44,9 @@ pub(crate) struct Config {
     pub(crate) hold_patience_ms: u64,
     /// How long after an answer was lost the watch has time to tell, before the same write is tried again.
     pub(crate) unsure_patience_ms: u64,
+    /// How long a round trip on the owning connection proves that it stands, from before it began. The same at every
+    /// node: whoever hears that a connection has ended relies on its node not serving longer than this.
+    pub(crate) stands_ms: u64,
 }
 
 impl Config {
@@ -64,6 +67,7 @@ impl Config {
             offer_patience_ms: 2_000,
             hold_patience_ms: 5_000,
             unsure_patience_ms: 2_000,
+            stands_ms: 1_000,
         }
     }
 
@@ -107,6 +111,23 @@ pub(crate) enum Input {
     },
     /// The owning connection is down.
     Disconnected,
+    /// The answer to [`Effect::RoundTrip`].
+    RoundTripDone {
+        /// The effect's `id`.
+        id: u64,
+        /// True if it went to the broker and back, all of it on the connection that the effect names.
+        ok: bool,
+    },
+    /// The broker says that a node's owning connection has ended. A hint, which may be late, lost, or about a
+    /// connection that the node has replaced: the lease that names it decides.
+    ConnectionGone {
+        /// Whose connection it was.
+        node: NodeId,
+        /// The server it was on.
+        server: String,
+        /// Its number there.
+        client: u64,
+    },
     /// The watch starts, or starts over: what follows up to [`SnapshotDone`](Self::SnapshotDone) is everything there
     /// is.
     SnapshotBegun,
@@ -220,6 +241,9 @@ pub(crate) enum RetireReason {
     LeaseDeleted,
     /// Its lease names another start.
     LeaseTaken,
+    /// Its lease was made a tombstone: its owning connection had ended, and another node was quicker than it was with
+    /// a new one.
+    Tombstoned,
     /// A claim of its own was taken: it was believed dead.
     ClaimTaken,
     /// The records of the app are gone, its own with them: somebody deleted the bucket, or the broker lost its store.
@@ -240,7 +264,17 @@ pub(crate) enum Effect {
         /// When this step ran; validity counts from here, so sending later is safe.
         sent_at: Millis,
     },
-    /// Write an entry if its key is at `expect` (0: not there). Answer: [`Input::CasDone`].
+    /// Send something to the broker and back on the owning connection, if it is still this one. Answer:
+    /// [`Input::RoundTripDone`], also when that took long.
+    RoundTrip {
+        /// For the answer.
+        id: u64,
+        /// The server it is on.
+        server: String,
+        /// Its number there.
+        client: u64,
+    },
+    /// Write an entry if its key is at `expect` (0: not there), without a TTL. Answer: [`Input::CasDone`].
     Cas {
         /// For the answer.
         id: CasId,

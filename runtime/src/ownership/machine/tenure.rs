@@ -1,6 +1,9 @@
 //! The own lease: renewing it, and knowing whether it can be proved.
 //!
-//! Owns the time until which the node may serve, and the fence. Other nodes' leases are in [`peers`](super::peers).
+//! Owns the time until which the node may serve, and the fence. Two things bound it: what the last renewal proves, and
+//! what the last round trip on the owning connection proves. The second is short, so that whoever hears of a
+//! connection's end need not wait for a lease: see [`tombstones`](super::tombstones). Other nodes' leases are in
+//! [`peers`](super::peers).
 
 use super::protocol::{CasResult, Effect, Millis};
 use super::{Entry, Machine};
@@ -26,6 +29,11 @@ pub(super) struct Tenure {
     proved: u64,
     in_flight: Option<Renewal>,
     due_at: Millis,
+    /// The end of what the last round trip on this connection proves, measured from before it began.
+    stands_until: Millis,
+    trip: Option<Trip>,
+    trips: u64,
+    trip_due_at: Millis,
     /// The revision at which a renewal was refused, and when: the watch has to tell before the next.
     pub(super) refused: Option<(u64, Millis)>,
     pub(super) fenced: bool,
@@ -46,6 +54,13 @@ struct Renewal {
     expect: u64,
 }
 
+/// A round trip that has no answer yet.
+#[derive(Clone, Copy, Debug)]
+struct Trip {
+    id: u64,
+    sent_at: Millis,
+}
+
 impl Default for Tenure {
     fn default() -> Self {
         Self {
@@ -59,6 +74,10 @@ impl Default for Tenure {
             proved: 0,
             in_flight: None,
             due_at: 0,
+            stands_until: 0,
+            trip: None,
+            trips: 0,
+            trip_due_at: 0,
             refused: None,
             fenced: true,
             acked: (0, 0),
@@ -74,10 +93,24 @@ impl Tenure {
         self.generation += 1;
         // Nobody may judge this node by its old connection: the new one is written down at once.
         self.due_at = 0;
+        self.forget_trips();
     }
 
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
+        self.forget_trips();
+    }
+
+    /// What was proved of an earlier connection says nothing about the next.
+    fn forget_trips(&mut self) {
+        self.trip = None;
+        self.trip_due_at = 0;
+        self.stands_until = 0;
+    }
+
+    /// Until when the lease, less the margin that clocks need, and the connection are proved.
+    pub(super) fn serves_until(&self, margin: Millis) -> Millis {
+        self.valid_until.saturating_sub(margin).min(self.stands_until)
     }
 
     /// True if the lease that began at revision `birth` has not ended, as far as the watch and the answers tell.
@@ -114,7 +147,7 @@ impl Tenure {
 }
 
 impl Machine {
-    /// True if the lease is proved now, on this connection, with the margin that clocks need.
+    /// True if the lease and the connection are proved now, with the margin that clocks need.
     pub(super) fn lease_holds(&self) -> bool {
         let tenure = &self.tenure;
         let connected = tenure.connection.is_some() && tenure.proved == tenure.generation;
@@ -145,8 +178,30 @@ impl Machine {
         }
         let (sent_at, expect) = (self.now, tenure.revision);
         tenure.in_flight = Some(Renewal { sent_at, generation: tenure.generation, expect });
-        let lease = Lease { incarnation: self.config.incarnation.clone(), server, client };
+        let lease = Lease { incarnation: self.config.incarnation.clone(), server, client, ended_by: None };
         out.push(Effect::Renew { lease, expect, sent_at });
+    }
+
+    /// Keeps the proof that the owning connection stands fresh, four times in its life.
+    pub(super) fn prove_connection(&mut self, out: &mut Vec<Effect>) {
+        let tenure = &mut self.tenure;
+        let Some((server, client)) = tenure.connection.clone() else { return };
+        let waits = tenure.trip.is_some_and(|trip| self.now < trip.sent_at + self.config.stands_ms);
+        if self.config.is_client() || !tenure.started || waits || self.now < tenure.trip_due_at {
+            return;
+        }
+        tenure.trips += 1;
+        tenure.trip = Some(Trip { id: tenure.trips, sent_at: self.now });
+        tenure.trip_due_at = self.now + self.config.stands_ms / 4;
+        out.push(Effect::RoundTrip { id: tenure.trips, server, client });
+    }
+
+    pub(super) fn returned(&mut self, id: u64, ok: bool) {
+        if let Some(trip) = self.tenure.trip.take_if(|trip| trip.id == id)
+            && ok
+        {
+            self.tenure.stands_until = trip.sent_at + self.config.stands_ms;
+        }
     }
 
     pub(super) fn renewed(&mut self, sent_at: Millis, result: CasResult) {
@@ -221,7 +276,7 @@ impl Machine {
     /// What was written is known without the watch.
     fn learn_own_lease(&mut self, revision: u64) {
         let Some((server, client)) = self.tenure.connection.clone() else { return };
-        let lease = Lease { incarnation: self.config.incarnation.clone(), server, client };
+        let lease = Lease { incarnation: self.config.incarnation.clone(), server, client, ended_by: None };
         let key = crate::ownership::record::Key::Lease(self.config.me.clone());
         self.shown(key);
         self.view.learn(Entry::Lease(self.config.me.clone(), lease), revision, self.now);

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A node that holds nothing, beside `b-2`, which holds the partition, and `others`.
-fn beside_holder(others: &[&str]) -> Script {
+pub(super) fn beside_holder(others: &[&str]) -> Script {
     let mut script = Script::bare(true);
     script.tell(Input::Started);
     script.tell(Input::Connected { server: "s".into(), client: 1 });
@@ -20,7 +20,7 @@ fn beside_holder(others: &[&str]) -> Script {
     script
 }
 
-fn takes(script: &Script) -> bool {
+pub(super) fn takes(script: &Script) -> bool {
     script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Claim(_, claim), .. } if claim.epoch == 4))
 }
 

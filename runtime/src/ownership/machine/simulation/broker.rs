@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ownership::machine::Gone;
-use crate::ownership::record::{Entry, Key, NodeId};
+use crate::ownership::record::{Entry, Key, Lease, NodeId};
 
 /// How long a marker stays. Shorter than a lease, so that a node that was away misses some.
 const MARKER_MS: u64 = 3_000;
@@ -130,7 +130,9 @@ impl Broker {
 
     fn store(&mut self, key: Key, value: Result<Entry, Gone>, ends_at: Option<u64>) -> u64 {
         self.revision += 1;
-        if let (Key::Lease(id), Err(_)) = (&key, &value) {
+        if let (Key::Lease(id), Err(_)) | (Key::Lease(id), Ok(Entry::Lease(_, Lease { ended_by: Some(_), .. }))) =
+            (&key, &value)
+        {
             self.lapsed.insert(id.clone());
         }
         self.log.push(key.clone());

@@ -4,7 +4,8 @@
 //! fenced, and its own clock is before `serves_until`; crashed nodes count for nothing, paused ones count. (ii) Epochs
 //! grow by one with each change of holder, and only then; only a holder gives away (both in `broker`). (iii) No node
 //! writes a claim before it has seen a whole snapshot and its own lease and member are acknowledged; a pure client
-//! writes nothing. (iv) Nobody retires whose lease has never ended. At the end: every partition of every actor that has
+//! writes nothing. (iv) Nobody retires whose lease has never ended, and no tombstone is
+//! written over a lease whose connection stands. At the end: every partition of every actor that has
 //! a host is active at the first in rendezvous order, nowhere else, with nothing held back; drained nodes have ended and
 //! left no record.
 
@@ -64,7 +65,8 @@ impl World {
             if node.life == Life::Up && node.held.values().any(|keys| !keys.is_empty()) {
                 return Err(format!("{} still holds keys back: {:?}", node.id, node.held));
             }
-            if node.life == Life::Ended && self.broker.entry(&Key::Lease(node.id.clone())).is_some() {
+            let lease = self.broker.entry(&Key::Lease(node.id.clone()));
+            if node.life == Life::Ended && matches!(lease, Some(Entry::Lease(_, lease)) if lease.ended_by.is_none()) {
                 return Err(format!("{} ended and left its lease", node.id));
             }
         }
@@ -115,11 +117,19 @@ impl World {
                 {
                     return Err(format!("the claim of {part} names {:?}", claim.node));
                 }
+                // A tombstone stays while a claim names its node, here of an actor that nobody hosts; and while nobody is
+                // there who writes.
+                Entry::Lease(id, lease) if lease.ended_by.is_some() && (hosted.is_empty() || self.is_named(id)) => {}
                 Entry::Lease(id, _) if !up(id) => return Err(format!("{id} is gone and left its lease")),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn is_named(&self, id: &NodeId) -> bool {
+        let mut claims = self.broker.entries();
+        claims.any(|entry| matches!(entry, Entry::Claim(_, claim) if claim.node.as_ref() == Some(id)))
     }
 
     /// The actors that somebody hosts.

@@ -40,6 +40,12 @@ impl World {
             Effect::Renew { lease, expect, sent_at } => {
                 self.send(at, Write::Renew(Entry::Lease(me, lease), expect, sent_at));
             }
+            Effect::RoundTrip { id, client, .. } => {
+                if !(self.faulty && self.random.chance(self.plan.losses)) {
+                    let later = self.latency();
+                    self.after(later, Event::Trip(at, client, id));
+                }
+            }
             Effect::Cas { id, entry, expect } => self.send(at, Write::Put(entry, expect, id)),
             Effect::Delete { id, key, expect } => self.send(at, Write::Delete(key, expect, id)),
             Effect::Transfer { id, part, mut claim, expect } => {
@@ -120,6 +126,7 @@ impl World {
 
     /// The node is no more; its driver removes lease and member, however long the broker takes.
     fn end(&mut self, at: usize) {
+        self.end_own(at);
         let node = &mut self.nodes[at];
         node.life = Life::Ended;
         node.admitting.clear();
@@ -132,7 +139,7 @@ impl World {
     fn message(&mut self, to: &crate::ownership::record::NodeId, input: Input) {
         let lost = self.faulty && self.random.chance(self.plan.losses);
         let to = self.index(to);
-        if !lost && self.nodes[to].linked {
+        if !lost && self.nodes[to].own {
             let later = self.latency();
             self.after(later, Event::Tell(to, input));
         }
@@ -173,7 +180,10 @@ impl World {
             }
             Write::Put(entry, expect, _) => {
                 let member = matches!(entry, Entry::Member(..));
-                let stored = self.broker.put(&by, entry, expect, None)?;
+                let stored = self.broker.put(&by, entry.clone(), expect, None)?;
+                if stored.is_some() {
+                    self.check_tombstone(&entry)?;
+                }
                 self.nodes[at].enrolled |= member && stored.is_some();
                 stored
             }
@@ -220,27 +230,6 @@ impl World {
         self.tell(at, Input::SnapshotDone)
     }
 
-    /// The node's connection is there again.
-    pub(super) fn link(&mut self, at: usize, link: u64) -> Result<(), String> {
-        let node = &mut self.nodes[at];
-        if node.linked || node.link != link {
-            return Ok(());
-        }
-        if !self.broker.up {
-            // The broker's return brings everybody back.
-            return Ok(());
-        }
-        node.linked = true;
-        node.link += 1;
-        let link = node.link;
-        // A driver that comes back before it noticed says both, in order.
-        self.tell(at, Input::Disconnected)?;
-        self.tell(at, Input::Connected { server: "s".to_owned(), client: link })?;
-        let later = self.latency();
-        self.after(later, Event::Snapshot(at, link));
-        Ok(())
-    }
-
     fn index(&self, id: &crate::ownership::record::NodeId) -> usize {
         self.nodes.iter().position(|node| node.id == *id).unwrap_or(0)
     }
@@ -284,6 +273,7 @@ fn name(effect: &Effect) -> Option<&'static str> {
         Effect::Rewatch => "rewatch",
         Effect::Drained => "drained",
         Effect::Retire { reason: RetireReason::ClaimTaken } => "retire: claim taken",
-        _ => return None,
+        Effect::Retire { reason: RetireReason::Tombstoned } => "retire: tombstoned",
+        effect => return super::links::name(effect),
     })
 }

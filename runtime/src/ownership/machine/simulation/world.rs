@@ -18,12 +18,14 @@ pub(super) const ANSWER_MS: u64 = 700;
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) partitions: u16,
-    nodes: usize,
-    clients: usize,
+    pub(super) nodes: usize,
+    pub(super) clients: usize,
     /// Percentage of messages and answers that are lost or late while faults last.
     pub(super) losses: u64,
     /// All host everything, with equal weight and the same start.
     pub(super) quiet: bool,
+    /// The broker says when an owning connection has ended: soon, late, or not at all.
+    pub(super) tells: bool,
 }
 
 impl Plan {
@@ -35,11 +37,12 @@ impl Plan {
             clients: usize::from(random.chance(20)),
             losses: random.between(0, 20),
             quiet: false,
+            tells: random.chance(75),
         }
     }
 
     pub(super) fn quiet(nodes: usize) -> Self {
-        Self { partitions: 8, nodes, clients: 1, losses: 0, quiet: true }
+        Self { partitions: 8, nodes, clients: 1, losses: 0, quiet: true, tells: true }
     }
 }
 
@@ -50,6 +53,8 @@ pub(super) enum Fault {
     Pause(usize, u64),
     /// The node's connection is gone for so long.
     Cut(usize, u64),
+    /// The node's owning connection is gone for so long; what it renews its lease on is not.
+    CutOwn(usize, u64),
     Drain(usize),
     Outage(u64),
 }
@@ -79,6 +84,10 @@ pub(super) struct Node {
     pub(super) linked: bool,
     /// Counts connections; what was on its way for an older one is lost.
     pub(super) link: u64,
+    /// Whether its owning connection stands, at the broker's end.
+    pub(super) own: bool,
+    /// The number of that connection.
+    pub(super) client: u64,
     pub(super) cursor: Option<u64>,
     /// The keys that ran when the partition was given away.
     pub(super) busy: BTreeMap<Part, Vec<String>>,
@@ -102,7 +111,21 @@ pub(super) enum Event {
     Snapshot(usize, u64),
     Link(usize, u64),
     Down(usize, u64),
-    Idle { old: usize, heir: usize, part: Part, epoch: u64, key: String },
+    /// A round trip on an owning connection has come to the broker.
+    Trip(usize, u64, u64),
+    /// A node notices that its owning connection is gone.
+    OwnDown(usize, u64),
+    /// It has another one.
+    OwnLink(usize, u64),
+    /// The broker's word that a connection has ended comes to a node.
+    Word(usize, Input),
+    Idle {
+        old: usize,
+        heir: usize,
+        part: Part,
+        epoch: u64,
+        key: String,
+    },
     Expire,
     BrokerUp,
     Start(usize),
@@ -219,11 +242,20 @@ impl World {
             println!("{:>6} FAULT {fault:?}", self.now);
         }
         match fault {
-            Fault::Crash(at) => self.nodes[at].life = Life::Crashed,
+            Fault::Crash(at) => {
+                self.nodes[at].life = Life::Crashed;
+                self.end_own(at);
+            }
             Fault::Pause(at, lasts) => self.nodes[at].paused_until = self.now + lasts,
             Fault::Cut(at, lasts) => {
                 self.cut(at);
                 self.after(lasts, Event::Link(at, self.nodes[at].link));
+            }
+            Fault::CutOwn(at, lasts) => {
+                self.end_own(at);
+                let (notices, client) = (self.random.between(1, 4_000), self.nodes[at].client);
+                self.after(notices, Event::OwnDown(at, client));
+                self.after(lasts, Event::OwnLink(at, client));
             }
             Fault::Drain(at) => {
                 self.nodes[at].told_to_drain = true;
@@ -237,14 +269,6 @@ impl World {
         }
     }
 
-    fn cut(&mut self, at: usize) {
-        self.nodes[at].linked = false;
-        self.nodes[at].link += 1;
-        self.nodes[at].cursor = None;
-        let notices = self.random.between(1, 1_500);
-        self.after(notices, Event::Down(at, self.nodes[at].link));
-    }
-
     fn deferred(&self, event: &Event) -> Option<u64> {
         let at = match event {
             Event::Tick(at)
@@ -252,7 +276,10 @@ impl World {
             | Event::Show(at, ..)
             | Event::Snapshot(at, _)
             | Event::Link(at, _)
-            | Event::Down(at, _) => at,
+            | Event::Down(at, _)
+            | Event::OwnDown(at, _)
+            | Event::OwnLink(at, _)
+            | Event::Word(at, _) => at,
             Event::Idle { old, .. } => old,
             _ => return None,
         };
@@ -272,11 +299,11 @@ impl World {
             Event::Show(at, link, until) => self.show(at, link, until)?,
             Event::Snapshot(at, link) => self.snapshot(at, link)?,
             Event::Link(at, link) => self.link(at, link)?,
-            Event::Down(at, link) => {
-                if !self.nodes[at].linked && self.nodes[at].link == link {
-                    self.tell(at, Input::Disconnected)?;
-                }
-            }
+            Event::Down(at, link) => self.down(at, link)?,
+            Event::Trip(at, client, id) => self.trip(at, client, id),
+            Event::OwnDown(at, client) => self.own_down(at, client)?,
+            Event::OwnLink(at, client) => self.own_link(at, client)?,
+            Event::Word(at, word) => self.hear(at, word)?,
             Event::Idle { old, heir, part, epoch, key } => self.tell_idle(old, heir, part, epoch, key),
             Event::Expire => {
                 if self.broker.up && self.broker.expire(self.now) {
@@ -319,6 +346,7 @@ impl World {
             offer_patience_ms: 800,
             hold_patience_ms: 2_000,
             unsure_patience_ms: 600,
+            stands_ms: 900,
             ..Config::new(&format!("n{slot}"), &self.starts.to_string(), hosted, self.plan.partitions)
         };
         let at = self.nodes.len();
@@ -337,6 +365,8 @@ impl World {
             paused_until: 0,
             linked: false,
             link: 0,
+            own: false,
+            client: 0,
             cursor: None,
             busy: BTreeMap::new(),
             offset: self.random.between(0, 1_000_000),
@@ -368,7 +398,8 @@ impl World {
                 }
             }
             25..50 => self.fault(Fault::Pause(at, lasts)),
-            50..70 if self.nodes[at].linked => self.fault(Fault::Cut(at, lasts)),
+            50..60 if self.nodes[at].linked => self.fault(Fault::Cut(at, lasts)),
+            60..70 if self.nodes[at].own => self.fault(Fault::CutOwn(at, lasts)),
             70..85 if !self.nodes[at].told_to_drain && !self.nodes[at].hosts.is_empty() => {
                 self.fault(Fault::Drain(at));
                 if self.random.chance(60) {

@@ -1,0 +1,105 @@
+//! Tombstones: ending the lease of a node whose owning connection is gone, on the broker's word.
+//!
+//! The word is a hint and decides nothing. It may be late, or about a connection that the node has replaced, and a
+//! proxy may have cut the broker's side alone while the node behind it lives. What decides is one compare-and-set, at
+//! the revision of the lease that names exactly the connection that has ended: a node that has a new connection writes
+//! it into its lease first, and whoever wins decides.
+//!
+//! Before that the hint waits for as long as a round trip on the connection could have let its node serve. So a node
+//! that reconnects in that time keeps everything, and a tombstone that stands is death at once, for everybody: nobody
+//! who sees it has to wait, or to ask whether the broker is to blame.
+//!
+//! What a forged word can do: nothing, unless it names the very connection of a live lease; then it costs that node its
+//! id, and what it had in memory, and the others would have to learn of it later than it does itself for two to serve
+//! at once. The machine cannot tell such a word from a true one. That only the broker's system account may publish
+//! the subject on which it comes is what protects from it.
+
+use std::collections::BTreeMap;
+
+use super::protocol::{Effect, Millis};
+use super::{Entry, Key, Machine, NodeId, Phase};
+use crate::ownership::record::Lease;
+use crate::ownership::rendezvous;
+use crate::ownership::view::{Known, LeaseState};
+
+/// Ends of connections remembered; a word beyond them is dropped, and the lease decides.
+const CLOSURES_MAX: usize = 4_096;
+
+/// The connections that have ended, by the broker's word, and when this node heard it.
+#[derive(Debug, Default)]
+pub(super) struct Closures {
+    heard: BTreeMap<(NodeId, String, u64), Millis>,
+}
+
+#[cfg(test)]
+impl Closures {
+    pub(super) fn len(&self) -> usize {
+        self.heard.len()
+    }
+}
+
+impl Machine {
+    pub(super) fn connection_gone(&mut self, node: NodeId, server: String, client: u64) {
+        if !self.config.is_client() && !self.is_me(&node) && self.closures.heard.len() < CLOSURES_MAX {
+            // The lease that names it may not have been shown yet.
+            self.closures.heard.entry((node, server, client)).or_insert(self.now);
+        }
+    }
+
+    /// Ends the leases that name a connection which has been gone for long enough.
+    pub(super) fn set_tombstones(&mut self, out: &mut Vec<Effect>) {
+        if self.closures.heard.is_empty() || !self.may_act() {
+            return;
+        }
+        // A tenth more, for clocks that differ.
+        let stands = self.config.stands_ms + self.config.stands_ms / 10;
+        let mut due = Vec::new();
+        for ((id, server, client), at) in &self.closures.heard {
+            let Some(Known { value: LeaseState::Live(lease), .. }) = self.view.leases.get(id) else { continue };
+            if lease.server != *server || lease.client != *client || self.now < at + stands {
+                continue;
+            }
+            // One of those that wait is enough, and those who inherit have reason to be the first.
+            if self.now >= at + stands + self.config.orphan_patience_ms || self.inherits_from(id) {
+                due.push(Entry::Lease(id.clone(), Lease { ended_by: Some(self.config.me.clone()), ..lease.clone() }));
+            }
+        }
+        for tombstone in due {
+            self.cas(tombstone, out);
+        }
+    }
+
+    /// Takes away the tombstones that this node has set, or that the one who set them has left behind: first the
+    /// member, then, once no claim names the node, the tombstone.
+    pub(super) fn clear_tombstones(&mut self, out: &mut Vec<Effect>) {
+        let forgotten = self.now.saturating_sub(2 * self.config.lease_ttl_ms);
+        self.closures.heard.retain(|_, at| *at >= forgotten);
+        if !self.may_act() {
+            return;
+        }
+        let orphaned =
+            |lease: &Known<LeaseState>| lease.at < forgotten && self.phase == Phase::Running && self.is_first();
+        let leases = self.view.leases.iter().filter(|(_, lease)| match &lease.value {
+            LeaseState::Tombstone(by) => self.is_me(by) || orphaned(lease),
+            LeaseState::Live(_) | LeaseState::Gone(_) => false,
+        });
+        let mine: Vec<NodeId> = leases.map(|(id, _)| id.clone()).collect();
+        for id in mine {
+            if self.view.members.contains_key(&id) {
+                self.delete(Key::Member(id), out);
+            } else if !self.view.claims().any(|(_, claim)| claim.value.node.as_ref() == Some(&id)) {
+                self.delete(Key::Lease(id), out);
+            }
+        }
+    }
+
+    /// True if this node is the first or second in rendezvous order for a partition of that node, without it.
+    fn inherits_from(&self, holder: &NodeId) -> bool {
+        let held = self.view.claims().filter(|(_, claim)| claim.value.node.as_ref() == Some(holder));
+        held.filter(|(part, _)| self.config.hosts.contains_key(part.actor.as_ref())).any(|(part, _)| {
+            let hosts = self.view.hosts(&part.actor).filter(|(id, member, _)| !member.draining && *id != holder);
+            let ranked = rendezvous::ranked(&part.actor, part.number, hosts.map(|(id, _, weight)| (id, weight)));
+            ranked.iter().take(2).any(|id| self.is_me(id))
+        })
+    }
+}

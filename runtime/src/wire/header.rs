@@ -45,7 +45,7 @@ impl OutsideCall {
     /// Reads the headers. `budget` is what a call gets that names none.
     pub(crate) fn read(headers: &Headers, budget: Duration) -> Result<Self, Error> {
         let content = headers.get(CONTENT_TYPE).map(|value| value.split(';').next().unwrap_or(value).trim());
-        if content.is_some_and(|content| !content.eq_ignore_ascii_case(JSON)) {
+        if let Some(content) = content.filter(|content| !content.eq_ignore_ascii_case(JSON)) {
             return Err(Error::new(
                 ErrorKind::BadRequest,
                 format!("{CONTENT_TYPE} {content:?}: write {JSON}, or leave the header out"),

@@ -20,6 +20,8 @@ mod mapping;
 
 mod demo;
 
+mod examples;
+
 mod embedded;
 
 mod tidy;

@@ -10,6 +10,8 @@ mod duo;
 mod info;
 mod load;
 mod node;
+mod pricing;
+mod program;
 mod server;
 mod shop;
 
@@ -19,12 +21,14 @@ use std::time::{Duration, Instant};
 
 use xtask::tools::{self, Tools};
 
-pub(crate) use self::cli::{CliOutput, Listener, nats, nats_many};
+pub(crate) use self::cli::{CliOutput, Listener, nats, nats_many, shell};
 pub(crate) use self::demo::Demo;
 pub(crate) use self::duo::{Duo, TAKES_OVER};
 pub(crate) use self::info::{Info, all_partitions, key_in};
 pub(crate) use self::load::{Call, Load, PRICE_CENTS, SKU, STOCK, client, place, prepare};
 pub(crate) use self::node::ShopNode;
+pub(crate) use self::pricing::pricing;
+pub(crate) use self::program::{example, program};
 pub(crate) use self::server::Server;
 pub(crate) use self::shop::{LEASE, Shop};
 pub(crate) use xtask::broker::Profile;

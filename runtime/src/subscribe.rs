@@ -20,8 +20,10 @@ const CAPACITY: usize = 8_192;
 ///
 /// ```
 /// # use greenroom::prelude::*;
-/// # #[contract(messages(), event = DoorEvent)]
+/// # #[contract(messages(Open), event = DoorEvent)]
 /// # struct Door;
+/// # #[message(Door, tell)]
+/// # struct Open;
 /// #[event(Door)]
 /// #[derive(Debug)]
 /// enum DoorEvent {

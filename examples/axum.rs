@@ -14,6 +14,7 @@ use axum::{Json, Router};
 use greenroom::contract::Refusal;
 use greenroom::error::ErrorBody;
 use greenroom::prelude::*;
+use greenroom_examples::stop_signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -75,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
     let server = async { axum::serve(listener, app).await.map_err(anyhow::Error::from) };
 
     if given.is_some() {
-        tokio::select! { ended = server => ended?, stop = tokio::signal::ctrl_c() => stop? }
+        tokio::select! { ended = server => ended?, stop = stop_signal() => stop? }
     } else {
         let visit = async {
             for expected in ["HTTP/1.0 200 OK", "HTTP/1.0 409 Conflict"] {

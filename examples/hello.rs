@@ -1,4 +1,5 @@
-//! The smallest actor: it greets, and remembers how often.
+//! The smallest actor: it greets, and remembers how often. Beside the import it takes 23 lines, six of which are
+//! attributes.
 //!
 //! ```text
 //! cargo run -p greenroom-examples --example hello
@@ -18,17 +19,16 @@ struct Hello {
     from: String,
 }
 
+/// Its state: how many it has greeted.
 #[derive(Default)]
-struct GreeterActor {
-    greeted: u32,
-}
+struct GreeterActor(u32);
 
 #[actor(Greeter)]
 impl GreeterActor {
     #[ask]
     fn hello(&mut self, msg: Hello, ctx: &mut Context<'_, Self>) -> String {
-        self.greeted += 1;
-        format!("{} greets {}: greeting {}", ctx.key(), msg.from, self.greeted)
+        self.0 += 1;
+        format!("{} greets {}: greeting {}", ctx.key(), msg.from, self.0)
     }
 }
 

@@ -63,6 +63,11 @@ impl AccountActor {
         Ok(Self { ledger: ctx.volatile()? })
     }
 
+    #[read]
+    fn balance(&self, _: Balance) -> u64 {
+        self.ledger.cents
+    }
+
     #[ask]
     fn deposit(&mut self, msg: Deposit) -> u64 {
         self.ledger.emit(AccountEvent::Deposited(msg.cents));
@@ -76,11 +81,6 @@ impl AccountActor {
         }
         self.ledger.emit(AccountEvent::Withdrawn(msg.cents));
         Ok(self.ledger.cents)
-    }
-
-    #[read]
-    fn balance(&self, _: Balance) -> u64 {
-        self.ledger.cents
     }
 }
 

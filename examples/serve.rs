@@ -1,7 +1,7 @@
-//! The actor of `hello` on a real broker, until Ctrl-C. **Needs a nats-server with JetStream.**
+//! The actor of `hello` on a real broker, until Ctrl-C or SIGTERM. **Needs a nats-server with JetStream.**
 //!
 //! ```text
-//! nats-server -js
+//! nats-server -js                                            # in a terminal of its own, and so the next
 //! cargo run -p greenroom-examples --example serve
 //! nats req demo.greeter.ada.hello '{"from":"you"}'
 //! ```
@@ -10,6 +10,7 @@
 //! `nats://127.0.0.1:4222`. Start it twice and the two share the actors.
 
 use greenroom::prelude::*;
+use greenroom_examples::stop_signal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -23,17 +24,16 @@ struct Hello {
     from: String,
 }
 
+/// Its state: how many it has greeted.
 #[derive(Default)]
-struct GreeterActor {
-    greeted: u32,
-}
+struct GreeterActor(u32);
 
 #[actor(Greeter)]
 impl GreeterActor {
     #[ask]
     fn hello(&mut self, msg: Hello, ctx: &mut Context<'_, Self>) -> String {
-        self.greeted += 1;
-        format!("{} greets {}: greeting {}", ctx.key(), msg.from, self.greeted)
+        self.0 += 1;
+        format!("{} greets {}: greeting {}", ctx.key(), msg.from, self.0)
     }
 }
 
@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let node = Node::builder("demo").host::<GreeterActor>().start().await?;
     println!("ready {}; Ctrl-C ends it", node.id());
-    tokio::signal::ctrl_c().await?;
+    stop_signal().await?;
     // Running turns finish, and the actors go to the other nodes, if there are any.
     node.drain().await?;
     println!("drained");

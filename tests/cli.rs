@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{CliOutput, Listener, Shop, eventually, holds, nats};
+use crate::harness::{CliOutput, Listener, Profile, Server, Shop, eventually, holds, nats, pricing};
 
 /// An answer "at once", with the start of the CLI's process and a busy machine allowed for. A call
 /// that waits for its budget takes 5 s.
@@ -48,14 +48,21 @@ async fn c3_e1_sub_shows_what_happens_while_orders_are_placed() {
     shop.register("sub-u").await;
     shop.restock("sub-tea", 10).await;
     let mut subjects = Listener::start(&shop.server, "shop.on.>", &["--subjects-only"]).await;
+    let mut stock = Listener::start(&shop.server, "shop.on.inventory.>", &["--subjects-only"]).await;
+    let mut money = Listener::start(&shop.server, "shop.on.payment.>", &["--subjects-only"]).await;
     let mut bodies = Listener::start(&shop.server, "shop.on.order.confirmed.*", &["--raw"]).await;
 
     let place = r#"{"user":"sub-u","lines":[{"sku":"sub-tea","qty":3}],"card":"tok_ok"}"#;
     shop.req("shop.order.sub=2E1.place", place).await.reply();
-    // In the order in which they happen to the order, and those of its callees among them.
+    // In the order in which they happen to the order.
     for event in ["order.placed.sub=2E1", "order.confirmed.sub=2E1", "order.shipped.sub=2E1"] {
         subjects.line(event, |line| line.contains(&format!("shop.on.{event}"))).await;
     }
+    // Those of its callees: goods were set aside and left the house, and the card was charged.
+    for event in ["inventory.reserved.sub-tea", "inventory.shipped.sub-tea"] {
+        stock.line(event, |line| line.contains(&format!("shop.on.{event}"))).await;
+    }
+    money.line("the charge", |line| line.contains("shop.on.payment.charged.sub=2E1")).await;
     let body = bodies.line("the event", |line| line.contains("sub-u")).await;
     let body: Value = serde_json::from_str(&body).expect("an event is JSON");
     assert!(body.to_string().contains(r#""total_cents":300"#), "{body}");
@@ -174,6 +181,23 @@ async fn c3_where_nobody_listens_the_broker_says_so_at_once() {
         assert!(output.no_responders(), "{subject}: {output:?}");
         assert!(output.took < AT_ONCE, "{subject}: {output:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_r4_a_service_is_asked_without_a_key() {
+    let server = Server::start(Profile::Plain).await;
+    let node = pricing(&server).await;
+    let quote = async |body: &str| nats(&server, &["req", "shop.pricing.quote", body]).await;
+    assert_eq!(quote(r#"{"sku":"tea","qty":2}"#).await.reply(), json!(700));
+
+    let refused = quote(r#"{"sku":"fax","qty":2}"#).await;
+    mistake(&refused, 404, "refused", &["no product fax"]);
+    mistake(&quote(r#"{"sku":"tea"}"#).await, 400, "bad_request", &["pricing.quote", "qty"]);
+    let no_such_verb = nats(&server, &["req", "shop.pricing.qoute", "{}"]).await;
+    mistake(&no_such_verb, 404, "unknown_verb", &["qoute", "quote"]);
+
+    node.drain().await.expect("drained");
+    assert!(quote("{}").await.no_responders(), "nobody is left");
 }
 
 /// The answer is an error as people, programs and NATS tools expect one: at once, with both

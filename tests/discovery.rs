@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    CliOutput, Info, LEASE, Profile, Server, Shop, ShopNode, all_partitions, eventually, holds, nats,
+    CliOutput, Info, LEASE, Profile, Server, Shop, ShopNode, all_partitions, eventually, holds, nats, pricing,
 };
 
 const SERVICES: [&str; 5] = ["shop-inventory", "shop-notification", "shop-order", "shop-payment", "shop-user"];
@@ -69,20 +69,81 @@ async fn p1_r7_micro_info_shows_each_verb_with_its_schemas() {
     }
 }
 
+/// Of each verb a property of what it takes, replies and refuses, or "" if that has none.
+const SCHEMAS: [[&str; 5]; 8] = [
+    ["shop-inventory", "restock", "qty", "free", ""],
+    ["shop-inventory", "get", "", "sold", "sku"],
+    ["shop-notification", "notify", "text", "", ""],
+    ["shop-notification", "inbox", "", "count", ""],
+    ["shop-order", "place", "lines", "total_cents", "out_of_stock"],
+    ["shop-order", "get", "", "lines", "order"],
+    ["shop-payment", "get", "", "charged_cents", "order"],
+    ["shop-user", "register", "email", "name", ""],
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_r7_every_service_announces_schemas() {
+    let shop = Shop::shared().await;
+    for service in SERVICES {
+        let id = id_of(&shop, service);
+        let info = nats(&shop.server, &["micro", "info", service, &id, "--json"]).await.body()["info"].clone();
+        let endpoints = info["endpoints"].as_array().unwrap_or_else(|| panic!("{service}: {info}"));
+        for endpoint in endpoints {
+            for part in ["request", "reply", "refusal"] {
+                let schema: Value = serde_json::from_str(&text(&endpoint["metadata"][part])).expect("a JSON schema");
+                assert!(schema.is_object() || schema.is_boolean(), "{service}, {part}: {endpoint}");
+            }
+        }
+        for [_, verb, request, reply, refusal] in SCHEMAS.iter().filter(|row| row[0] == service) {
+            let endpoint = endpoints.iter().find(|endpoint| endpoint["name"] == json!(verb));
+            let endpoint = endpoint.unwrap_or_else(|| panic!("{service} has no {verb}: {info}"));
+            for (part, property) in [("request", request), ("reply", reply), ("refusal", refusal)] {
+                let schema = text(&endpoint["metadata"][part]);
+                assert!(schema.contains(property), "{service} {verb}, {part}: {property:?} is not in {schema}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_r4_a_service_without_keys_is_announced_as_one() {
+    let server = Server::start(Profile::Plain).await;
+    let node = pricing(&server).await;
+    let info = nats(&server, &["micro", "info", "shop-pricing", node.id(), "--json"]).await.body()["info"].clone();
+    assert_eq!((&info["id"], &info["metadata"]["greenroom.kind"]), (&json!(node.id()), &json!("service")), "{info}");
+    let endpoint = &info["endpoints"][0];
+    assert_eq!((&endpoint["name"], &endpoint["subject"]), (&json!("quote"), &json!("shop.pricing.quote")), "{info}");
+    assert_eq!(endpoint["queue_group"], json!("pricing"), "{info}");
+    let asked = text(&endpoint["metadata"]["request"]);
+    assert!(asked.contains("sku") && asked.contains("qty"), "{info}");
+
+    for body in [r#"{"sku":"tea","qty":1}"#, r#"{"sku":"fax","qty":1}"#, "not JSON"] {
+        nats(&server, &["req", "shop.pricing.quote", body]).await;
+    }
+    let stats = nats(&server, &["micro", "stats", "shop-pricing", "--json"]).await.body();
+    let endpoint = stats.get(0).unwrap_or(&stats)["endpoints"][0].clone();
+    // The refusal is an answer.
+    assert_eq!((&endpoint["num_requests"], &endpoint["num_errors"]), (&json!(3), &json!(1)), "{stats}");
+    let table = nats(&server, &["micro", "info", "shop-pricing"]).await;
+    assert!(said(&table).contains("shop.pricing.quote"), "{table:?}");
+    node.drain().await.expect("drained");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p1_micro_stats_move_with_calls() {
-    let shop = Shop::shared().await;
+    // Nobody else asks here, so the numbers are known.
+    let shop = Shop::open().await;
     let before = counts(&shop).await;
     for n in 0..12 {
-        // An order that does not exist: the actor's own no is not an error of the service.
+        // An order that does not exist: the actor's own no is an answer, and not an error of the service.
         shop.req(&format!("shop.order.stats-{n}.get"), "").await;
     }
     for n in 0..3 {
         shop.req(&format!("shop.order.stats-{n}.place"), "not JSON").await;
     }
     let after = counts(&shop).await;
-    assert!(after.get_requests >= before.get_requests + 12, "{before:?} {after:?}");
-    assert!(after.place_errors >= before.place_errors + 3, "{before:?} {after:?}");
+    assert_eq!((after.get_requests, after.get_errors), (before.get_requests + 12, 0), "{before:?} {after:?}");
+    assert_eq!(after.place_errors, before.place_errors + 3, "{before:?} {after:?}");
     assert!(after.get_nanos > before.get_nanos, "{before:?} {after:?}");
 
     let table = nats(&shop.server, &["micro", "stats", "shop-order"]).await;
@@ -162,6 +223,7 @@ async fn p1_a_drained_node_disappears() {
 #[derive(Debug)]
 struct Counts {
     get_requests: u64,
+    get_errors: u64,
     get_nanos: u64,
     place_errors: u64,
 }
@@ -181,6 +243,7 @@ async fn counts(shop: &Shop) -> Counts {
     };
     Counts {
         get_requests: sum("get", "num_requests"),
+        get_errors: sum("get", "num_errors"),
         get_nanos: sum("get", "processing_time"),
         place_errors: sum("place", "num_errors"),
     }

@@ -22,6 +22,8 @@ mod mapping;
 
 mod demo;
 
+mod examples;
+
 mod embedded;
 
 mod tidy;

@@ -23,6 +23,25 @@ use crate::state::{Cell, Durable, JournalBox, State, VolatileJournal};
 /// Calls made through it ([`actor`](Context::actor), [`service`](Context::service)) belong to the
 /// turn: they inherit what is left of its time, and the chain of calls by which it came, so that
 /// a call which would wait for itself fails at once with `CallCycle`.
+///
+/// ```
+/// # use greenroom::prelude::*;
+/// # #[contract(messages(Hello))]
+/// # struct Greeter;
+/// # #[message(Greeter, ask, reply = String)]
+/// # struct Hello;
+/// # #[derive(Default)]
+/// # struct GreeterActor;
+/// #[actor(Greeter)]
+/// impl GreeterActor {
+///     #[ask]
+///     async fn hello(&mut self, _: Hello, ctx: &mut Context<'_, Self>) -> String {
+///         let friend = ctx.actor::<Greeter>("friend"); // asked with what is left of this turn's time
+///         let said = if ctx.key().as_str() == "friend" { Ok("hello".to_owned()) } else { friend.ask(Hello).await };
+///         format!("{}: {said:?}, with {:?} left", ctx.key(), ctx.remaining())
+///     }
+/// }
+/// ```
 pub struct Context<'a, A: Actor> {
     env: Env<'a>,
     call: &'a Call,

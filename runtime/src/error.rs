@@ -22,11 +22,12 @@ pub enum ErrorKind {
     BadRequest,
     /// The key is empty, longer than 128 bytes, or its token is not the canonical one.
     BadKey,
-    /// The reply subject of a request is one that the runtime does not answer to.
+    /// The reply subject of a request is one that the runtime does not answer to. Not sent by this version: such calls
+    /// are dropped.
     BadReplySubject,
     /// The actor has no such verb; the details list those it has.
     UnknownVerb,
-    /// Too old to be run: an answer can no longer reach anyone in time.
+    /// Too old to be run: an answer can no longer reach anyone in time. Not sent by this version.
     Expired,
     /// The payload is over the app's limit.
     PayloadTooLarge,
@@ -44,7 +45,7 @@ pub enum ErrorKind {
     Unknown,
     /// The turn was cut: its actor's node stopped while it ran.
     Interrupted,
-    /// The same command id was used for a different command.
+    /// The same command id was used for a different command. Not sent by this version.
     IdReused,
     /// The call would wait for itself through the chain of calls it came by.
     CallCycle,
@@ -206,9 +207,25 @@ impl std::error::Error for Error {
 }
 
 /// What an ask gives instead of a reply.
+///
+/// ```
+/// # use greenroom::{AskError, Error, ErrorKind};
+/// fn told(error: &AskError<String>) -> String {
+///     match error {
+///         AskError::Refused(no) => format!("the actor says no: {no}"),
+///         AskError::Failed(error) if error.is_retryable() => format!("not run, so ask again: {error}"),
+///         AskError::Failed(error) if error.kind() == ErrorKind::Unknown => format!("it may have been run: {error}"),
+///         AskError::Failed(error) => format!("asking again will not help: {error}"),
+///     }
+/// }
+///
+/// let busy = AskError::Failed(Error::new(ErrorKind::Overloaded, "1024 calls wait"));
+/// assert_eq!(told(&busy), "not run, so ask again: 1024 calls wait");
+/// ```
 #[derive(Debug)]
 pub enum AskError<R> {
-    /// The actor said no, in its own words. The turn left no trace.
+    /// The actor said no, in its own words. The turn left no trace in the actor's cell beyond its own commits; plain
+    /// fields stay as it left them.
     Refused(R),
     /// The actor could not be asked, or it is not known what it did:
     /// [`Error::is_retryable`] tells which.

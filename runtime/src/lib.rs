@@ -3,6 +3,55 @@
 //! Business services are actors. Each has one address, `shop.order.42.*` on the wire, that works
 //! from Rust, from `nats req`, and from any language, on whichever node the actor lives.
 //!
+//! ```
+//! use greenroom::prelude::*;
+//!
+//! /// Callers know the contract: an address type, and messages with their replies and refusals.
+//! #[contract(messages(Withdraw))]
+//! pub struct Account;
+//!
+//! #[message(Account, ask, reply = u64, refusal = Overdrawn)]
+//! pub struct Withdraw { pub cents: u64 }
+//!
+//! #[refusal]
+//! #[derive(thiserror::Error)]
+//! #[error("short by {short} cents")]
+//! pub struct Overdrawn { pub short: u64 }
+//!
+//! /// The implementation: one for each key, one turn at a time.
+//! struct AccountActor { cents: u64 }
+//!
+//! #[actor(Account)]
+//! impl AccountActor {
+//!     fn activate() -> Result<Self, Error> { Ok(Self { cents: 500 }) }
+//!
+//!     #[ask]
+//!     fn withdraw(&mut self, msg: Withdraw) -> Result<u64, Overdrawn> {
+//!         let short = msg.cents.saturating_sub(self.cents);
+//!         if short > 0 { return Err(Overdrawn { short }); }
+//!         self.cents -= msg.cents;
+//!         Ok(self.cents)
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Error> {
+//! // `Node::builder("bank")` would find a broker; `local` brings one in memory.
+//! let node = Node::local("bank").host::<AccountActor>().start().await?;
+//! let ada = node.actor::<Account>("ada"); // no I/O, and always valid
+//! match ada.ask(Withdraw { cents: 900 }).await {
+//!     Ok(left) => println!("{left} left"),
+//!     Err(AskError::Refused(Overdrawn { short })) => assert_eq!(short, 400), // its own, typed no
+//!     Err(AskError::Failed(error)) if error.is_retryable() => println!("was not run: {error}"),
+//!     Err(AskError::Failed(error)) => return Err(error),
+//! }
+//! node.drain().await // finish turns, hand actors over, leave
+//! # }
+//! ```
+//!
+//! Features: `macros` (on unless switched off) brings the attributes, `ractor` puts existing ractor actors on subjects
+//! (`NodeBuilder::expose`), `testkit` is the suite that every [`transport`] passes.
+//!
 //! The modules, in reading order:
 //!
 //! - [`contract`](mod@contract): what callers know of an actor: its address type, messages, refusals, events

@@ -62,6 +62,19 @@ impl Origin {
 ///
 /// From outside a turn: [`Node::actor`](crate::Node::actor); inside one:
 /// [`Context::actor`](crate::Context::actor), which makes the call part of the turn.
+///
+/// ```
+/// # use greenroom::prelude::*;
+/// # #[contract(messages(Hello))]
+/// # struct Greeter;
+/// # #[message(Greeter, ask, reply = String)]
+/// # struct Hello;
+/// # async fn run(node: Node) -> Result<(), AskError<greenroom::contract::Never>> {
+/// let ada: Ref<Greeter> = node.actor("ada");
+/// let greeting = ada.ask(Hello).await?; // waits for the reply, 5 s at most
+/// ada.within(std::time::Duration::from_millis(200)).tell(Hello).await?; // only until it is admitted
+/// # Ok(()) }
+/// ```
 pub struct Ref<C: Contract<Kind = Keyed>> {
     around: Arc<Surroundings>,
     hosted: Option<Arc<Hosted>>,

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::contract::Refusal;
 use crate::error::{AskError, Error};
 
 /// The counts of one verb on one node.
@@ -14,7 +13,7 @@ pub(crate) struct VerbStats {
     pub(crate) requests: AtomicU64,
     /// Those among them that came from this node and touched no broker.
     pub(crate) local: AtomicU64,
-    /// Refusals and failures among them.
+    /// Failures among them. A refusal is none: the actor was asked, and answered.
     pub(crate) errors: AtomicU64,
     /// Time from receipt to answer of calls from the wire, in nanoseconds.
     pub(crate) processing_ns: AtomicU64,
@@ -24,12 +23,10 @@ pub(crate) struct VerbStats {
 }
 
 impl VerbStats {
-    pub(crate) fn ended<R: Refusal>(&self, error: Option<&AskError<R>>) {
+    pub(crate) fn ended<R>(&self, error: Option<&AskError<R>>) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        match error {
-            None => {}
-            Some(AskError::Refused(refusal)) => self.error(format!("{}:{refusal}", refusal.code())),
-            Some(AskError::Failed(error)) => self.error(format!("{}:{error}", error.kind().code())),
+        if let Some(AskError::Failed(error)) = error {
+            self.error(format!("{}:{error}", error.kind().code()));
         }
     }
 

@@ -17,6 +17,26 @@ use crate::wire::SEQUENCE;
 const CAPACITY: usize = 8_192;
 
 /// A subscription that is being put together; see [`Node::subscribe`](crate::Node::subscribe).
+///
+/// ```
+/// # use greenroom::prelude::*;
+/// # #[contract(messages(Open), event = DoorEvent)]
+/// # struct Door;
+/// # #[message(Door, tell)]
+/// # struct Open;
+/// #[event(Door)]
+/// #[derive(Debug)]
+/// enum DoorEvent {
+///     Opened,
+/// }
+///
+/// # async fn run(node: Node) -> Result<(), Error> {
+/// let mut opened = node.subscribe::<DoorEvent>().name("opened").key("front").live().await?;
+/// while let Some(happened) = opened.next().await {
+///     println!("{} #{}: {:?}", happened.key, happened.sequence, happened.event);
+/// }
+/// # Ok(()) }
+/// ```
 pub struct Subscribe<E: Event> {
     around: Arc<Surroundings>,
     name: Option<String>,

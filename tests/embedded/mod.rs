@@ -24,6 +24,7 @@ mod events;
 mod builds;
 mod connection;
 mod embedding;
+mod exposed;
 mod settings;
 mod spin;
 mod transport;

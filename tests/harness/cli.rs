@@ -1,5 +1,6 @@
 //! The stock `nats` CLI, as a person runs it: no context, no credentials, only the address.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -81,8 +82,22 @@ pub(crate) async fn nats_many(server: &Server, subject: &str, body: &str, count:
     answers
 }
 
+/// Runs a line that begins with `nats` as a shell would that finds the CLI on its `PATH`. Bounded in time.
+pub(crate) async fn shell(server: &Server, line: &str) -> CliOutput {
+    let script = format!("nats() {{ \"$NATS_PROGRAM\" \"$@\"; }}\n{line}");
+    let mut command = started(server, "/bin/sh");
+    command.arg("-c").arg(script).env("NATS_PROGRAM", &tools().nats);
+    run(command, LIMIT).await
+}
+
 fn command(server: &Server, args: &[&str]) -> Command {
-    let mut command = Command::new(&tools().nats);
+    let mut command = started(server, &tools().nats);
+    command.args(args);
+    command
+}
+
+fn started(server: &Server, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     let inherited = std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("NATS_"));
     command
         .env_clear()
@@ -90,7 +105,6 @@ fn command(server: &Server, args: &[&str]) -> Command {
         .env("NATS_URL", server.url())
         // No context that the developer has selected.
         .env("XDG_CONFIG_HOME", no_config())
-        .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

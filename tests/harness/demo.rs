@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::node::program;
-use super::{Server, tools};
+use super::{Server, program, tools};
 
 /// A thousand orders take seconds; on a busy machine, many.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -10,6 +10,8 @@ mod duo;
 mod info;
 mod load;
 mod node;
+mod pricing;
+mod program;
 mod proxy;
 mod server;
 mod shop;
@@ -20,12 +22,14 @@ use std::time::{Duration, Instant};
 
 use xtask::tools::{self, Tools};
 
-pub(crate) use self::cli::{CliOutput, Listener, nats, nats_many};
+pub(crate) use self::cli::{CliOutput, Listener, nats, nats_many, shell};
 pub(crate) use self::demo::Demo;
 pub(crate) use self::duo::{Duo, TAKES_OVER};
 pub(crate) use self::info::{Info, all_partitions, key_in};
 pub(crate) use self::load::{Call, Load, PRICE_CENTS, SKU, SLACK, STOCK, client, each_names_its_cause, place, prepare};
 pub(crate) use self::node::ShopNode;
+pub(crate) use self::pricing::pricing;
+pub(crate) use self::program::{example, program};
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::server::Server;
 pub(crate) use self::shop::{LEASE, Shop};

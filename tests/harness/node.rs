@@ -1,14 +1,12 @@
 //! The shop's node binary as a process.
 
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use xtask::process::{Group, Launch, Process, Signal};
 
-use super::{Server, eventually};
+use super::{Server, eventually, program};
 
 /// A node connects, joins the others and takes its partitions.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -139,31 +137,4 @@ impl Drop for ShopNode {
             eprintln!("---- shop-node hosting {} ({id}), in {}\n{}", self.hosts, self.dir.path().display(), self.log());
         }
     }
-}
-
-/// One of the shop's programs, built if that is needed, all of them once for all tests.
-pub(super) async fn program(name: &'static str) -> PathBuf {
-    static TARGET: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let target = tokio::task::spawn_blocking(|| TARGET.get_or_init(build)).await.expect("no panic");
-    match target {
-        Ok(target) => target.join(name),
-        Err(why) => panic!("{why}"),
-    }
-}
-
-/// Cargo decides whether anything has to be done, so the program is never older than its source.
-fn build() -> Result<PathBuf, String> {
-    // target/{profile}/deps/integration-…
-    let here = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
-    let target = here.ancestors().nth(2).ok_or("this program does not lie in a target directory")?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(xtask::workspace_root()).args(["build", "--quiet", "-p", "shop-node", "-p", "shop-demo"]);
-    if target.ends_with("release") {
-        cargo.arg("--release");
-    }
-    let status = cargo.status().map_err(|error| format!("cargo cannot be run: {error}"))?;
-    if status.success() && ["shop-node", "shop-demo"].iter().all(|program| target.join(program).is_file()) {
-        return Ok(target.to_owned());
-    }
-    Err(format!("cargo has not built the shop in {} ({status})", target.display()))
 }

@@ -34,9 +34,10 @@ enum Command {
     },
     /// Check format, clippy, documentation, nats.conf and dependencies
     Lint,
-    /// Measure; the arguments go to the program in `bench/`
+    /// Measure: `local`, `footprint`; `--quick` for less of it, `--json PATH` for programs
+    #[command(after_help = BENCH_HELP)]
     Bench {
-        /// Arguments of the measurements
+        /// Which measurements, and their options
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -45,6 +46,18 @@ enum Command {
     /// Write the demo's data to `examples/data` again
     Orders,
 }
+
+const BENCH_HELP: &str = "\
+Measurements:
+  local      ask and tell on one node beside ractor, kameo and a bare tokio channel; bytes per idle actor
+  footprint  bytes per idle keyed actor, and activations per second; --actors N
+
+Options of both:
+  --json PATH  write the figures here too
+Option of local:
+  --quick      fewer and shorter rounds: half a minute in all
+
+  cargo xtask bench local --quick --json figures.json";
 
 #[derive(clap::Args)]
 struct DemoArgs {
@@ -83,6 +96,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let tools = tools::provision(progress)?;
             for (name, program) in [("nats-server", &tools.nats_server), ("nats", &tools.nats)] {
                 println!("{name:<11} {}  {}", Version::of(program)?, program.display());
+            }
+            if let Some(line) = tools.export(&std::env::var_os("PATH").unwrap_or_default()) {
+                println!("\nA shell does not find them by itself. To type `nats` there:\n\n{line}");
             }
         }
         Some(Command::Orders) => orders::write(&workspace_root().join("examples/data"))?,

@@ -16,7 +16,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,6 +45,21 @@ pub struct Tools {
     pub nats_server: PathBuf,
     /// The command-line client.
     pub nats: PathBuf,
+}
+
+impl Tools {
+    /// The line that makes a shell with this `PATH` run them by their names; `None` if it does already.
+    pub fn export(&self, path: &OsStr) -> Option<String> {
+        let runs = |name: &str| env::split_paths(path).map(|dir| dir.join(name)).find(|file| file.is_file());
+        let mut dirs = Vec::new();
+        for (name, program) in [("nats-server", &self.nats_server), ("nats", &self.nats)] {
+            let dir = program.parent().map(|dir| dir.display().to_string()).unwrap_or_default();
+            if runs(name).as_ref() != Some(program) && !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+        (!dirs.is_empty()).then(|| format!("export PATH=\"{}:$PATH\"", dirs.join(":")))
+    }
 }
 
 /// Finds both tools, fetching what is missing; `progress` is told of anything that takes more than two seconds.

@@ -143,17 +143,17 @@ impl fmt::Display for Report {
         }
         let Audit { stock, money, answers, products, sold, net_cents, .. } = &self.audit;
         let money_all = format!("{}.{:02} paid", net_cents / 100, net_cents % 100);
-        told(f, "stock", stock, &format!("{products} products, {sold} sold"))?;
-        told(f, "money", money, &money_all)?;
-        told(f, "answers", answers, "every order is as its customer was told")
+        told(f, "stock", stock, &format!("adds up: {products} products, {sold} sold"))?;
+        told(f, "money", money, &format!("adds up: {money_all}"))?;
+        told(f, "answers", answers, "hold: every order is as its customer was told")
     }
 }
 
-fn told(f: &mut fmt::Formatter<'_>, what: &str, wrong: &Complaints, all: &str) -> fmt::Result {
+fn told(f: &mut fmt::Formatter<'_>, what: &str, wrong: &Complaints, fine: &str) -> fmt::Result {
     if wrong.is_empty() {
-        return writeln!(f, "{what:<10} adds up: {all}");
+        return writeln!(f, "{what:<10} {fine}");
     }
-    writeln!(f, "{what:<10} DOES NOT ADD UP, {} times:", wrong.count)?;
+    writeln!(f, "{what:<10} WRONG, {} times:", wrong.count)?;
     for complaint in &wrong.first {
         writeln!(f, "           {complaint}")?;
     }

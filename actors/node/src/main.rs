@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use greenroom::transport::Connect;
-use greenroom::{HostOptions, Node};
+use greenroom::{Error, HostOptions, Node};
 use tracing_subscriber::EnvFilter;
 
 use crate::hosts::Hosted;
@@ -67,7 +67,8 @@ NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CERT, NATS_KEY, NATS_CA, NATS_CONTEXT
 that was selected.
 
 SIGTERM or Ctrl-C drains: no new work is taken, running turns finish, replies go out, the actors
-move to other nodes; then it exits with 0. A second signal exits at once, with 1.";
+move to other nodes; then it exits with 0. Another signal, a second later or more, exits at once,
+with 1.";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -98,7 +99,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-async fn start(args: &Args) -> Result<Node, greenroom::Error> {
+async fn start(args: &Args) -> Result<Node, Error> {
     let mut node = Node::builder(&args.app).connect(args.broker()?).lease(args.lease);
     if let Some(name) = &args.name {
         node = node.name(name);
@@ -114,7 +115,7 @@ async fn drain(node: Node, stop: &mut Stop) -> anyhow::Result<()> {
     tracing::info!("draining; another signal exits at once");
     tokio::select! {
         drained = node.drain() => Ok(drained?),
-        () = stop.wanted() => {
+        () = stop.insisted() => {
             tracing::warn!("stopped before it was drained");
             // Not by returning: that would wait for what still runs.
             std::process::exit(1)
@@ -123,10 +124,10 @@ async fn drain(node: Node, stop: &mut Stop) -> anyhow::Result<()> {
 }
 
 impl Args {
-    fn broker(&self) -> Result<Connect, greenroom::Error> {
+    fn broker(&self) -> Result<Connect, Error> {
         let connect = Connect::from_env(|name| std::env::var(name).ok())?;
         match &self.nats {
-            Some(url) => connect.url(url),
+            Some(url) => connect.url(url).map_err(|error| Error::new(error.kind(), format!("--nats: {error}"))),
             None => Ok(connect),
         }
     }
@@ -181,6 +182,13 @@ mod tests {
         let args = args.expect("a good command line");
         assert_eq!((args.host.0.len(), args.lease), (2, Duration::from_secs(3)));
         assert!(Args::try_parse_from(["shop-node"]).is_err(), "hosting nothing is a mistake");
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_is_named_by_its_option() {
+        let args = Args::try_parse_from(["shop-node", "--host", "all", "--nats", "http://x"]).expect("a command line");
+        let why = args.broker().expect_err("no broker speaks HTTP").to_string();
+        assert!(why.starts_with("--nats: ") && why.contains("nats://host:port"), "{why}");
     }
 
     #[test]

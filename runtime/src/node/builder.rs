@@ -29,6 +29,20 @@ const IN_FLIGHT_MAX: usize = 16_000_000;
 ///
 /// Every setting has a default; [`start`](NodeBuilder::start) checks them all and says which is
 /// wrong.
+///
+/// ```no_run
+/// # use greenroom::{Actor, Error, Node};
+/// # use std::time::Duration;
+/// # async fn run<OrderActor: Actor>() -> Result<(), Error> {
+/// let node = Node::builder("shop")
+///     .connect("nats://broker:4222") // else as the `nats` CLI finds it
+///     .name("north-1")
+///     .host::<OrderActor>()
+///     .budget(Duration::from_secs(2))
+///     .start()
+///     .await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a node runs after `.start().await`"]
 pub struct NodeBuilder {
     pub(super) app: String,
@@ -65,6 +79,22 @@ pub(super) type MakeHost =
 type MakeTask = Arc<dyn Fn(Node) -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
 
 /// Background tasks that are supervised together.
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), greenroom::Error> {
+/// use greenroom::{Node, Restart, Strategy, TaskGroup};
+///
+/// // The second needs what the first has made, so it starts again with it.
+/// let rule = Restart { strategy: Strategy::RestForOne, intensity: 3, ..Restart::default() };
+/// let feed = TaskGroup::new("feed", rule)
+///     .task("source", |_node| async { Ok(()) })
+///     .task("sink", |_node| std::future::pending());
+/// let node = Node::local("shop").group(feed).start().await?;
+/// assert_eq!(node.supervision()[0].name, "feed");
+/// node.drain().await
+/// # }
+/// ```
 pub struct TaskGroup {
     pub(super) name: String,
     pub(super) restart: Restart,

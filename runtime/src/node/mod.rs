@@ -52,6 +52,19 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 /// A running node. Cheap to clone; when the last clone is dropped without [`drain`](Node::drain),
 /// the node is cut off as if its process had died. Clones that the node gives to its own actors and
 /// tasks do not keep it.
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), greenroom::Error> {
+/// use greenroom::Node;
+///
+/// // It hosts nothing: a client.
+/// let node = Node::local("shop").name("till").start().await?;
+/// assert!(node.id().starts_with("till-"));
+/// assert_eq!(node.info().app, "shop");
+/// node.drain().await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,

@@ -29,6 +29,18 @@ fi
 
 const FAILING: &str = "#!/bin/sh\necho the proxy says no >&2\nexit 1\n";
 
+#[test]
+fn a_shell_is_told_how_to_find_what_it_does_not_find() {
+    let machine = Machine::new().with("bin/nats-server", "").with("bin2/nats", "").with("cache/nats", "");
+    let path = std::env::join_paths(&machine.environment.path).expect("a search path");
+    let on_path = Tools { nats_server: machine.path("bin/nats-server"), nats: machine.path("bin2/nats") };
+    assert_eq!(on_path.export(&path), None);
+    // Another of that name comes first: the fetched one has to come before it.
+    let fetched = Tools { nats: machine.path("cache/nats"), ..on_path };
+    let line = format!("export PATH=\"{}:$PATH\"", machine.path("cache").display());
+    assert_eq!(fetched.export(&path), Some(line));
+}
+
 struct Machine {
     dir: TempDir,
     environment: Environment,

@@ -3,24 +3,28 @@
 //! Runs on a thread of its own with a connection of its own, so that neither a handler that spins
 //! nor bulk traffic keeps a lease from being renewed.
 
+mod watching;
+mod writing;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use self::watching::next_change;
+use self::writing::result_of;
 use super::keeper::Job;
 use super::notice;
 use super::surroundings::Surroundings;
 use crate::error::Error;
-use crate::ownership::{CasResult, Claim, Effect, Entry, Gone, Input, Key, Lease, Machine, NodeId, Part, RetireReason};
+use crate::ownership::{Effect, Input, Key, Machine, NodeId, Part, RetireReason};
 use crate::subject::Subject;
-use crate::transport::{Bucket, Change, Inbound, Outbound, Status, Subscription, Transport, Watch, WriteError};
+use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transport, Watch};
 
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
@@ -203,116 +207,6 @@ impl Running {
         self.farewell().await;
     }
 
-    /// Takes what has arrived already, so that a burst is published once.
-    fn take_what_waits(&mut self) {
-        for _ in 0..BATCH {
-            let Some(Some(change)) = self.watch.as_mut().map(Watch::try_next) else { return };
-            self.changed(change);
-        }
-    }
-
-    /// Begins to watch, aside: renewals and answers go on meanwhile.
-    fn open_watch(&mut self, after: Duration) {
-        self.watch = None;
-        let bucket = self.driver.bucket.clone();
-        self.opening = Some(Box::pin(async move {
-            tokio::time::sleep(after).await;
-            bucket.watch().await
-        }));
-    }
-
-    fn opened(&mut self, opened: Result<Watch, Error>) {
-        self.opening = None;
-        match opened {
-            Ok(watch) => {
-                self.unwatched = 0;
-                self.watch = Some(watch);
-                self.step(Input::SnapshotBegun);
-            }
-            Err(error) => {
-                if self.unwatched == 0 {
-                    tracing::warn!(%error, "the ownership bucket cannot be watched; trying again until it can");
-                }
-                self.open_watch(WATCH_PAUSE_MAX.min(TICK * 2_u32.saturating_pow(self.unwatched)));
-                self.unwatched = self.unwatched.saturating_add(1);
-            }
-        }
-    }
-
-    /// Looks whether the bucket is still the one that the node began with.
-    fn look_for_bucket(&mut self) {
-        if self.looking.is_none() {
-            let bucket = self.driver.bucket.clone();
-            self.looking = Some(Box::pin(async move {
-                let first = bucket.made().await;
-                if !matches!(first, Ok(None)) {
-                    return first;
-                }
-                tokio::time::sleep(GONE_AFTER).await;
-                bucket.made().await
-            }));
-        }
-    }
-
-    fn looked(&mut self, made: Result<Option<String>, Error>) {
-        self.looking = None;
-        match (made, &self.made) {
-            (Err(_), _) => {}
-            (Ok(Some(made)), None) => self.made = Some(made),
-            (Ok(Some(made)), Some(before)) if made == *before => {}
-            (Ok(made), _) => {
-                if self.driver.machine.is_client() {
-                    tracing::warn!(node = self.driver.around.id, "the app's records are gone; looking for new ones");
-                    self.driver.machine = self.driver.machine.anew();
-                    self.made = made;
-                    self.unpublished = true;
-                    self.step(Input::Started);
-                    self.own_status();
-                    self.rewatch = true;
-                } else {
-                    self.step(Input::RecordsGone);
-                }
-            }
-        }
-    }
-
-    fn changed(&mut self, change: Change) {
-        self.unpublished = true;
-        match change {
-            Change::Gone => {
-                self.look_for_bucket();
-                self.open_watch(TICK);
-            }
-            Change::Current => {
-                self.current = true;
-                if self.made.is_none() {
-                    self.look_for_bucket();
-                }
-                self.step(Input::SnapshotDone);
-            }
-            Change::Entry(record) => {
-                let Some(key) = Key::parse(&record.key) else {
-                    return tracing::warn!(key = record.key, "an unknown record in the ownership bucket");
-                };
-                let input = match record.value {
-                    Ok(value) => match Entry::parse(key, &value) {
-                        Ok(entry) => Input::Record { revision: record.revision, entry },
-                        Err(error) => {
-                            return tracing::warn!(key = record.key, %error, "an ownership record cannot be read");
-                        }
-                    },
-                    Err(crate::transport::Gone::Deleted) => {
-                        Input::Deleted { revision: record.revision, key, reason: Gone::Deleted }
-                    }
-                    Err(crate::transport::Gone::Expired) => {
-                        Input::Deleted { revision: record.revision, key, reason: Gone::Expired }
-                    }
-                };
-                self.step(input);
-            }
-        }
-    }
-
     fn idle(&mut self, part: Part, epoch: u64, key: String, answer: Option<Subject>) {
         self.step(Input::Idle { part: part.clone(), epoch, key: key.clone() });
         if let Some(answer) = answer.filter(|_| self.driver.machine.settled(&part, epoch, &key))
@@ -395,69 +289,6 @@ impl Running {
         }
     }
 
-    fn renew(&mut self, lease: &Lease, expect: u64, sent_at: u64) {
-        let me = NodeId::new(self.driver.around.id.as_str());
-        let key = Key::Lease(me.clone()).to_string();
-        let value = Entry::Lease(me, lease.clone()).to_json().unwrap_or_default();
-        let (bucket, ttl) = (self.driver.bucket.clone(), self.driver.lease_ttl);
-        self.writes.push(Box::pin(async move {
-            let result = result_of(bucket.write(&key, Bytes::from(value), expect, Some(ttl)).await);
-            Input::RenewDone { sent_at, result }
-        }));
-    }
-
-    /// To the broker and back, on this very connection: another one in between would prove nothing about it.
-    fn round_trip(&mut self, id: u64, connection: Status) {
-        let (transport, own) = (self.driver.around.transport.clone(), self.driver.own.clone());
-        self.writes.push(Box::pin(async move {
-            let before = *own.borrow() == connection;
-            let ok = before && transport.flush().await.is_ok() && *own.borrow() == connection;
-            Input::RoundTripDone { id, ok }
-        }));
-    }
-
-    fn write(&mut self, id: u64, entry: &Entry, expect: u64) {
-        let key = entry.key().to_string();
-        let value = entry.to_json().unwrap_or_default();
-        let bucket = self.driver.bucket.clone();
-        self.writes.push(Box::pin(async move {
-            let result = result_of(bucket.write(&key, Bytes::from(value), expect, None).await);
-            Input::CasDone { id, result }
-        }));
-    }
-
-    /// Lets no turn of the partition start any more, notes those that run, and writes the claim. Where
-    /// the claim would not fit into a message the gate stays open, and the machine tries again later.
-    fn transfer(&mut self, id: u64, part: Part, mut claim: Claim, expect: u64) {
-        if let Some(hosted) = self.driver.around.hosted(&part.actor) {
-            let most = self.driver.around.transport.max_payload() / 2;
-            // A token in quotes, and a comma.
-            let fit = |keys: &[crate::key::Key]| keys.iter().map(|key| key.token().len() + 3).sum::<usize>() <= most;
-            let (epoch, again) = (hosted.gate.epoch(part.number), self.busy.contains_key(&part));
-            // Counted while the gate is open: closing it costs the idle actors their state.
-            let mut running = if again { Vec::new() } else { hosted.control.busy(part.number) };
-            if fit(&running) {
-                hosted.gate.close(part.number);
-                running = hosted.control.evict(part.number);
-            }
-            if !again && !fit(&running) {
-                hosted.gate.open(part.number, epoch);
-                tracing::warn!(?part, keys = running.len(), "more keys run than a claim can name; handed over later");
-                self.writes.push(Box::pin(std::future::ready(Input::CasDone { id, result: CasResult::Unknown })));
-                return;
-            }
-            // A transfer that is written again names the same keys as before: the heir may have seen it.
-            let busy = self.busy.entry(part.clone()).or_insert(running);
-            claim.busy = busy.iter().map(crate::key::Key::token).collect();
-        }
-        self.write(id, &Entry::Claim(part, claim), expect);
-    }
-
-    fn fence(&self) {
-        tracing::warn!(node = self.driver.around.id, "the lease cannot be proved; keyed actors answer Unavailable");
-        self.driver.around.proof.end();
-    }
-
     /// Takes the node's records away, so that the others need not wait for the lease to run out.
     async fn farewell(self) {
         let Running { driver, over, writes, .. } = self;
@@ -492,26 +323,10 @@ async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-async fn next_change(watch: &mut Option<Watch>) -> Option<Change> {
-    match watch {
-        Some(watch) => watch.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 async fn next_notice(notices: &mut Option<Subscription>) -> Option<Inbound> {
     match notices {
         Some(notices) => notices.next().await,
         None => std::future::pending().await,
-    }
-}
-
-fn result_of(written: Result<u64, WriteError>) -> CasResult {
-    match written {
-        Ok(revision) => CasResult::Ok(revision),
-        Err(WriteError::Conflict) => CasResult::Conflict,
-        // Not sent is not stored, but the machine need not tell them apart: it looks again.
-        Err(WriteError::NotSent(_) | WriteError::Unknown(_)) => CasResult::Unknown,
     }
 }
 

@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_millis(250);
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the end of a node waits for its records to be deleted.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// After so long without another, the deaths of nodes of one name are forgotten.
+const QUIET_WHILE: Duration = Duration::from_secs(300);
 /// Inputs taken together before the view is published.
 const BATCH: usize = 256;
 
@@ -343,8 +345,9 @@ impl Running {
         let key = entry.key().to_string();
         let value = entry.to_json().unwrap_or_default();
         let bucket = self.driver.bucket.clone();
+        let ttl = matches!(entry, Entry::Past(..)).then_some(QUIET_WHILE);
         self.writes.push(Box::pin(async move {
-            let result = result_of(bucket.write(&key, Bytes::from(value), expect, None).await);
+            let result = result_of(bucket.write(&key, Bytes::from(value), expect, ttl).await);
             Input::CasDone { id, result }
         }));
     }

@@ -36,6 +36,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const WATCH_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// For how long the bucket must be away before it is taken for gone.
 const GONE_AFTER: Duration = Duration::from_secs(2);
+/// After so long without another, the deaths of nodes of one name are forgotten.
+const QUIET_WHILE: Duration = Duration::from_secs(300);
 /// Inputs taken together before the view is published.
 const BATCH: usize = 256;
 

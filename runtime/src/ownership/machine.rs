@@ -52,6 +52,8 @@ pub(crate) struct Machine {
     now: Millis,
     phase: Phase,
     sync: Sync,
+    /// When the first snapshot was complete.
+    joined_at: Option<Millis>,
     tenure: Tenure,
     doubt: Doubt,
     closures: Closures,
@@ -104,6 +106,7 @@ impl Machine {
             now: 0,
             phase: Phase::Running,
             sync: Sync::default(),
+            joined_at: None,
             tenure: Tenure::default(),
             doubt: Doubt::default(),
             closures: Closures::default(),
@@ -235,6 +238,7 @@ impl Machine {
     /// Drops what the bucket no longer has: markers vanish, so a watch that was away may never have shown them.
     fn snapshot_done(&mut self) {
         self.sync.at = Some(self.now);
+        self.joined_at.get_or_insert(self.now);
         let Some(shown) = self.sync.shown.take() else { return };
         let own = Key::Lease(self.config.me.clone());
         for key in self.view.keys().into_iter().filter(|key| !shown.contains(key)) {
@@ -293,7 +297,7 @@ impl Machine {
             },
             Key::Lease(id) => self.lease_gone(&id, reason, out),
             Key::Part(part) => return Scope::One(part),
-            Key::Meta | Key::Member(_) => {}
+            Key::Meta | Key::Member(_) | Key::Past(_) => {}
         }
         Scope::All
     }
@@ -319,7 +323,8 @@ impl Machine {
                 Scope::All
             }
             Entry::Member(..) => Scope::All,
-            Entry::Meta(_) => Scope::Nothing,
+            // What it changes, if anything, is this node's own member.
+            Entry::Meta(_) | Entry::Past(..) => Scope::Nothing,
         };
         if self.view.learn(entry, revision, self.now) { scope } else { Scope::Nothing }
     }
@@ -330,14 +335,16 @@ impl Machine {
         }
     }
 
-    /// Keeps the member record as it should be, once the lease is there.
+    /// Keeps the member record as it should be, once the lease is there and the others are known.
     fn enrol(&mut self, out: &mut Vec<Effect>) {
+        let Some(joined_at) = self.joined_at else { return };
         if self.config.is_client() || !self.lease_holds() {
             return;
         }
-        let draining = self.phase == Phase::Draining;
+        let (draining, waiting) = (self.phase == Phase::Draining, self.now < joined_at + self.pause());
         let me = &self.config.me;
-        if self.view.members.get(me).is_some_and(|member| member.value.draining == draining) {
+        let as_it_is = |member: &Member| member.draining == draining && member.waiting == waiting;
+        if self.view.members.get(me).is_some_and(|member| as_it_is(&member.value)) {
             return;
         }
         let member = Member {
@@ -346,9 +353,18 @@ impl Machine {
             hosts: self.config.hosts.clone(),
             services: self.config.services.clone(),
             draining,
+            waiting,
             started_ms: self.config.started_ms,
         };
         self.cas(Entry::Member(me.clone(), member), out);
+    }
+
+    /// How long this node waits before it attracts partitions: the longer, the more often nodes of its name have died.
+    fn pause(&self) -> Millis {
+        match self.view.deaths(&self.config.name) {
+            0 => 0,
+            deaths => (self.config.loop_pause_ms << (deaths - 1).min(16)).min(self.config.loop_pause_max_ms),
+        }
     }
 
     fn retire(&mut self, reason: RetireReason, out: &mut Vec<Effect>) {

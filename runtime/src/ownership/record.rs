@@ -98,6 +98,8 @@ pub(crate) enum Key {
     Lease(NodeId),
     /// `part.{actor}.{n}`
     Part(Part),
+    /// `past.{name}`
+    Past(Arc<str>),
 }
 
 impl Key {
@@ -109,6 +111,7 @@ impl Key {
         match key.split_once('.')? {
             ("member", id) if !id.is_empty() => Some(Self::Member(id.into())),
             ("lease", id) if !id.is_empty() => Some(Self::Lease(id.into())),
+            ("past", name) if !name.is_empty() => Some(Self::Past(name.into())),
             ("part", rest) => {
                 let (actor, number) = rest.rsplit_once('.')?;
                 let canonical: u16 = number.parse().ok().filter(|n: &u16| n.to_string() == number)?;
@@ -126,6 +129,7 @@ impl fmt::Display for Key {
             Self::Member(id) => write!(f, "member.{id}"),
             Self::Lease(id) => write!(f, "lease.{id}"),
             Self::Part(part) => write!(f, "part.{part}"),
+            Self::Past(name) => write!(f, "past.{name}"),
         }
     }
 }
@@ -163,8 +167,18 @@ pub(crate) struct Member {
     /// True once it hands everything over in order to leave.
     #[serde(default)]
     pub(crate) draining: bool,
+    /// True while it attracts nothing, because nodes of its name have died again and again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) waiting: bool,
     /// Wall time of its start, for people.
     pub(crate) started_ms: u64,
+}
+
+impl Member {
+    /// True if it neither leaves nor waits.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.draining && !self.waiting
+    }
 }
 
 /// The proof that a node lives: written with a TTL, renewed by compare-and-set.
@@ -203,6 +217,13 @@ pub(crate) struct Claim {
     pub(crate) from: Option<NodeId>,
 }
 
+/// How nodes of one name have fared. Written with a TTL, so that a quiet while makes it forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Past {
+    /// How many have died, without a quiet while in between.
+    pub(crate) deaths: u32,
+}
+
 /// A key with its value, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
@@ -214,6 +235,8 @@ pub(crate) enum Entry {
     Lease(NodeId, Lease),
     /// `part.{actor}.{n}`
     Claim(Part, Claim),
+    /// `past.{name}`
+    Past(Arc<str>, Past),
 }
 
 impl Entry {
@@ -227,6 +250,7 @@ impl Entry {
             Key::Member(id) => Self::Member(id, serde_json::from_slice(value)?),
             Key::Lease(id) => Self::Lease(id, serde_json::from_slice(value)?),
             Key::Part(part) => Self::Claim(part, serde_json::from_slice(value)?),
+            Key::Past(name) => Self::Past(name, serde_json::from_slice(value)?),
         })
     }
 
@@ -237,6 +261,7 @@ impl Entry {
             Self::Member(id, _) => Key::Member(id.clone()),
             Self::Lease(id, _) => Key::Lease(id.clone()),
             Self::Claim(part, _) => Key::Part(part.clone()),
+            Self::Past(name, _) => Key::Past(name.clone()),
         }
     }
 
@@ -250,6 +275,7 @@ impl Entry {
             Self::Member(_, member) => serde_json::to_vec(member),
             Self::Lease(_, lease) => serde_json::to_vec(lease),
             Self::Claim(_, claim) => serde_json::to_vec(claim),
+            Self::Past(_, past) => serde_json::to_vec(past),
         }
     }
 }
@@ -260,7 +286,7 @@ mod tests {
 
     #[test]
     fn keys_read_back() {
-        for text in ["meta", "member.a-1", "lease.web.example-x9", "part.order.0", "part.order.63"] {
+        for text in ["meta", "member.a-1", "lease.web.example-x9", "part.order.0", "part.order.63", "past.web-1"] {
             assert_eq!(Key::parse(text).map(|key| key.to_string()).as_deref(), Some(text));
         }
         for text in [
@@ -292,6 +318,7 @@ mod tests {
         );
         check("lease.a-1", r#"{"incarnation":"1","server":"S","client":5}"#);
         check("lease.a-1", r#"{"incarnation":"1","server":"S","client":5,"ended_by":"b-2"}"#);
+        check("past.web", r#"{"deaths":3}"#);
         check("part.order.3", r#"{"node":null,"epoch":4,"nonce":"n","lease":9}"#);
         check("part.order.3", r#"{"node":"b-2","epoch":5,"nonce":"n","lease":9,"busy":["42"],"from":"a-1"}"#);
     }

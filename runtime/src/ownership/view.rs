@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::machine::{Gone, Millis};
-use super::record::{Claim, Entry, Key, Lease, Member, Meta, NodeId, Part};
+use super::record::{Claim, Entry, Key, Lease, Member, Meta, NodeId, Part, Past};
 use super::rendezvous;
 
 /// Where messages for a partition go.
@@ -33,6 +33,7 @@ pub(crate) struct View {
     pub(super) meta: Option<Meta>,
     pub(super) members: BTreeMap<NodeId, Known<Member>>,
     pub(super) leases: BTreeMap<NodeId, Known<LeaseState>>,
+    pasts: BTreeMap<Arc<str>, Known<Past>>,
     // In two levels, so that a look-up by &str allocates nothing.
     claims: BTreeMap<Arc<str>, BTreeMap<u16, Known<Claim>>>,
     // Revisions of deleted members and claims, so that they can be written again.
@@ -77,10 +78,12 @@ impl View {
         }
     }
 
-    /// Who should own a partition: the first in weighted rendezvous order among the live hosts that do not drain, or
-    /// among those that do if there are no others.
+    /// Who should own a partition: the first in weighted rendezvous order among the live hosts that are ready for it,
+    /// or among the others if there are none.
     pub(crate) fn desired(&self, actor: &str, partition: u16) -> Option<&NodeId> {
-        self.first_host(actor, partition, false).or_else(|| self.first_host(actor, partition, true))
+        self.first_host(actor, partition, |member| member.is_ready())
+            .or_else(|| self.first_host(actor, partition, |member| !member.draining))
+            .or_else(|| self.first_host(actor, partition, |_| true))
     }
 
     /// The members with a live lease that host an actor, with their weights.
@@ -123,6 +126,7 @@ impl View {
         match entry {
             Entry::Meta(meta) => self.meta = Some(meta),
             Entry::Member(id, value) => drop(self.members.insert(id, Known { value, revision, at })),
+            Entry::Past(name, value) => drop(self.pasts.insert(name, Known { value, revision, at })),
             Entry::Lease(id, lease) => {
                 let value = match lease.ended_by {
                     Some(by) => LeaseState::Tombstone(by),
@@ -158,6 +162,7 @@ impl View {
             Key::Meta => self.meta = None,
             Key::Member(id) => drop(self.members.remove(id)),
             Key::Lease(id) => drop(self.leases.remove(id)),
+            Key::Past(name) => drop(self.pasts.remove(name)),
             Key::Part(part) => {
                 if let Some(claims) = self.claims.get_mut(&part.actor) {
                     claims.remove(&part.number);
@@ -172,6 +177,7 @@ impl View {
             Key::Meta => None,
             Key::Member(id) => self.members.get(id).map(|known| known.revision),
             Key::Lease(id) => self.leases.get(id).map(|known| known.revision),
+            Key::Past(name) => self.pasts.get(name).map(|known| known.revision),
             Key::Part(part) => self.claim(part).map(|known| known.revision),
         };
         value.or_else(|| self.markers.get(key).map(|known| known.revision)).unwrap_or(0)
@@ -191,7 +197,8 @@ impl View {
         let members = self.members.keys().cloned().map(Key::Member);
         let leases = self.leases.keys().cloned().map(Key::Lease);
         let claims = self.claims().map(|(part, _)| Key::Part(part));
-        members.chain(leases).chain(claims).chain(self.markers.keys().cloned()).collect()
+        let pasts = self.pasts.keys().cloned().map(Key::Past);
+        members.chain(leases).chain(claims).chain(pasts).chain(self.markers.keys().cloned()).collect()
     }
 
     /// Drops markers older than `before`; their keys expect revision 0 again, or a watch started over.
@@ -204,8 +211,22 @@ impl View {
         self.leases.get(id).is_some_and(|known| !matches!(known.value, LeaseState::Live(_)) && known.revision > lease)
     }
 
-    fn first_host(&self, actor: &str, partition: u16, draining: bool) -> Option<&NodeId> {
-        let hosts = self.hosts(actor).filter(|(_, member, _)| member.draining == draining);
+    /// The hosts to choose a partition's owner from, but for `without`: those that are ready; if there are none, those
+    /// that wait.
+    pub(super) fn candidates<'a>(&'a self, actor: &str, without: Option<&NodeId>) -> Vec<(&'a NodeId, u32)> {
+        let others = self.hosts(actor).filter(|(id, member, _)| !member.draining && Some(*id) != without);
+        let (ready, waiting): (Vec<_>, Vec<_>) = others.partition(|(_, member, _)| member.is_ready());
+        let chosen = if ready.is_empty() { waiting } else { ready };
+        chosen.into_iter().map(|(id, _, weight)| (id, weight)).collect()
+    }
+
+    /// How many nodes of a name have died of late.
+    pub(super) fn deaths(&self, name: &str) -> u32 {
+        self.pasts.get(name).map_or(0, |past| past.value.deaths)
+    }
+
+    fn first_host(&self, actor: &str, partition: u16, fit: impl Fn(&Member) -> bool) -> Option<&NodeId> {
+        let hosts = self.hosts(actor).filter(|(_, member, _)| fit(member));
         rendezvous::first(actor, partition, hosts.map(|(id, _, weight)| (id, weight)))
     }
 
@@ -218,6 +239,7 @@ impl View {
             Key::Meta => None,
             Key::Member(id) => self.members.get(id).map(|known| known.at),
             Key::Lease(id) => self.leases.get(id).map(|known| known.at),
+            Key::Past(name) => self.pasts.get(name).map(|known| known.at),
             Key::Part(part) => self.claim(part).map(|known| known.at),
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Running;
+use super::{QUIET_WHILE, Running};
 use crate::ownership::{CasResult, Claim, Entry, Input, Key, Lease, NodeId, Part};
 use crate::transport::{Status, WriteError};
 
@@ -32,8 +32,9 @@ impl Running {
         let key = entry.key().to_string();
         let value = entry.to_json().unwrap_or_default();
         let bucket = self.driver.bucket.clone();
+        let ttl = matches!(entry, Entry::Past(..)).then_some(QUIET_WHILE);
         self.writes.push(Box::pin(async move {
-            let result = result_of(bucket.write(&key, Bytes::from(value), expect, None).await);
+            let result = result_of(bucket.write(&key, Bytes::from(value), expect, ttl).await);
             Input::CasDone { id, result }
         }));
     }

@@ -244,10 +244,10 @@ impl Machine {
         }
     }
 
-    /// This node's place in rendezvous order among the live hosts that do not drain.
+    /// This node's place in rendezvous order among the candidates.
     fn rank(&self, part: &Part) -> Option<u64> {
-        let hosts = self.view.hosts(&part.actor).filter(|(_, member, _)| !member.draining);
-        let ranked = rendezvous::ranked(&part.actor, part.number, hosts.map(|(id, _, weight)| (id, weight)));
+        let candidates = self.view.candidates(&part.actor, None);
+        let ranked = rendezvous::ranked(&part.actor, part.number, candidates.into_iter());
         ranked.iter().position(|id| self.is_me(id)).map(|rank| rank as u64)
     }
 

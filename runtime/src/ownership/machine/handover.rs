@@ -170,12 +170,11 @@ impl Machine {
     /// others too.
     fn heir(&self, part: &Part, failed: u32) -> Option<&NodeId> {
         let draining = self.phase == Phase::Draining;
-        let hosts = self.view.hosts(&part.actor).filter(|(_, member, _)| !member.draining);
         if !draining {
-            let first = rendezvous::first(&part.actor, part.number, hosts.map(|(id, _, weight)| (id, weight)));
-            return first.filter(|id| !self.is_me(id));
+            let candidates = self.view.candidates(&part.actor, None).into_iter();
+            return rendezvous::first(&part.actor, part.number, candidates).filter(|id| !self.is_me(id));
         }
-        let others = hosts.filter(|(id, ..)| !self.is_me(id)).map(|(id, _, weight)| (id, weight));
+        let others = self.view.candidates(&part.actor, Some(&self.config.me)).into_iter();
         let ranked = rendezvous::ranked(&part.actor, part.number, others);
         let place = (failed / OFFERS_EACH) as usize;
         ranked.get(place % ranked.len().max(1)).copied()

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::protocol::{Effect, Gone, Millis};
 use super::{Key, Machine, NodeId, Phase};
-use crate::ownership::record::Claim;
+use crate::ownership::record::{Claim, Entry, Past};
 use crate::ownership::view::{Known, LeaseState};
 
 /// Expiries remembered for telling an outage; more than this is one.
@@ -181,8 +181,20 @@ impl Machine {
                 self.view.forget(&Key::Lease(id.clone()));
                 self.doubt.lost.remove(&id);
             } else if mine {
-                self.delete(Key::Member(id), out);
+                self.bury(id, out);
             }
+        }
+    }
+
+    /// Deletes the record of a node that is gone; one that did not do so itself has died.
+    pub(super) fn bury(&mut self, id: NodeId, out: &mut Vec<Effect>) {
+        let name: Option<std::sync::Arc<str>> =
+            self.view.members.get(&id).map(|member| member.value.name.as_str().into());
+        if self.delete(Key::Member(id), out)
+            && let Some(name) = name
+        {
+            let deaths = self.view.deaths(&name).saturating_add(1);
+            self.cas(Entry::Past(name, Past { deaths }), out);
         }
     }
 

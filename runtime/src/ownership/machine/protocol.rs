@@ -47,6 +47,11 @@ pub(crate) struct Config {
     /// How long a round trip on the owning connection proves that it stands, from before it began. The same at every
     /// node: whoever hears that a connection has ended relies on its node not serving longer than this.
     pub(crate) stands_ms: u64,
+    /// How long a node waits before it attracts partitions if one of its name has died of late; twice that after two,
+    /// and so on.
+    pub(crate) loop_pause_ms: u64,
+    /// The longest of these pauses.
+    pub(crate) loop_pause_max_ms: u64,
 }
 
 impl Config {
@@ -68,6 +73,8 @@ impl Config {
             hold_patience_ms: 5_000,
             unsure_patience_ms: 2_000,
             stands_ms: 1_000,
+            loop_pause_ms: 1_000,
+            loop_pause_max_ms: 60_000,
         }
     }
 
@@ -274,7 +281,7 @@ pub(crate) enum Effect {
         /// Its number there.
         client: u64,
     },
-    /// Write an entry if its key is at `expect` (0: not there), without a TTL. Answer: [`Input::CasDone`].
+    /// Write an entry if its key is at `expect` (0: not there), without a TTL but for a past. Answer: [`Input::CasDone`].
     Cas {
         /// For the answer.
         id: CasId,

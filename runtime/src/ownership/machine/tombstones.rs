@@ -86,7 +86,7 @@ impl Machine {
         let mine: Vec<NodeId> = leases.map(|(id, _)| id.clone()).collect();
         for id in mine {
             if self.view.members.contains_key(&id) {
-                self.delete(Key::Member(id), out);
+                self.bury(id, out);
             } else if !self.view.claims().any(|(_, claim)| claim.value.node.as_ref() == Some(&id)) {
                 self.delete(Key::Lease(id), out);
             }
@@ -97,8 +97,8 @@ impl Machine {
     fn inherits_from(&self, holder: &NodeId) -> bool {
         let held = self.view.claims().filter(|(_, claim)| claim.value.node.as_ref() == Some(holder));
         held.filter(|(part, _)| self.config.hosts.contains_key(part.actor.as_ref())).any(|(part, _)| {
-            let hosts = self.view.hosts(&part.actor).filter(|(id, member, _)| !member.draining && *id != holder);
-            let ranked = rendezvous::ranked(&part.actor, part.number, hosts.map(|(id, _, weight)| (id, weight)));
+            let candidates = self.view.candidates(&part.actor, Some(holder));
+            let ranked = rendezvous::ranked(&part.actor, part.number, candidates.into_iter());
             ranked.iter().take(2).any(|id| self.is_me(id))
         })
     }

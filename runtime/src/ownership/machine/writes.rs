@@ -114,12 +114,15 @@ impl Machine {
         true
     }
 
-    pub(super) fn delete(&mut self, key: Key, out: &mut Vec<Effect>) {
+    /// Deletes a key as it is known, if no other write stands in the way. True if that was sent.
+    pub(super) fn delete(&mut self, key: Key, out: &mut Vec<Effect>) -> bool {
         let expect = self.view.revision(&key);
-        if self.writes.ready(&key, expect, self.now) {
+        let ready = self.writes.ready(&key, expect, self.now);
+        if ready {
             let id = self.writes.start(key.clone(), Write::Delete(key.clone()), expect);
             out.push(Effect::Delete { id, key, expect });
         }
+        ready
     }
 
     pub(super) fn written(&mut self, id: CasId, result: CasResult, out: &mut Vec<Effect>) -> Scope {

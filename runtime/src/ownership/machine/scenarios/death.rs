@@ -1,6 +1,7 @@
 //! When another node counts as dead, and when the broker is to blame instead.
 
 use super::*;
+use crate::ownership::record::Past;
 
 /// A node that holds nothing, beside `b-2`, which holds the partition, and `others`.
 pub(super) fn beside_holder(others: &[&str]) -> Script {
@@ -172,4 +173,57 @@ fn what_vanished_while_the_watch_was_away_is_forgotten() {
     assert!(!takes(&script));
     script.pass(11_250);
     assert!(takes(&script));
+}
+
+fn waits(script: &Script) -> Option<bool> {
+    let member = |effect: &Effect| match effect {
+        Effect::Cas { entry: Entry::Member(id, member), .. } if id.as_str() == "a-1" => Some(member.waiting),
+        _ => None,
+    };
+    script.out.iter().rev().find_map(member)
+}
+
+/// A node whose name has died of late waits before it attracts partitions; not if nobody else hosts the actor.
+#[test]
+fn crash_looping_node() {
+    let after = |deaths: u32, other: bool| {
+        let mut script = Script::bare(true);
+        script.tell(Input::Started);
+        script.tell(Input::Connected { server: "s".into(), client: 1 });
+        script.answer_renewal();
+        script.record(Entry::Past("a".into(), Past { deaths }));
+        if other {
+            script.lease("b-2");
+            script.record(Entry::Member("b-2".into(), member("b-2", false)));
+        }
+        script.tell(Input::SnapshotDone);
+        assert_eq!(waits(&script), Some(deaths > 0));
+        script.answer_writes();
+        script
+    };
+    for (deaths, pause) in [(1, 1_000), (2, 2_000), (4, 8_000), (7, 60_000), (u32::MAX, 60_000)] {
+        let mut script = after(deaths, true);
+        assert_eq!(script.machine.view().desired("order", 0), Some(&"b-2".into()), "the other, whatever the order");
+        script.pass(pause - 250);
+        assert!(!script.claimed() && waits(&script).is_none(), "{deaths} deaths: {:?}", script.out);
+        script.pass(500);
+        assert_eq!(waits(&script), Some(false), "{deaths} deaths");
+        script.answer_writes();
+        script.pass(2_000);
+        assert!(script.claimed(), "as first or second: {:?}", script.out);
+    }
+    assert!(after(7, false).claimed(), "nobody else hosts it");
+}
+
+/// Whoever clears the record of a dead node away notes the death under its name.
+#[test]
+fn deaths_are_counted_by_name() {
+    let mut script = beside_holder(&[]);
+    script.claim(None, 3, None, &[]);
+    script.record(Entry::Past("b".into(), Past { deaths: 2 }));
+    script.answer_writes();
+    script.expire("b-2");
+    script.pass(70_000);
+    let noted = |effect: &Effect| matches!(effect, Effect::Cas { entry: Entry::Past(name, Past { deaths: 3 }), .. } if &**name == "b");
+    assert!(script.did(noted), "{:?}", script.out);
 }

@@ -40,6 +40,7 @@ impl Babble {
             0 => Key::Meta,
             1 | 2 => Key::Member(self.node()),
             3 | 4 => Key::Lease(self.node()),
+            5 if self.random.chance(20) => Key::Past("a".into()),
             _ => Key::Part(self.part()),
         }
     }
@@ -53,6 +54,7 @@ impl Babble {
                 let incarnation = if self.random.chance(98) { id.as_str()[2..].to_owned() } else { "x".to_owned() };
                 Entry::Lease(id, Lease { incarnation, server: "s".into(), client: self.number(), ended_by })
             }
+            Key::Past(name) => Entry::Past(name, crate::ownership::record::Past { deaths: u32::MAX }),
             Key::Part(part) => {
                 let node = self.random.chance(80).then(|| self.node());
                 let from = self.random.chance(30).then(|| self.node());

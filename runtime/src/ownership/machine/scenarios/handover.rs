@@ -188,6 +188,7 @@ fn few_handovers_are_under_way_at_once() {
     script.answer_writes();
     script.tell(Input::SnapshotDone);
     script.answer_writes();
+    script.answer_writes();
     assert_eq!(script.machine.serving().count(), 64);
     script.lease("b-2");
     script.record(Entry::Member("b-2".into(), member("b-2", false)));

@@ -347,6 +347,8 @@ impl World {
             hold_patience_ms: 2_000,
             unsure_patience_ms: 600,
             stands_ms: 900,
+            loop_pause_ms: 200,
+            loop_pause_max_ms: 3_000,
             ..Config::new(&format!("n{slot}"), &self.starts.to_string(), hosted, self.plan.partitions)
         };
         let at = self.nodes.len();

@@ -34,6 +34,9 @@ const WAITING: &[&str] = &[
     "an_update_sets_the_time_to_live_anew",
     "expiry_is_seen_and_recreation_expires_too",
     "watch_survives_the_broker",
+    "records_of_a_stream_expire",
+    "deliveries_come_again_until_acknowledged",
+    "a_delivery_comes_so_often_at_most",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,6 +90,19 @@ cases!(
     watch_gives_all_then_current_then_changes,
     watch_of_many_records_is_complete,
     races_have_one_winner,
+    appends_compare_and_set,
+    reads_find_what_is_next,
+    a_run_is_read_to_its_end,
+    what_no_stream_takes_is_refused,
+    races_to_append_have_one_winner,
+    a_stream_changes_subjects,
+    following_gives_all_then_what_is_new,
+    a_slow_follower_misses_nothing,
+    deliveries_are_acknowledged_once,
+    consumers_bound_what_is_given_out,
+    a_work_queue_forgets_what_is_done,
+    holders_of_a_consumer_share,
     broker_away_fails_fast_and_comes_back,
+    streams_survive_the_broker,
     leaving_works_after_a_reconnect,
 );

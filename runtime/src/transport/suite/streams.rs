@@ -118,7 +118,7 @@ pub(super) async fn run(harness: &mut dyn Harness) {
     let read = soon("its rest", stream.read(&name, rest, to)).await.expect("a run");
     assert_eq!(read.len(), 50);
     assert_eq!(stream.read(&name, to + 1, to).await.expect("nothing"), []);
-    let short = soon("too short", stream.read(&name, mine[3], to + 5)).await;
+    let short = soon("too short", stream.read(&name, mine[READ_RECORDS], to + 5)).await;
     assert!(
         short.is_err_and(|error| error.kind() == ErrorKind::Unavailable),
         "nobody can prove that nothing is missing"

@@ -100,6 +100,12 @@ impl NatsConsumer {
     }
 
     pub(in crate::transport) async fn try_next(&mut self) -> Result<Option<Delivery>, Error> {
+        // What a connection that was lost has brought is still good.
+        while self.current.as_ref().is_some_and(Pulling::is_lost) {
+            if let Ok(Sign::Record(delivery)) = self.receive().await {
+                return Ok(Some(*delivery));
+            }
+        }
         self.pulling().await?.pull_now()?;
         let end = Instant::now() + ROUND_TRIP;
         loop {
@@ -117,7 +123,8 @@ impl NatsConsumer {
     async fn look(&mut self) -> Result<Option<Delivery>, Error> {
         let fetch = self.fetch;
         let pulling = self.pulling().await?;
-        if pulling.outstanding == 0 {
+        // On a connection that was lost, what it has brought is taken, and then the next one.
+        if pulling.outstanding == 0 && !pulling.is_lost() {
             pulling.pull(fetch)?;
         }
         match tokio::time::timeout(SILENCE_MAX, self.receive()).await {
@@ -242,6 +249,10 @@ impl Pulling {
         self.ask(&json!({ "batch": records, "expires": expires, "idle_heartbeat": heartbeat }))?;
         self.outstanding = records;
         Ok(())
+    }
+
+    fn is_lost(&self) -> bool {
+        self.link.lost.is_cancelled()
     }
 
     /// Asks for a record that is there now.

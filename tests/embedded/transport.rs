@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use greenroom::transport::suite::{CASES, Harness, SLOW_CASES};
-use greenroom::transport::{Connect, NatsTransport, Transport};
+use greenroom::subject::Subject;
+use greenroom::transport::suite::{CASES, Harness, SLOW_CASES, random};
+use greenroom::transport::{Connect, Headers, MemoryBroker, NatsTransport, Start, StreamConfig, Transport};
 
 use super::ground::bounded;
 use crate::harness::{Profile, Server};
@@ -44,6 +45,42 @@ async fn cases_that_wait() {
     let all = WAITING.iter().map(|case| tokio::spawn(run(case)));
     for (case, ended) in WAITING.iter().zip(futures_util::future::join_all(all).await) {
         assert!(ended.is_ok(), "{case} has failed");
+    }
+}
+
+/// Both brokers answer alike, whatever they are asked. A failure names its seed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_operations_have_equal_answers() {
+    const SEEDS: u64 = 5;
+    const OPERATIONS: usize = 2_400;
+    let mut harness = Nats(Server::start(Profile::Plain).await);
+    let nats = harness.connect("random").await;
+    let memory = MemoryBroker::new().transport("random");
+    for seed in 1..=SEEDS {
+        bounded(random(&memory, &*nats, seed, OPERATIONS)).await;
+    }
+}
+
+/// The client library throws away what it has no room for; the follower notices and reads it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_client_library_drops_is_followed_all_the_same() {
+    const RECORDS: u64 = 3_000;
+    let server = Server::start(Profile::Plain).await;
+    let settings = Connect::try_from(server.url()).expect("an address").backlog(64);
+    let transport = NatsTransport::connect(settings).await.expect("a connection");
+    let subject = Subject::parse("gaps.a").expect("a subject");
+    let stream = transport.stream("gaps", StreamConfig::new([subject.to_filter()])).await.expect("a stream");
+    for number in 1..=RECORDS {
+        let appended = stream.append(&subject, None, Headers::new(), number.to_string().into()).await;
+        assert_eq!(appended.expect("appended"), number);
+    }
+    let mut follow = stream.follow(Vec::new(), Start::At(1)).await.expect("a follower");
+    // Nobody reads for a while, and far more is delivered than is kept anywhere.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    for number in 1..=RECORDS {
+        let record = bounded(follow.next()).await.expect("a record");
+        assert_eq!(record.sequence, number);
+        assert_eq!(record.body, number.to_string());
     }
 }
 

@@ -7,6 +7,7 @@
 mod faults;
 mod leaving;
 mod messages;
+mod random;
 mod records;
 mod streams;
 mod work;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use self::random::random;
 use super::{Change, Entry, Inbound, Outbound, Status, Subscription, Transport, Watch};
 use crate::subject::{Filter, Subject};
 
@@ -197,6 +199,12 @@ mod tests {
                 }
             }
         };
+    }
+
+    #[tokio::test]
+    async fn one_broker_is_like_another() {
+        let (one, other) = (MemoryBroker::new(), MemoryBroker::new());
+        random(&one.transport("one"), &other.transport("other"), 1, 2_000).await;
     }
 
     memory!(

@@ -97,3 +97,90 @@ impl Faults {
         self.no_leader.filter(|until| Instant::now() < *until)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::subject::Subject;
+    use crate::transport::{
+        Headers, MemoryBroker, MemoryTransport, Start, Stream, StreamConfig, Transport, WriteError,
+    };
+
+    struct Bench {
+        _transport: MemoryTransport,
+        stream: Box<dyn Stream>,
+        faults: StreamFaults,
+        subject: Subject,
+    }
+
+    async fn bench() -> Bench {
+        let broker = MemoryBroker::new();
+        let faults = broker.faults("log");
+        let transport = broker.transport("writer");
+        let subject = Subject::parse("log.a").expect("a subject");
+        let stream = transport.stream("log", StreamConfig::new([subject.to_filter()])).await.expect("a stream");
+        Bench { _transport: transport, stream, faults, subject }
+    }
+
+    impl Bench {
+        async fn append(&self, expect: u64) -> Result<u64, WriteError> {
+            self.stream.append(&self.subject, Some(expect), Headers::new(), Bytes::new()).await
+        }
+
+        async fn last(&self) -> u64 {
+            self.stream.last(&self.subject).await.expect("an answer").map_or(0, |record| record.sequence)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_append_whose_answer_is_lost_is_stored() {
+        let bench = bench().await;
+        bench.faults.lose_next_answer();
+        assert!(matches!(bench.append(0).await, Err(WriteError::Unknown(_))));
+        assert_eq!(bench.last().await, 1);
+        assert!(matches!(bench.append(0).await, Err(WriteError::Conflict)), "sent again, it finds itself");
+        assert_eq!(bench.append(1).await.expect("appended"), 2);
+        bench.faults.lose_answers(3);
+        for expect in 2..8 {
+            let outcome = bench.append(expect).await;
+            assert_eq!(matches!(outcome, Err(WriteError::Unknown(_))), expect % 3 == 1, "{expect}: {outcome:?}");
+        }
+        assert_eq!(bench.last().await, 8);
+    }
+
+    #[tokio::test]
+    async fn an_append_may_arrive_after_it_was_given_up() {
+        let bench = bench().await;
+        let mut follow = bench.stream.follow(Vec::new(), Start::New).await.expect("a follower");
+        bench.faults.delay_next(Duration::from_millis(100));
+        assert!(matches!(bench.append(0).await, Err(WriteError::Unknown(_))));
+        assert_eq!(bench.last().await, 0);
+        let late = tokio::time::timeout(Duration::from_secs(5), follow.next()).await.expect("soon");
+        assert_eq!(late.expect("a record").sequence, 1);
+        // If another one is faster, it is refused when it arrives.
+        bench.faults.delay_next(Duration::from_millis(100));
+        assert!(matches!(bench.append(1).await, Err(WriteError::Unknown(_))));
+        assert_eq!(bench.append(1).await.expect("appended"), 2);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(bench.last().await, 2);
+    }
+
+    #[tokio::test]
+    async fn without_a_leader_nothing_is_stored() {
+        let bench = bench().await;
+        bench.faults.no_leader(Duration::from_millis(200));
+        let refused = bench.append(0).await;
+        let said = matches!(&refused, Err(WriteError::NotSent(error)) if error.kind() == ErrorKind::Unavailable);
+        assert!(said, "{refused:?}");
+        let refused = bench.stream.last(&bench.subject).await;
+        assert!(refused.is_err_and(|error| error.kind() == ErrorKind::Unavailable));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        assert_eq!(bench.append(0).await.expect("appended"), 1);
+        bench.faults.no_leader(Duration::from_secs(60));
+        bench.faults.clear();
+        assert_eq!(bench.last().await, 1);
+    }
+}

@@ -28,6 +28,15 @@ pub(super) fn stream(name: &str, config: &StreamConfig) -> Result<(), Error> {
     Ok(())
 }
 
+/// A stream that can be followed.
+pub(super) fn followed(name: &str, config: &StreamConfig) -> Result<(), Error> {
+    if config.retention == Retention::WorkQueue {
+        let message = format!("the stream {name} is a work queue, which cannot be followed: take a consumer");
+        return Err(Error::new(ErrorKind::Config, message));
+    }
+    Ok(())
+}
+
 /// A consumer that can be.
 pub(super) fn consumer(name: &str, stream: &StreamConfig, config: &ConsumerConfig) -> Result<(), Error> {
     named("consumer", name)?;

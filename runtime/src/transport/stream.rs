@@ -180,7 +180,8 @@ pub trait Stream: Send + Sync + 'static {
     /// one who reads; the rest waits at the broker.
     ///
     /// # Errors
-    /// `Unavailable` if the broker does not answer within two seconds.
+    /// `Config` for a work queue, whose records go only to consumers; `Unavailable` if the broker
+    /// does not answer within two seconds.
     fn follow(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>>;
 
     /// A durable consumer, made if there is none of this name: it remembers what was acknowledged,

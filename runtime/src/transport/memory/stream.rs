@@ -4,6 +4,7 @@ mod consumer;
 mod durable;
 mod faults;
 mod log;
+mod schedule;
 mod transform;
 
 use std::collections::HashMap;
@@ -196,7 +197,8 @@ impl Stream for MemoryStream {
     }
 
     fn follow(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>> {
-        let follow = self.look(|log| log.begin(start)).and_then(|next| {
+        let follow = check::followed(&self.name, &self.config).and_then(|()| {
+            let next = self.look(|log| log.begin(start))?;
             let runtime = Handle::try_current()
                 .map_err(|_| Error::new(ErrorKind::Config, "following a stream needs a tokio runtime"))?;
             let (sender, records) = mpsc::channel(FOLLOW_CAPACITY);

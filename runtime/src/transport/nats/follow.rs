@@ -21,6 +21,7 @@ use crate::transport::replay::Dropped;
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After so long a silence the consumer is taken for lost.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
+const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 pub(super) const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// A consumer waits for a sign that its messages are being received.
 const STALLED: &str = "Nats-Consumer-Stalled";
@@ -120,10 +121,11 @@ impl<R: Reader> Resume for Follow<R> {
     /// dropped.
     fn run(self: Arc<Self>, live: Live, shared: Arc<Shared>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let mut pause = Duration::from_millis(50);
+            let mut pause = BACK_OFF_MIN;
             let mut reader = self.reader.lock().await;
             loop {
-                let Err(end) = self.consume(&live, &shared, &mut reader).await;
+                let mut came = false;
+                let Err(end) = self.consume(&live, &shared, &mut reader, &mut came).await;
                 match end {
                     End::Dropped => return,
                     End::Lost(why) => {
@@ -134,7 +136,10 @@ impl<R: Reader> Resume for Follow<R> {
                 }
                 tokio::select! {
                     () = self.items.closed() => return,
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACK_OFF_MAX),
+                    // One that delivered is no failure, however soon it was lost.
+                    () = tokio::time::sleep(if came { BACK_OFF_MIN } else { pause }) => {
+                        pause = if came { BACK_OFF_MIN } else { (pause * 2).min(BACK_OFF_MAX) };
+                    }
                 }
             }
         })
@@ -148,8 +153,8 @@ impl<R: Reader> Follow<R> {
         }
     }
 
-    /// Reads through one consumer until it is lost.
-    async fn consume(&self, live: &Live, shared: &Shared, reader: &mut R) -> Result<Infallible, End> {
+    /// Reads through one consumer until it is lost; notes whether anything came.
+    async fn consume(&self, live: &Live, shared: &Shared, reader: &mut R, came: &mut bool) -> Result<Infallible, End> {
         let (mut consumer, pending) = Ordered::create(live, shared, &reader.stream(), reader.wanted()).await?;
         self.report(Ok(()));
         reader.begin(pending, &self.items).await?;
@@ -159,7 +164,10 @@ impl<R: Reader> Follow<R> {
                 sign = consumer.next(live) => sign?,
             };
             match sign {
-                Sign::Message(place, message) => reader.take(place, message, &self.items).await?,
+                Sign::Message(place, message) => {
+                    reader.take(place, message, &self.items).await?;
+                    *came = true;
+                }
                 Sign::Idle => reader.idle(&self.items).await?,
             }
         }

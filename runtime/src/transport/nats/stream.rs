@@ -77,7 +77,8 @@ impl NatsStream {
             return Ok(Vec::new());
         }
         let (mut run, mut next) = (Run::new(to), from);
-        while run.len() < ONE_BY_ONE {
+        // A work queue has no consumers but those that acknowledge.
+        while run.len() < ONE_BY_ONE || self.config.retention == Retention::WorkQueue {
             let record = self.next_of(subject.as_str(), next).await?.ok_or_else(|| self.too_short(to))?;
             next = record.sequence + 1;
             if let Some(records) = run.take(record) {
@@ -156,6 +157,7 @@ impl Stream for NatsStream {
 
     fn follow(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>> {
         async move {
+            check::followed(&self.name, &self.config)?;
             let next = match start {
                 Start::At(sequence) => sequence.max(1),
                 // As the leader knows it: the consumer may lie on a replica that lags behind.

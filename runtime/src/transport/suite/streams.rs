@@ -203,6 +203,53 @@ pub(super) async fn transform(harness: &mut dyn Harness) {
     assert_eq!(get(&*stream, "s9.25.*.*", 1).await.map(|found| found.1).as_deref(), Some("s9.25.order.abc-1"));
 }
 
+async fn schedule(stream: &dyn Stream, name: &str, pattern: &str, text: &'static str) -> Result<u64, WriteError> {
+    let mut headers = Headers::new();
+    headers.push("Nats-Schedule", pattern);
+    headers.push("Nats-Schedule-Target", "s12.fired");
+    headers.push("Shop-Id", "4711");
+    stream.append(&subject(name), None, headers, text.into()).await
+}
+
+pub(super) async fn schedules(harness: &mut dyn Harness) {
+    let (_transport, stream) = open(harness, "suite-schedules", on("s12.>").schedules()).await;
+    let mut fired = stream.follow(vec![Filter::of("s12.fired")], Start::New).await.expect("a follower");
+    let at = |time: time::OffsetDateTime| {
+        let text = time.format(&time::format_description::well_known::Rfc3339);
+        format!("@at {}", text.expect("a time"))
+    };
+    let now = time::OffsetDateTime::now_utc();
+    let soon_due = at(now + Duration::from_millis(1_500));
+    let old = schedule(&*stream, "s12.plan.a", &soon_due, "replaced").await.expect("stored");
+    let plan = schedule(&*stream, "s12.plan.a", &soon_due, "due").await.expect("stored");
+    schedule(&*stream, "s12.plan.b", &soon_due, "cancelled").await.expect("stored");
+    schedule(&*stream, "s12.plan.c", &at(now + Duration::from_secs(600)), "later").await.expect("stored");
+    assert_eq!(get(&*stream, "s12.plan.a", 0).await.map(|found| found.0), Some(plan), "{old} was replaced");
+    let mut cancel = Headers::new();
+    cancel.push("Nats-Schedule-Next", "purge");
+    cancel.push("Nats-Scheduler", "s12.plan.b");
+    stream.append(&subject("s12.done"), None, cancel, Bytes::new()).await.expect("stored");
+    assert_eq!(last(&*stream, "s12.plan.b").await, None);
+    assert!(fired.try_next().is_none(), "it is not time yet");
+    let record = see(&mut fired, "what was due").await;
+    assert_eq!(body(&record), "due");
+    assert_eq!(record.headers.get("Nats-Scheduler"), Some("s12.plan.a"));
+    assert_eq!(record.headers.get("Nats-Schedule-Next"), Some("purge"));
+    assert_eq!(record.headers.get("Shop-Id"), Some("4711"));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(last(&*stream, "s12.plan.a").await, None, "it is spent");
+    assert!(fired.try_next().is_none(), "once, and nothing else");
+    assert!(last(&*stream, "s12.plan.c").await.is_some());
+    let refused = schedule(&*stream, "s12.plan.d", "@sometime", "x").await;
+    assert!(matches!(refused, Err(WriteError::NotSent(_))), "{refused:?}");
+    let refused = schedule(&*stream, "s12.fired", &soon_due, "x").await;
+    assert!(matches!(refused, Err(WriteError::NotSent(_))), "it would publish itself: {refused:?}");
+    schedule(&*stream, "s12.plan.e", "@every 1s", "again").await.expect("stored");
+    for _ in 0..2 {
+        assert_eq!(body(&see(&mut fired, "again and again").await), "again");
+    }
+}
+
 pub(super) async fn see(follow: &mut Follow, what: &str) -> Record {
     match soon(what, follow.next()).await {
         Some(record) => record,

@@ -143,6 +143,7 @@ pub(super) async fn bounds(harness: &mut dyn Harness) {
     given[1].ack().await.expect("confirmed");
     assert_eq!(place(&take(&mut consumer, "one more").await), (4, 1));
     take_nothing(&mut consumer, "three are given out again").await;
+    assert!(consumer.try_next().await.expect("an answer").is_none(), "three are given out still");
 }
 
 pub(super) async fn work_queue(harness: &mut dyn Harness) {
@@ -158,6 +159,8 @@ pub(super) async fn work_queue(harness: &mut dyn Harness) {
     assert!(clash.is_err_and(|error| error.kind() == ErrorKind::Unavailable), "another has these records");
     let clash = stream.consumer("four", share(3).start(Start::New)).await;
     assert!(clash.is_err_and(|error| error.kind() == ErrorKind::Config), "a work queue begins at its beginning");
+    let followed = stream.follow(Vec::new(), Start::At(1)).await;
+    assert!(followed.is_err_and(|error| error.kind() == ErrorKind::Config), "a work queue cannot be followed");
     for (sequence, name, left) in [(1, "w5.1.a", Some(4)), (3, "w5.1.b", None), (4, "w5.1.a", None)] {
         let delivery = take(&mut one, "work").await;
         assert_eq!((place(&delivery), delivery.record.subject.as_str()), ((sequence, 1), name));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::durable::Durable;
+use super::schedule::{NEXT, PURGE, SCHEDULE, SCHEDULER, Schedule};
 use super::transform::Transform;
 use super::unavailable;
 use crate::error::Error;
@@ -46,6 +47,8 @@ enum Due {
     Expire(u64),
     /// An append arrives.
     Append(Box<Outbound>, Option<u64>),
+    /// The schedule's record is published.
+    Fire(u64, Box<Schedule>),
 }
 
 impl Log {
@@ -83,20 +86,25 @@ impl Log {
             .and_then(|transform| transform.apply(subject))
             .unwrap_or_else(|| subject.to_owned());
         let ttl = self.ttl(&message.headers).map_err(WriteError::NotSent)?;
+        let schedule = self.schedule(&subject, &message.headers).map_err(WriteError::NotSent)?;
         let last = self.subjects.get(&subject).and_then(|sequences| sequences.last()).copied().unwrap_or_default();
         if expect.is_some_and(|expect| expect != last) {
             return Err(WriteError::Conflict);
         }
-        self.last += 1;
-        self.changes += 1;
-        let sequence = self.last;
-        self.subjects.entry(subject.clone()).or_default().insert(sequence);
+        if schedule.is_some() {
+            self.purge(&subject);
+        }
+        if self.config.schedules && message.headers.get(NEXT) == Some(PURGE) {
+            self.purge(message.headers.get(SCHEDULER).unwrap_or_default());
+        }
         let mut headers = message.headers;
         headers.remove(EXPECTED);
-        let time = self.began.1 + self.began.0.elapsed();
-        self.records.insert(sequence, Stored { subject, headers, body: message.body, time });
+        let sequence = self.store(subject, headers, message.body);
         if let Some(ttl) = ttl {
             self.plan(Instant::now() + ttl, Due::Expire(sequence));
+        }
+        if let Some(schedule) = schedule {
+            self.plan(Instant::now() + schedule.first, Due::Fire(sequence, Box::new(schedule)));
         }
         Ok(sequence)
     }
@@ -139,7 +147,9 @@ impl Log {
             if entry.key().0 > now {
                 break;
             }
+            let when = entry.key().0;
             match entry.remove() {
+                Due::Fire(sequence, schedule) => self.fire(when, sequence, *schedule),
                 Due::Expire(sequence) => self.remove(sequence),
                 Due::Append(message, expect) => {
                     // Nobody waits for its answer any more.
@@ -200,6 +210,37 @@ impl Log {
         })
     }
 
+    fn store(&mut self, subject: String, headers: Headers, body: Bytes) -> u64 {
+        self.last += 1;
+        self.changes += 1;
+        self.subjects.entry(subject.clone()).or_default().insert(self.last);
+        self.records.insert(self.last, Stored { subject, headers, body, time: self.now() });
+        self.last
+    }
+
+    /// Publishes what a schedule holds, unless it was replaced or cancelled.
+    fn fire(&mut self, when: Instant, sequence: u64, schedule: Schedule) {
+        let Some(stored) = self.records.get(&sequence) else { return };
+        let headers = schedule.fired(&stored.subject, &stored.headers, self.now());
+        let body = stored.body.clone();
+        match schedule.every {
+            Some(every) => self.plan(when + every, Due::Fire(sequence, Box::new(schedule.clone()))),
+            None => self.remove(sequence),
+        }
+        self.store(schedule.target.as_str().to_owned(), headers, body);
+    }
+
+    fn now(&self) -> SystemTime {
+        self.began.1 + self.began.0.elapsed()
+    }
+
+    /// Removes all records of a subject.
+    fn purge(&mut self, subject: &str) {
+        for sequence in self.subjects.get(subject).cloned().unwrap_or_default() {
+            self.remove(sequence);
+        }
+    }
+
     fn remove(&mut self, sequence: u64) {
         let Some(stored) = self.records.remove(&sequence) else { return };
         if let Some(sequences) = self.subjects.get_mut(&stored.subject) {
@@ -214,6 +255,18 @@ impl Log {
         self.number += 1;
         self.changes += 1;
         self.due.insert((when, self.number), what);
+    }
+
+    /// When a record is to be published, if it is to be later.
+    fn schedule(&self, subject: &str, headers: &Headers) -> Result<Option<Schedule>, Error> {
+        if headers.get(SCHEDULE).is_some() && !self.config.schedules {
+            return Err(unavailable("the stream takes no schedules"));
+        }
+        let schedule = Schedule::of(subject, headers, self.now())?;
+        if schedule.as_ref().is_some_and(|schedule| !self.config.takes(&schedule.target)) {
+            return Err(unavailable("what a schedule publishes must be a record of its own stream"));
+        }
+        Ok(schedule)
     }
 
     /// How long a record is kept.

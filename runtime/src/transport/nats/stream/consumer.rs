@@ -53,8 +53,10 @@ enum Sign {
     Record(Box<Delivery>),
     /// The request still waits.
     Alive,
-    /// The request is over: there was nothing, or not enough.
+    /// The request is over: not enough came while it waited.
     Over,
+    /// There was nothing for a request that does not wait.
+    Nothing,
     /// The consumer is away.
     Away(String),
 }
@@ -112,8 +114,9 @@ impl NatsConsumer {
             let received = tokio::time::timeout_at(end, self.receive()).await;
             match received.map_err(|_| unavailable(format!("no answer within {ROUND_TRIP:?}")))?? {
                 Sign::Record(delivery) => return Ok(Some(*delivery)),
-                Sign::Alive => {}
-                Sign::Over => return Ok(None),
+                // An earlier request that waited.
+                Sign::Alive | Sign::Over => {}
+                Sign::Nothing => return Ok(None),
                 Sign::Away(why) => return Err(self.away(&why)),
             }
         }
@@ -129,7 +132,7 @@ impl NatsConsumer {
         }
         match tokio::time::timeout(SILENCE_MAX, self.receive()).await {
             Ok(Ok(Sign::Record(delivery))) => Ok(Some(*delivery)),
-            Ok(Ok(Sign::Alive | Sign::Over)) => Ok(None),
+            Ok(Ok(Sign::Alive | Sign::Over | Sign::Nothing)) => Ok(None),
             Ok(Ok(Sign::Away(why))) => Err(self.away(&why)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(self.away(&format!("no sign of life for {SILENCE_MAX:?}"))),
@@ -172,7 +175,8 @@ impl NatsConsumer {
                 }
             }
             Some(StatusCode::IDLE_HEARTBEAT) => Sign::Alive,
-            Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => {
+            Some(StatusCode::NOT_FOUND) => Sign::Nothing,
+            Some(StatusCode::TIMEOUT) => {
                 pulling.outstanding = 0;
                 Sign::Over
             }

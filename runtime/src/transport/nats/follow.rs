@@ -164,11 +164,11 @@ impl<R: Reader> Follow<R> {
                 sign = consumer.next(live) => sign?,
             };
             match sign {
-                Sign::Message(place, message) => {
+                Some((place, message)) => {
                     reader.take(place, message, &self.items).await?;
                     *came = true;
                 }
-                Sign::Idle => reader.idle(&self.items).await?,
+                None => reader.idle(&self.items).await?,
             }
         }
     }
@@ -181,13 +181,6 @@ pub(super) struct Ordered {
     pub(super) name: String,
     /// Counts the deliveries; a gap is a message that was thrown away.
     delivered: u64,
-}
-
-/// What comes from an [`Ordered`] consumer.
-pub(super) enum Sign {
-    Message(Place, Message),
-    /// Everything was delivered just now.
-    Idle,
 }
 
 impl Ordered {
@@ -224,11 +217,11 @@ impl Ordered {
         }
     }
 
-    /// The next sign of it. Safe to cancel.
+    /// The next message, or `None` if everything was delivered just now. Safe to cancel.
     ///
     /// # Errors
     /// Says why it is lost.
-    pub(super) async fn next(&mut self, live: &Live) -> Result<Sign, String> {
+    pub(super) async fn next(&mut self, live: &Live) -> Result<Option<(Place, Message)>, String> {
         loop {
             let message = match tokio::time::timeout(SILENCE_MAX, self.messages.next()).await {
                 Ok(Some(message)) => message,
@@ -241,12 +234,12 @@ impl Ordered {
                     return Err(format!("deliveries {} to {} are missing", self.delivered, place.consumer));
                 }
                 self.delivered = place.consumer;
-                return Ok(Sign::Message(place, message));
+                return Ok(Some((place, message)));
             }
             beat(live, &message, self.delivered)?;
             // Nothing more to deliver, although fewer came than were announced: some have gone.
             if header(&message, "Nats-Last-Consumer").is_some() && header(&message, STALLED).is_none() {
-                return Ok(Sign::Idle);
+                return Ok(None);
             }
         }
     }

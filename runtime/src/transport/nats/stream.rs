@@ -18,7 +18,7 @@ pub(in crate::transport) use self::consumer::{NatsConsumer, NatsReceipt};
 use self::follow::StreamReader;
 use super::ROUND_TRIP;
 use super::calls::unavailable;
-use super::follow::{self as reading, Ordered, Place, Sign};
+use super::follow::{self as reading, Ordered, Place};
 use super::shared::Shared;
 use super::{jetstream, link};
 use crate::error::{Error, ErrorKind};
@@ -100,14 +100,14 @@ impl NatsStream {
         let records = loop {
             match consumer.next(&live).await.map_err(lost)? {
                 // A replica that lags behind begins before it was told to.
-                Sign::Message(place, _) if place.stream < next => {}
-                Sign::Message(place, message) => {
+                Some((place, _)) if place.stream < next => {}
+                Some((place, message)) => {
                     next = place.stream + 1;
                     if let Some(records) = run.take(delivered_record(&place, message)) {
                         break records;
                     }
                 }
-                Sign::Idle => {}
+                None => {}
             }
         };
         // It would go by itself after a while; nobody need wait for that.
@@ -249,7 +249,8 @@ fn stream_config(name: &str, config: &StreamConfig, replicas: usize) -> Value {
         },
         "storage": "file",
         "num_replicas": replicas,
-        "discard": "new",
+        // There are no bounds at which either would matter; the broker wants it so.
+        "discard": if config.schedules { "old" } else { "new" },
         "allow_direct": false,
         "deny_delete": !config.deletable,
         "allow_rollup_hdrs": config.schedules,

@@ -30,6 +30,9 @@ use crate::subject::Filter;
 
 /// A broker in memory. Clones are the same broker.
 ///
+/// Streams hold what is appended to them, and nothing else: a message that is merely published on
+/// a subject of theirs is not stored, and an appended one is not delivered to subscriptions.
+///
 /// It needs no tokio runtime; only [`Bucket::watch`] and [`Stream::follow`] do. Records expire by tokio's clock, so
 /// tests may pause it.
 #[derive(Clone)]

@@ -86,7 +86,8 @@ impl StreamConfig {
     }
 
     /// Lets a record be published later, or again and again: headers `Nats-Schedule` and
-    /// `Nats-Schedule-Target`. Allows times to live and roll-ups as well.
+    /// `Nats-Schedule-Target`. Allows times to live and roll-ups as well. The memory broker knows
+    /// `@at` and `@every` with seconds, no cron.
     #[must_use]
     pub fn schedules(mut self) -> Self {
         self.schedules = true;

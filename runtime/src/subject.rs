@@ -110,6 +110,32 @@ impl Filter {
         &self.0
     }
 
+    /// Whether a message on this subject would be delivered.
+    pub(crate) fn matches(&self, subject: &str) -> bool {
+        let mut tokens = subject.split('.');
+        for wanted in self.0.split('.') {
+            match (wanted, tokens.next()) {
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (wanted, Some(token)) if wanted == token => {}
+                _ => return false,
+            }
+        }
+        tokens.next().is_none()
+    }
+
+    /// Whether some subject could match both.
+    pub(crate) fn overlaps(&self, other: &Filter) -> bool {
+        let (mut ours, mut theirs) = (self.0.split('.'), other.0.split('.'));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+                (Some(one), Some(two)) if one == two || one == "*" || two == "*" => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// A filter from text that the runtime itself wrote.
     pub(crate) fn of(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())

@@ -1,11 +1,13 @@
 //! The suite that every transport passes, against a real server that is stopped and started.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use greenroom::transport::suite::{CASES, Harness, SLOW_CASES};
-use greenroom::transport::{Connect, NatsTransport, Transport};
+use greenroom::subject::Subject;
+use greenroom::transport::suite::{CASES, Harness, SLOW_CASES, random};
+use greenroom::transport::{Connect, Headers, MemoryBroker, NatsTransport, Start, StreamConfig, Transport};
 
 use super::ground::bounded;
 use crate::harness::{Profile, Server};
@@ -34,6 +36,10 @@ const WAITING: &[&str] = &[
     "an_update_sets_the_time_to_live_anew",
     "expiry_is_seen_and_recreation_expires_too",
     "watch_survives_the_broker",
+    "records_of_a_stream_expire",
+    "schedules_publish_when_it_is_time",
+    "deliveries_come_again_until_acknowledged",
+    "a_delivery_comes_so_often_at_most",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,6 +47,43 @@ async fn cases_that_wait() {
     let all = WAITING.iter().map(|case| tokio::spawn(run(case)));
     for (case, ended) in WAITING.iter().zip(futures_util::future::join_all(all).await) {
         assert!(ended.is_ok(), "{case} has failed");
+    }
+}
+
+/// Both brokers answer alike, whatever they are asked. A failure names its seed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_operations_have_equal_answers() {
+    const SEEDS: u64 = 5;
+    const OPERATIONS: usize = 2_400;
+    let mut harness = Nats(Server::start(Profile::Plain).await);
+    let nats = harness.connect("random").await;
+    let memory = MemoryBroker::new().transport("random");
+    for seed in 1..=SEEDS {
+        bounded(random(&memory, &*nats, seed, OPERATIONS)).await;
+    }
+}
+
+/// The client library throws away what it has no room for; the follower notices and reads it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_client_library_drops_is_followed_all_the_same() {
+    const RECORDS: u64 = 3_000;
+    let server = Server::start(Profile::Plain).await;
+    let settings = Connect::try_from(server.url()).expect("an address").backlog(64);
+    let transport = NatsTransport::connect(settings).await.expect("a connection");
+    let subject = Subject::parse("gaps.a").expect("a subject");
+    let stream = transport.stream("gaps", StreamConfig::new([subject.to_filter()])).await.expect("a stream");
+    for number in 1..=RECORDS {
+        let appended = stream.append(&subject, None, Headers::new(), number.to_string().into()).await;
+        assert_eq!(appended.expect("appended"), number);
+    }
+    let mut follow = stream.follow(Vec::new(), Start::At(1)).await.expect("a follower");
+    // Nobody reads for a while, and far more is delivered than is kept anywhere.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for number in 1..=RECORDS {
+        let next = tokio::time::timeout(Duration::from_secs(15), follow.next()).await;
+        let record = next.expect("it does not stop").expect("a record");
+        assert_eq!(record.sequence, number);
+        assert_eq!(record.body, number.to_string());
     }
 }
 
@@ -87,6 +130,19 @@ cases!(
     watch_gives_all_then_current_then_changes,
     watch_of_many_records_is_complete,
     races_have_one_winner,
+    appends_compare_and_set,
+    reads_find_what_is_next,
+    a_run_is_read_to_its_end,
+    what_no_stream_takes_is_refused,
+    races_to_append_have_one_winner,
+    a_stream_changes_subjects,
+    following_gives_all_then_what_is_new,
+    a_slow_follower_misses_nothing,
+    deliveries_are_acknowledged_once,
+    consumers_bound_what_is_given_out,
+    a_work_queue_forgets_what_is_done,
+    holders_of_a_consumer_share,
     broker_away_fails_fast_and_comes_back,
+    streams_survive_the_broker,
     leaving_works_after_a_reconnect,
 );

@@ -2,16 +2,58 @@
 
 use std::time::Duration;
 
-use super::{Headers, Outbound};
+use super::{ConsumerConfig, Headers, Outbound, Retention, Start, StreamConfig};
 use crate::error::{Error, ErrorKind};
 
 /// A bucket's name: `[A-Za-z0-9_-]+`.
 pub(super) fn bucket_name(name: &str) -> Result<(), Error> {
+    named("bucket", name)
+}
+
+/// The name of a bucket, a stream or a consumer: `[A-Za-z0-9_-]+`.
+pub(super) fn named(what: &str, name: &str) -> Result<(), Error> {
     let sound = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if sound {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Config, format!("{name:?} is not a bucket's name: write letters, digits, '-' and '_'")))
+    Err(Error::new(ErrorKind::Config, format!("{name:?} is not a {what}'s name: write letters, digits, '-' and '_'")))
+}
+
+/// A stream that can be.
+pub(super) fn stream(name: &str, config: &StreamConfig) -> Result<(), Error> {
+    named("stream", name)?;
+    if config.subjects.is_empty() {
+        return Err(Error::new(ErrorKind::Config, format!("the stream {name} has no subjects: name at least one")));
+    }
+    Ok(())
+}
+
+/// A stream that can be followed.
+pub(super) fn followed(name: &str, config: &StreamConfig) -> Result<(), Error> {
+    if config.retention == Retention::WorkQueue {
+        let message = format!("the stream {name} is a work queue, which cannot be followed: take a consumer");
+        return Err(Error::new(ErrorKind::Config, message));
+    }
+    Ok(())
+}
+
+/// A consumer that can be.
+pub(super) fn consumer(name: &str, stream: &StreamConfig, config: &ConsumerConfig) -> Result<(), Error> {
+    named("consumer", name)?;
+    if stream.retention == Retention::WorkQueue && !matches!(config.start, Start::At(0 | 1)) {
+        let message = format!("the consumer {name} of a work queue can only begin with the stream's first record");
+        return Err(Error::new(ErrorKind::Config, message));
+    }
+    Ok(())
+}
+
+/// A record that the stream takes.
+pub(super) fn append(stream: &str, config: &StreamConfig, append: &Outbound, max_payload: usize) -> Result<(), Error> {
+    if !config.takes(&append.subject) {
+        let message = format!("{} is no subject of the stream {stream}", append.subject);
+        return Err(Error::new(ErrorKind::BadRequest, message));
+    }
+    message(append, max_payload)
 }
 
 /// A key of a bucket: `[A-Za-z0-9_=.-]+`, no empty token.

@@ -30,8 +30,13 @@ impl Headers {
     /// Puts a header in the place of every other of its name.
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
         let name = name.into();
-        self.0.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+        self.remove(&name);
         self.push(name, value);
+    }
+
+    /// Takes every header of this name away.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
     }
 
     /// The first value under this name.

@@ -8,6 +8,7 @@ mod bucket;
 mod client;
 mod records;
 mod routes;
+mod stream;
 
 use std::sync::Arc;
 
@@ -20,13 +21,19 @@ use self::bucket::MemoryBucket;
 use self::client::Client;
 pub(super) use self::client::MemorySource;
 use self::routes::Mapping;
-use super::{Bucket, Outbound, Status, Subscription, Transport, check};
+use self::stream::MemoryStream;
+pub use self::stream::StreamFaults;
+pub(super) use self::stream::{MemoryConsumer, MemoryReceipt};
+use super::{Bucket, Outbound, Status, Stream, StreamConfig, Subscription, Transport, check};
 use crate::error::Error;
 use crate::subject::Filter;
 
 /// A broker in memory. Clones are the same broker.
 ///
-/// It needs no tokio runtime; only [`Bucket::watch`] does. Records expire by tokio's clock, so
+/// Streams hold what is appended to them, and nothing else: a message that is merely published on
+/// a subject of theirs is not stored, and an appended one is not delivered to subscriptions.
+///
+/// It needs no tokio runtime; only [`Bucket::watch`] and [`Stream::follow`] do. Records expire by tokio's clock, so
 /// tests may pause it.
 #[derive(Clone)]
 pub struct MemoryBroker {
@@ -56,6 +63,12 @@ impl MemoryBroker {
     /// Sets the limit for payload and headers together: 1 MiB by default.
     pub fn set_max_payload(&self, bytes: usize) {
         self.broker.set_max_payload(bytes);
+    }
+
+    /// Has appends to a stream go wrong, as they do on a real broker. The stream need not exist
+    /// yet.
+    pub fn faults(&self, stream: &str) -> StreamFaults {
+        StreamFaults::new(self.broker.clone(), stream)
     }
 
     /// Cuts one connection, until [`reconnect`](Self::reconnect). What is sent to it meanwhile is
@@ -144,6 +157,11 @@ impl Transport for MemoryTransport {
             .and_then(|()| self.client.check())
             .map(|()| Box::new(MemoryBucket::new(self.client.clone(), name)) as Box<dyn Bucket>);
         std::future::ready(bucket).boxed()
+    }
+
+    fn stream(&self, name: &str, config: StreamConfig) -> BoxFuture<'_, Result<Box<dyn Stream>, Error>> {
+        let stream = MemoryStream::open(self.client.clone(), name, config);
+        std::future::ready(stream.map(|stream| Box::new(stream) as Box<dyn Stream>)).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -8,6 +8,7 @@ mod headers;
 mod memory;
 mod nats;
 mod replay;
+mod stream;
 mod subscription;
 #[cfg(any(test, feature = "testkit"))]
 pub mod suite;
@@ -19,8 +20,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use self::headers::Headers;
-pub use self::memory::{MemoryBroker, MemoryTransport};
+pub use self::memory::{MemoryBroker, MemoryTransport, StreamFaults};
 pub use self::nats::{Connect, Credentials, DEFAULT_URL, NatsTransport};
+pub use self::stream::{
+    Consumer, ConsumerConfig, Delivery, Follow, READ_BYTES, READ_RECORDS, Record, Retention, Start, Stream,
+    StreamConfig,
+};
 pub use self::subscription::Subscription;
 use crate::error::Error;
 use crate::subject::{Filter, Subject};
@@ -97,7 +102,7 @@ impl Status {
     }
 }
 
-/// Publish, subscribe and a bucket of records with compare-and-set.
+/// Publish, subscribe, and records with compare-and-set: in buckets, and in streams.
 ///
 /// Delivery is at most once. Messages of one publisher on one subject arrive in their order.
 pub trait Transport: Send + Sync + 'static {
@@ -145,6 +150,14 @@ pub trait Transport: Send + Sync + 'static {
     /// `Unavailable` if the broker does not answer or has no JetStream; the message says which.
     fn bucket(&self, name: &str) -> BoxFuture<'_, Result<Box<dyn Bucket>, Error>>;
 
+    /// Opens a stream, creating it if need be. One that is there is used as it is, with a warning
+    /// in the log if it is not what the settings say.
+    ///
+    /// # Errors
+    /// `Config` for a name that is none (`[A-Za-z0-9_-]+`), `Unavailable` if the broker does not
+    /// answer, has no JetStream or refuses; the message says which.
+    fn stream(&self, name: &str, config: StreamConfig) -> BoxFuture<'_, Result<Box<dyn Stream>, Error>>;
+
     /// Sends what is queued, closes the connection and ends every subscription.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -169,10 +182,11 @@ pub enum Gone {
     Expired,
 }
 
-/// Why a write did not go through.
+/// Why a write to a bucket or a stream did not go through.
 #[derive(Debug)]
 pub enum WriteError {
-    /// The record has another revision than was expected. Nothing was written.
+    /// The record has another revision than was expected, or another record is the last of its
+    /// subject. Nothing was written.
     Conflict,
     /// Nothing was sent.
     NotSent(Error),

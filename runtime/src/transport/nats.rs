@@ -9,9 +9,11 @@ mod connect;
 mod context;
 mod follow;
 mod io;
+mod jetstream;
 mod link;
 mod shared;
 mod source;
+mod stream;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -28,7 +30,9 @@ pub use self::connect::{Connect, Credentials, DEFAULT_URL};
 use self::shared::Shared;
 pub(super) use self::source::NatsSource;
 use self::source::Slot;
-use super::{Bucket, Outbound, Status, Subscription, Transport, check};
+use self::stream::NatsStream;
+pub(super) use self::stream::{NatsConsumer, NatsReceipt};
+use super::{Bucket, Outbound, Status, Stream, StreamConfig, Subscription, Transport, check};
 use crate::error::{Error, ErrorKind};
 use crate::subject::Filter;
 
@@ -162,6 +166,15 @@ impl Transport for NatsTransport {
         async move {
             let bucket = NatsBucket::open(self.shared.clone(), &name).await?;
             Ok(Box::new(bucket) as Box<dyn Bucket>)
+        }
+        .boxed()
+    }
+
+    fn stream(&self, name: &str, config: StreamConfig) -> BoxFuture<'_, Result<Box<dyn Stream>, Error>> {
+        let name = name.to_owned();
+        async move {
+            let stream = NatsStream::open(self.shared.clone(), &name, config).await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
         }
         .boxed()
     }

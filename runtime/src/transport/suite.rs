@@ -7,7 +7,10 @@
 mod faults;
 mod leaving;
 mod messages;
+mod random;
 mod records;
+mod streams;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use self::random::random;
 use super::{Change, Entry, Inbound, Outbound, Status, Subscription, Transport, Watch};
 use crate::subject::{Filter, Subject};
 
@@ -54,8 +58,25 @@ pub const CASES: &[(&str, Case)] = &[
     ("watch_gives_all_then_current_then_changes", |h| Box::pin(records::watch(h))),
     ("watch_of_many_records_is_complete", |h| Box::pin(records::watch_many(h))),
     ("races_have_one_winner", |h| Box::pin(records::races(h))),
+    ("appends_compare_and_set", |h| Box::pin(streams::compare_and_set(h))),
+    ("reads_find_what_is_next", |h| Box::pin(streams::next(h))),
+    ("a_run_is_read_to_its_end", |h| Box::pin(streams::run(h))),
+    ("what_no_stream_takes_is_refused", |h| Box::pin(streams::bad_input(h))),
+    ("races_to_append_have_one_winner", |h| Box::pin(streams::races(h))),
+    ("records_of_a_stream_expire", |h| Box::pin(streams::expiry(h))),
+    ("a_stream_changes_subjects", |h| Box::pin(streams::transform(h))),
+    ("schedules_publish_when_it_is_time", |h| Box::pin(streams::schedules(h))),
+    ("following_gives_all_then_what_is_new", |h| Box::pin(streams::follow(h))),
+    ("a_slow_follower_misses_nothing", |h| Box::pin(streams::slow_follower(h))),
+    ("deliveries_are_acknowledged_once", |h| Box::pin(work::acknowledge(h))),
+    ("deliveries_come_again_until_acknowledged", |h| Box::pin(work::redelivery(h))),
+    ("a_delivery_comes_so_often_at_most", |h| Box::pin(work::max_deliver(h))),
+    ("consumers_bound_what_is_given_out", |h| Box::pin(work::bounds(h))),
+    ("a_work_queue_forgets_what_is_done", |h| Box::pin(work::work_queue(h))),
+    ("holders_of_a_consumer_share", |h| Box::pin(work::shared(h))),
     ("broker_away_fails_fast_and_comes_back", |h| Box::pin(faults::broker_away(h))),
     ("watch_survives_the_broker", |h| Box::pin(faults::watch_survives(h))),
+    ("streams_survive_the_broker", |h| Box::pin(faults::streams_survive(h))),
     ("leaving_works_after_a_reconnect", |h| Box::pin(faults::leave_after_reconnect(h))),
 ];
 
@@ -181,6 +202,12 @@ mod tests {
         };
     }
 
+    #[tokio::test]
+    async fn one_broker_is_like_another() {
+        let (one, other) = (MemoryBroker::new(), MemoryBroker::new());
+        random(&one.transport("one"), &other.transport("other"), 1, 2_000).await;
+    }
+
     memory!(
         messages_arrive_in_order,
         wildcards_match,
@@ -201,7 +228,24 @@ mod tests {
         watch_gives_all_then_current_then_changes,
         watch_of_many_records_is_complete,
         races_have_one_winner,
+        appends_compare_and_set,
+        reads_find_what_is_next,
+        a_run_is_read_to_its_end,
+        what_no_stream_takes_is_refused,
+        races_to_append_have_one_winner,
+        records_of_a_stream_expire,
+        a_stream_changes_subjects,
+        schedules_publish_when_it_is_time,
+        following_gives_all_then_what_is_new,
+        a_slow_follower_misses_nothing,
+        deliveries_are_acknowledged_once,
+        deliveries_come_again_until_acknowledged,
+        a_delivery_comes_so_often_at_most,
+        consumers_bound_what_is_given_out,
+        a_work_queue_forgets_what_is_done,
+        holders_of_a_consumer_share,
         broker_away_fails_fast_and_comes_back,
+        streams_survive_the_broker,
         watch_survives_the_broker,
         leaving_works_after_a_reconnect,
     );

@@ -1,4 +1,4 @@
-//! What all clients of one memory broker share: routes, buckets, and whether it runs.
+//! What all clients of one memory broker share: routes, buckets, streams, and whether it runs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::client::{Client, Inbox};
 use super::records::Records;
 use super::routes::{Mapping, Routes, SubscriptionId};
+use super::stream::Streams;
 use crate::error::Error;
 use crate::transport::{Inbound, Outbound, Status, check};
 
@@ -19,6 +20,7 @@ const MAX_PAYLOAD: usize = 1 << 20;
 pub(super) struct Broker {
     state: Mutex<State>,
     buckets: Mutex<HashMap<String, Stored>>,
+    pub(super) streams: Streams,
 }
 
 struct State {
@@ -52,6 +54,7 @@ impl Broker {
                 clients: Vec::new(),
             }),
             buckets: Mutex::new(HashMap::new()),
+            streams: Streams::default(),
         }
     }
 

@@ -1,75 +1,91 @@
-//! A watch of a bucket: an ephemeral consumer of its stream, made again whenever it is lost.
+//! Reading a stream without gaps: an ephemeral consumer, made again whenever it is lost.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Message, StatusCode};
+use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde_json::json;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::bucket::{ApiError, value};
+use super::ROUND_TRIP;
 use super::calls::{fresh_inbox, unavailable};
-use super::shared::{Live, Shared};
+use super::shared::{Live, Resume, Shared};
 use crate::error::Error;
-use crate::transport::replay::{Dropped, Replay};
-use crate::transport::{Change, Entry};
+use crate::transport::replay::Dropped;
 
-/// The broker speaks at least this often on a watch where nothing happens.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+/// The broker speaks at least this often where nothing happens.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After so long a silence the consumer is taken for lost.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
-const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
+const BACK_OFF_MIN: Duration = Duration::from_millis(50);
+pub(super) const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// A consumer waits for a sign that its messages are being received.
 const STALLED: &str = "Nats-Consumer-Stalled";
 
-type Started = oneshot::Sender<Result<(), Error>>;
+/// What a stream is read for, and how far the reading has come.
+///
+/// What a reader notes and what it hands over change in one step, so that a connection may be
+/// lost at any point.
+pub(super) trait Reader: Send + 'static {
+    type Item: Send + 'static;
 
-/// A watch, over all connections.
-pub(super) struct Follow {
-    bucket: String,
-    changes: mpsc::Sender<Change>,
+    /// What is read, for people.
+    fn what(&self) -> String;
+
+    /// The stream.
+    fn stream(&self) -> String;
+
+    /// Which of its messages: the part of the consumer's settings that says so.
+    fn wanted(&self) -> Value;
+
+    /// What is handed over when the stream is not there any more, or was made again, with other messages. `None`: it is
+    /// looked for until somebody makes it.
+    fn gone(&self) -> Option<Self::Item> {
+        None
+    }
+
+    /// A consumer begins, with so many messages to deliver. Safe to cancel.
+    fn begin(
+        &mut self,
+        pending: u64,
+        to: &mpsc::Sender<Self::Item>,
+    ) -> impl Future<Output = Result<(), Dropped>> + Send;
+
+    /// The next message. Safe to cancel.
+    fn take(
+        &mut self,
+        place: Place,
+        message: Message,
+        to: &mpsc::Sender<Self::Item>,
+    ) -> impl Future<Output = Result<(), Dropped>> + Send;
+
+    /// Everything was delivered just now. Safe to cancel.
+    fn idle(&mut self, to: &mpsc::Sender<Self::Item>) -> impl Future<Output = Result<(), Dropped>> + Send;
+}
+
+/// A reading, over all connections.
+struct Follow<R: Reader> {
+    items: mpsc::Sender<R::Item>,
     /// Held by the task of the current connection, all along.
-    replay: Mutex<Replay>,
-    /// When the bucket was made: one that was made again has other records, and its revisions begin anew.
+    reader: Mutex<R>,
+    /// When the stream was made.
     made: parking_lot::Mutex<Option<String>>,
     /// Who waits for the first consumer.
-    started: parking_lot::Mutex<Option<Started>>,
+    started: parking_lot::Mutex<Option<oneshot::Sender<Result<(), Error>>>>,
 }
 
 /// Why a consumer is given up.
 enum End {
-    /// Nobody watches any more.
+    /// Nobody reads any more.
     Dropped,
-    /// The bucket is not there.
+    /// The stream is not there, or not the same.
     Gone(String),
     /// It has to be made again.
     Lost(String),
-}
-
-impl Follow {
-    pub(super) fn new(bucket: &str, changes: mpsc::Sender<Change>, started: Started) -> Self {
-        Self {
-            bucket: bucket.to_owned(),
-            changes,
-            replay: Mutex::new(Replay::default()),
-            made: parking_lot::Mutex::new(None),
-            started: parking_lot::Mutex::new(Some(started)),
-        }
-    }
-
-    /// Whether somebody still watches.
-    pub(super) fn is_wanted(&self) -> bool {
-        !self.changes.is_closed()
-    }
-
-    fn report(&self, outcome: Result<(), Error>) {
-        if let Some(started) = self.started.lock().take() {
-            started.send(outcome).ok();
-        }
-    }
 }
 
 impl From<Dropped> for End {
@@ -78,103 +94,143 @@ impl From<Dropped> for End {
     }
 }
 
-/// Follows on one connection. Ends when nobody watches any more; with the connection, the task
-/// is dropped.
-pub(super) async fn run(live: Live, shared: Arc<Shared>, follow: Arc<Follow>) {
-    let mut pause = Duration::from_millis(50);
-    let mut replay = follow.replay.lock().await;
-    loop {
-        let Err(end) = consume(&live, &shared, &follow, &mut replay).await;
-        match end {
-            End::Dropped => return,
-            End::Gone(why) => {
-                follow.report(Err(unavailable(format!("the bucket {} is not there: {why}", follow.bucket))));
-                drop(follow.changes.send(Change::Gone).await);
-                return;
+impl From<String> for End {
+    fn from(why: String) -> Self {
+        End::Lost(why)
+    }
+}
+
+/// Begins to read; at most `capacity` items wait for the one who takes them, besides those that
+/// the connection keeps.
+pub(super) async fn start<R: Reader>(
+    shared: &Arc<Shared>,
+    reader: R,
+    capacity: usize,
+) -> Result<mpsc::Receiver<R::Item>, Error> {
+    let live = shared.live()?;
+    let what = reader.what();
+    let (items, receiver) = mpsc::channel(capacity);
+    let (started, ready) = oneshot::channel();
+    let follow = Arc::new(Follow {
+        items,
+        reader: Mutex::new(reader),
+        made: parking_lot::Mutex::new(None),
+        started: parking_lot::Mutex::new(Some(started)),
+    });
+    shared.keep_follow(&live.link, follow.clone())?;
+    live.runtime.spawn(follow.run(live.clone(), shared.clone()));
+    match tokio::time::timeout(ROUND_TRIP, ready).await {
+        Ok(Ok(Ok(()))) => Ok(receiver),
+        Ok(Ok(Err(error))) => Err(error),
+        _ => Err(unavailable(format!("{what} cannot be followed: no answer within {ROUND_TRIP:?}"))),
+    }
+}
+
+impl<R: Reader> Resume for Follow<R> {
+    fn is_wanted(&self) -> bool {
+        !self.items.is_closed()
+    }
+
+    /// Reads on one connection. Ends when nobody reads any more; with the connection, the task is
+    /// dropped.
+    fn run(self: Arc<Self>, live: Live, shared: Arc<Shared>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let mut pause = BACK_OFF_MIN;
+            let mut reader = self.reader.lock().await;
+            loop {
+                let mut came = false;
+                let Err(end) = self.consume(&live, &shared, &mut reader, &mut came).await;
+                match end {
+                    End::Dropped => return,
+                    End::Gone(why) => {
+                        let what = reader.what();
+                        tracing::debug!(what, why, "what was read is gone");
+                        self.report(Err(unavailable(format!("{what} is not there: {why}"))));
+                        if let Some(last) = reader.gone() {
+                            drop(self.items.send(last).await);
+                            return;
+                        }
+                    }
+                    End::Lost(why) => {
+                        let what = reader.what();
+                        tracing::debug!(what, why, "a reading begins again");
+                        self.report(Err(unavailable(format!("{what} cannot be followed: {why}"))));
+                    }
+                }
+                tokio::select! {
+                    () = self.items.closed() => return,
+                    // One that delivered is no failure, however soon it was lost.
+                    () = tokio::time::sleep(if came { BACK_OFF_MIN } else { pause }) => {
+                        pause = if came { BACK_OFF_MIN } else { (pause * 2).min(BACK_OFF_MAX) };
+                    }
+                }
             }
-            End::Lost(why) => {
-                tracing::debug!(bucket = follow.bucket, why, "a watch is made again");
-                follow.report(Err(unavailable(format!("the bucket {} cannot be watched: {why}", follow.bucket))));
+        })
+    }
+}
+
+impl<R: Reader> Follow<R> {
+    fn report(&self, outcome: Result<(), Error>) {
+        if let Some(started) = self.started.lock().take() {
+            started.send(outcome).ok();
+        }
+    }
+
+    /// A stream that was made again has other messages, and its sequences begin anew.
+    async fn check_made(&self, live: &Live, shared: &Shared, stream: &str) -> Result<(), End> {
+        let made = live.link.made(&shared.settings.api_prefix, stream).await;
+        let made = made.map_err(|error| End::Lost(error.into_error("the broker does not say").message().to_owned()))?;
+        let made = made.ok_or_else(|| End::Gone("somebody has deleted it, or the broker lost its store".to_owned()))?;
+        let before = self.made.lock().get_or_insert_with(|| made.clone()).clone();
+        if before == made {
+            return Ok(());
+        }
+        Err(End::Gone(format!("it was made at {before}, and again at {made}")))
+    }
+
+    /// Reads through one consumer until it is lost; notes whether anything came.
+    async fn consume(&self, live: &Live, shared: &Shared, reader: &mut R, came: &mut bool) -> Result<Infallible, End> {
+        self.check_made(live, shared, &reader.stream()).await?;
+        let (mut consumer, pending) = Ordered::create(live, shared, &reader.stream(), reader.wanted()).await?;
+        self.report(Ok(()));
+        reader.begin(pending, &self.items).await?;
+        loop {
+            let sign = tokio::select! {
+                () = self.items.closed() => return Err(End::Dropped),
+                sign = consumer.next(live) => sign?,
+            };
+            match sign {
+                Some((place, message)) => {
+                    reader.take(place, message, &self.items).await?;
+                    *came = true;
+                }
+                None => reader.idle(&self.items).await?,
             }
         }
-        tokio::select! {
-            () = follow.changes.closed() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACK_OFF_MAX),
-        }
     }
 }
 
-/// Reads through one consumer until it is lost.
-async fn consume(live: &Live, shared: &Shared, follow: &Follow, replay: &mut Replay) -> Result<Infallible, End> {
-    check_made(live, shared, follow).await?;
-    let inbox = fresh_inbox(&shared.settings.inbox_prefix);
-    let mut messages = live.link.subscribe(&inbox, None).await.map_err(|error| End::Lost(error.to_string()))?;
-    let pending = create(live, shared, follow, &inbox).await?;
-    replay.begin();
-    follow.report(Ok(()));
-    if pending == 0 {
-        replay.finish(&follow.changes).await?;
-    }
-    // Counts the deliveries of this consumer; a gap is a message that was thrown away.
-    let mut delivered = 0;
-    loop {
-        let message = tokio::select! {
-            () = follow.changes.closed() => return Err(End::Dropped),
-            message = tokio::time::timeout(SILENCE_MAX, messages.next()) => match message {
-                Ok(Some(message)) => message,
-                Ok(None) => return Err(End::Lost("the subscription has ended".to_owned())),
-                Err(_) => return Err(End::Lost(format!("no sign of life for {SILENCE_MAX:?}"))),
-            },
-        };
-        if message.status.is_some() {
-            beat(live, &message, delivered)?;
-            // Nothing more to deliver, although fewer came than were announced: some have gone.
-            if header(&message, "Nats-Last-Consumer").is_some() && header(&message, STALLED).is_none() {
-                replay.finish(&follow.changes).await?;
-            }
-            continue;
-        }
-        let place = Place::of(&message).ok_or_else(|| End::Lost("a message without its place".to_owned()))?;
-        if place.consumer != delivered + 1 {
-            return Err(End::Lost(format!("deliveries {delivered} to {} are missing", place.consumer)));
-        }
-        delivered = place.consumer;
-        if let Some(entry) = entry(&follow.bucket, place.stream, message) {
-            replay.give(&follow.changes, entry).await?;
-        }
-        // All that were there at the start, even if more are written than can be read.
-        if replay.is_reading() && (place.pending == 0 || delivered >= pending) {
-            replay.finish(&follow.changes).await?;
-        }
-    }
+/// An ephemeral consumer of which no delivery may be missing.
+pub(super) struct Ordered {
+    messages: Subscriber,
+    /// Its name at the broker.
+    pub(super) name: String,
+    /// Counts the deliveries; a gap is a message that was thrown away.
+    delivered: u64,
 }
 
-async fn check_made(live: &Live, shared: &Shared, follow: &Follow) -> Result<(), End> {
-    let made = live.link.made(&shared.settings.api_prefix, &follow.bucket).await.map_err(lost)?;
-    let made = made.ok_or_else(|| End::Gone("somebody has deleted it, or the broker lost its store".to_owned()))?;
-    let before = follow.made.lock().get_or_insert_with(|| made.clone()).clone();
-    if before == made {
-        return Ok(());
-    }
-    Err(End::Gone(format!("it was made at {before}, and again at {made}")))
-}
-
-fn lost(error: ApiError) -> End {
-    End::Lost(match error {
-        ApiError::Js(error) => error.text,
-        ApiError::Call(error) => error.into_error().message().to_owned(),
-    })
-}
-
-/// Makes the consumer; gives how many records it has to deliver first.
-async fn create(live: &Live, shared: &Shared, follow: &Follow, inbox: &str) -> Result<u64, End> {
-    let stream = format!("KV_{}", follow.bucket);
-    let request = json!({
-        "stream_name": stream,
-        "config": {
+impl Ordered {
+    /// Makes one, for the messages that `wanted` chooses; gives how many it has to deliver first.
+    pub(super) async fn create(
+        live: &Live,
+        shared: &Shared,
+        stream: &str,
+        wanted: Value,
+    ) -> Result<(Self, u64), String> {
+        let inbox = fresh_inbox(&shared.settings.inbox_prefix);
+        let messages = live.link.subscribe(&inbox, None).await.map_err(|error| error.to_string())?;
+        let mut config = json!({
             "deliver_subject": inbox,
-            "deliver_policy": "last_per_subject",
-            "filter_subject": format!("$KV.{}.>", follow.bucket),
             "ack_policy": "none",
             "max_deliver": 1,
             "replay_policy": "instant",
@@ -182,24 +238,60 @@ async fn create(live: &Live, shared: &Shared, follow: &Follow, inbox: &str) -> R
             "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
             "mem_storage": true,
             "num_replicas": 1,
-        },
-    });
-    let api = format!("{}.CONSUMER.CREATE.{stream}", shared.settings.api_prefix);
-    let answer = live.link.api(&api, &request).await.map_err(lost)?;
-    Ok(answer["num_pending"].as_u64().unwrap_or_default())
+        });
+        if let (Value::Object(config), Value::Object(wanted)) = (&mut config, wanted) {
+            config.extend(wanted);
+        }
+        let api = format!("{}.CONSUMER.CREATE.{stream}", shared.settings.api_prefix);
+        let request = json!({ "stream_name": stream, "config": config });
+        match live.link.api(&api, &request).await {
+            Ok(answer) => {
+                let name = answer["name"].as_str().unwrap_or_default().to_owned();
+                Ok((Self { messages, name, delivered: 0 }, answer["num_pending"].as_u64().unwrap_or_default()))
+            }
+            Err(error) => Err(error.into_error("the broker makes no consumer").message().to_owned()),
+        }
+    }
+
+    /// The next message, or `None` if everything was delivered just now. Safe to cancel.
+    ///
+    /// # Errors
+    /// Says why it is lost.
+    pub(super) async fn next(&mut self, live: &Live) -> Result<Option<(Place, Message)>, String> {
+        loop {
+            let message = match tokio::time::timeout(SILENCE_MAX, self.messages.next()).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Err("the subscription has ended".to_owned()),
+                Err(_) => return Err(format!("no sign of life for {SILENCE_MAX:?}")),
+            };
+            if message.status.is_none() {
+                let place = Place::of(&message).ok_or("a message without its place")?;
+                if place.consumer != self.delivered + 1 {
+                    return Err(format!("deliveries {} to {} are missing", self.delivered, place.consumer));
+                }
+                self.delivered = place.consumer;
+                return Ok(Some((place, message)));
+            }
+            beat(live, &message, self.delivered)?;
+            // Nothing more to deliver, although fewer came than were announced: some have gone.
+            if header(&message, "Nats-Last-Consumer").is_some() && header(&message, STALLED).is_none() {
+                return Ok(None);
+            }
+        }
+    }
 }
 
 /// Answers the broker's own messages: heartbeats, flow control, the end of the consumer.
-fn beat(live: &Live, message: &Message, delivered: u64) -> Result<(), End> {
+fn beat(live: &Live, message: &Message, delivered: u64) -> Result<(), String> {
     if message.status != Some(StatusCode::IDLE_HEARTBEAT) {
-        return Err(End::Lost(message.description.clone().unwrap_or_else(|| format!("status {:?}", message.status))));
+        return Err(message.description.clone().unwrap_or_else(|| format!("status {:?}", message.status)));
     }
     // Flow control is asked for by a reply subject or, if that was lost, by a heartbeat's header.
     if let Some(subject) = message.reply.as_ref().map(|reply| reply.as_str()).or_else(|| header(message, STALLED)) {
-        live.link.publish(subject, None, None, Bytes::new()).map_err(|error| End::Lost(error.to_string()))?;
+        live.link.publish(subject, None, None, Bytes::new()).map_err(|error| error.to_string())?;
     }
     match header(message, "Nats-Last-Consumer").and_then(|last| last.parse::<u64>().ok()) {
-        Some(last) if last != delivered => Err(End::Lost(format!("deliveries {delivered} to {last} are missing"))),
+        Some(last) if last != delivered => Err(format!("deliveries {delivered} to {last} are missing")),
         _ => Ok(()),
     }
 }
@@ -208,34 +300,38 @@ fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
     message.headers.as_ref()?.get(name).map(|value| value.as_str())
 }
 
-fn entry(bucket: &str, revision: u64, message: Message) -> Option<Entry> {
-    let key = message.subject.strip_prefix("$KV.")?.strip_prefix(bucket)?.strip_prefix('.')?.to_owned();
-    Some(Entry { key, revision, value: value(message.headers.as_ref(), message.payload) })
-}
-
 /// Where a message stands, as its reply subject says:
 /// `$JS.ACK.[domain.account.]stream.consumer.tries.stream_seq.consumer_seq.time.pending[.random]`.
 #[derive(Debug, PartialEq)]
-struct Place {
-    stream: u64,
-    consumer: u64,
-    pending: u64,
+pub(super) struct Place {
+    pub(super) tries: u64,
+    pub(super) stream: u64,
+    pub(super) consumer: u64,
+    /// When it was stored, in nanoseconds since 1970.
+    pub(super) time: u64,
+    pub(super) pending: u64,
 }
 
 impl Place {
-    fn of(message: &Message) -> Option<Self> {
+    pub(super) fn of(message: &Message) -> Option<Self> {
         Self::parse(message.reply.as_ref()?.as_str())
     }
 
     fn parse(reply: &str) -> Option<Self> {
         let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
         let first = match tokens.len() {
-            7 => 3,
-            9.. => 5,
+            7 => 2,
+            9.. => 4,
             _ => return None,
         };
-        let number = |at: usize| tokens.get(at)?.parse().ok();
-        Some(Self { stream: number(first)?, consumer: number(first + 1)?, pending: number(first + 3)? })
+        let number = |at: usize| tokens.get(first + at)?.parse().ok();
+        Some(Self {
+            tries: number(0)?,
+            stream: number(1)?,
+            consumer: number(2)?,
+            time: number(3)?,
+            pending: number(4)?,
+        })
     }
 }
 
@@ -245,7 +341,7 @@ mod tests {
 
     #[test]
     fn both_forms_of_a_reply_subject_tell_the_place() {
-        let place = Some(Place { stream: 12, consumer: 3, pending: 9 });
+        let place = Some(Place { tries: 1, stream: 12, consumer: 3, time: 1_700_000_000, pending: 9 });
         assert_eq!(Place::parse("$JS.ACK.KV_own.c1.1.12.3.1700000000.9"), place);
         assert_eq!(Place::parse("$JS.ACK.hub.acc.KV_own.c1.1.12.3.1700000000.9"), place);
         assert_eq!(Place::parse("$JS.ACK.hub.acc.KV_own.c1.1.12.3.1700000000.9.rnd"), place);

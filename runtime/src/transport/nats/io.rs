@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use super::ROUND_TRIP;
 use super::calls::unavailable;
 use super::connect::{Connect, Credentials, config};
-use super::follow;
 use super::link::Link;
 use super::shared::{Live, Shared};
 use crate::error::{Error, ErrorKind};
@@ -109,7 +108,7 @@ async fn session(shared: &Arc<Shared>, known: &mut Vec<String>, first: &mut Opti
     link.round_trip(ROUND_TRIP).await?;
     let live = Live { link: link.clone(), runtime: Handle::current(), max_payload: info.max_payload };
     for follow in follows {
-        tokio::spawn(follow::run(live.clone(), shared.clone(), follow));
+        tokio::spawn(follow.run(live.clone(), shared.clone()));
     }
     tracing::info!(connection = shared.settings.name, server = info.server_id, client = info.client_id, "connected");
     shared.connected(live, info.server_id, info.client_id);

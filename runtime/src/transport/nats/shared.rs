@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -10,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::unavailable;
 use super::connect::Connect;
-use super::follow::Follow;
 use super::link::Link;
 use super::source::Slot;
 use crate::error::{Error, ErrorKind};
@@ -38,13 +38,22 @@ pub(super) struct Live {
     pub(super) max_payload: usize,
 }
 
+/// Something that goes on with each new connection.
+pub(super) trait Resume: Send + Sync {
+    /// Whether somebody still wants it.
+    fn is_wanted(&self) -> bool;
+
+    /// Its task on one connection.
+    fn run(self: Arc<Self>, live: Live, shared: Arc<Shared>) -> BoxFuture<'static, ()>;
+}
+
 /// What each new connection has to take up again.
 #[derive(Default)]
 struct Registry {
     epoch: u64,
     closed: bool,
     slots: Vec<Weak<Slot>>,
-    follows: Vec<Arc<Follow>>,
+    follows: Vec<Arc<dyn Resume>>,
 }
 
 impl Shared {
@@ -85,7 +94,7 @@ impl Shared {
     }
 
     /// A new connection is being made: what it has to take up.
-    pub(super) fn begin(&self) -> (u64, Vec<Arc<Slot>>, Vec<Arc<Follow>>) {
+    pub(super) fn begin(&self) -> (u64, Vec<Arc<Slot>>, Vec<Arc<dyn Resume>>) {
         let mut registry = self.registry.lock();
         registry.epoch += 1;
         registry.prune();
@@ -132,9 +141,9 @@ impl Shared {
         self.keep(link, |registry| registry.slots.push(Arc::downgrade(slot)))
     }
 
-    /// Has later connections watch again.
-    pub(super) fn keep_follow(&self, link: &Link, follow: &Arc<Follow>) -> Result<(), Error> {
-        self.keep(link, |registry| registry.follows.push(follow.clone()))
+    /// Has later connections go on with it.
+    pub(super) fn keep_follow(&self, link: &Link, follow: Arc<dyn Resume>) -> Result<(), Error> {
+        self.keep(link, |registry| registry.follows.push(follow))
     }
 
     fn keep(&self, link: &Link, add: impl FnOnce(&mut Registry)) -> Result<(), Error> {

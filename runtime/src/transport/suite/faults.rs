@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::transport::{Gone, WriteError};
+use crate::transport::{ConsumerConfig, Gone, Headers, Start, WriteError};
 
 fn number(transport: &dyn Transport) -> Status {
     transport.status().borrow().clone()
@@ -92,6 +92,52 @@ pub(super) async fn watch_survives(harness: &mut dyn Harness) {
     }
     let a = bucket.write("a", "2".into(), a, None).await.expect("written");
     while see_entry(&mut watch, "a change after the reconnect").await.revision != a {}
+}
+
+pub(super) async fn streams_survive(harness: &mut dyn Harness) {
+    let (one, stream) = streams::open(harness, "suite-lives", streams::on("f1.>")).await;
+    let mut follow = stream.follow(Vec::new(), Start::New).await.expect("a follower");
+    let config = ConsumerConfig::new([]).ack_wait(Duration::from_secs(2)).fetch(1);
+    let mut consumer = stream.consumer("one", config).await.expect("a consumer");
+    let name = subject("f1.a");
+    let mut expect = 0;
+    for round in 0..2 {
+        expect = eventually("append", || async {
+            match stream.append(&name, Some(expect), Headers::new(), "x".into()).await {
+                Ok(sequence) => Ok(sequence),
+                Err(WriteError::NotSent(error)) => Err(error),
+                Err(other) => panic!("round {round}: {other:?}"),
+            }
+        })
+        .await;
+        assert_eq!(
+            streams::see(&mut follow, "a record").await.sequence,
+            expect,
+            "round {round}: none twice, none left out"
+        );
+        let delivery = work::take(&mut consumer, "a delivery").await;
+        assert_eq!(delivery.record.sequence, expect, "round {round}");
+        eventually("acknowledge", || delivery.ack()).await;
+
+        stop(harness, &[&one]).await;
+        let began = std::time::Instant::now();
+        let refused = stream.append(&name, Some(expect), Headers::new(), "lost".into()).await;
+        assert!(
+            matches!(&refused, Err(WriteError::NotSent(error)) if error.kind() == ErrorKind::Unavailable),
+            "{refused:?}"
+        );
+        assert!(stream.last(&name).await.is_err_and(|error| error.kind() == ErrorKind::Unavailable));
+        assert!(delivery.ack().await.is_err_and(|error| error.kind() == ErrorKind::Unavailable));
+        assert!(began.elapsed() < Duration::from_millis(200), "refusals took {:?}", began.elapsed());
+        start(harness, &[&one]).await;
+        let last = eventually("read", || stream.last(&name)).await.expect("a record");
+        assert_eq!(
+            (last.sequence, streams::body(&last).as_str()),
+            (expect, "x"),
+            "what was refused is not stored late"
+        );
+    }
+    assert!(follow.try_next().is_none());
 }
 
 pub(super) async fn leave_after_reconnect(harness: &mut dyn Harness) {

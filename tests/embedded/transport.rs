@@ -66,9 +66,9 @@ async fn random_operations_have_equal_answers() {
 /// The client library throws away what it has no room for; the follower notices and reads it again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_client_library_drops_is_followed_all_the_same() {
-    const RECORDS: u64 = 3_000;
+    const RECORDS: u64 = 1_500;
     let server = Server::start(Profile::Plain).await;
-    let settings = Connect::try_from(server.url()).expect("an address").backlog(64);
+    let settings = Connect::try_from(server.url()).expect("an address").backlog(256);
     let transport = NatsTransport::connect(settings).await.expect("a connection");
     let subject = Subject::parse("gaps.a").expect("a subject");
     let stream = transport.stream("gaps", StreamConfig::new([subject.to_filter()])).await.expect("a stream");

@@ -27,9 +27,15 @@ impl Proof {
         self.now() < self.until.load(Ordering::SeqCst)
     }
 
-    /// The lease is proved for that many milliseconds from now.
-    pub(crate) fn extend(&self, left_ms: u64) {
-        self.until.store(self.now().saturating_add(left_ms), Ordering::SeqCst);
+    /// The time now, to count a proof from: read before whatever says how long it lasts, so that a thread which is
+    /// held up in between proves less, never more.
+    pub(crate) fn reading(&self) -> u64 {
+        self.now()
+    }
+
+    /// The lease is proved for that many milliseconds from a [`reading`](Self::reading).
+    pub(crate) fn extend(&self, reading: u64, left_ms: u64) {
+        self.until.store(reading.saturating_add(left_ms), Ordering::SeqCst);
     }
 
     /// The lease is not proved any more.
@@ -50,11 +56,15 @@ mod tests {
     fn a_proof_ends_by_itself_and_at_once_when_told() {
         let proof = Proof::new();
         assert!(!proof.holds());
-        proof.extend(60_000);
+        proof.extend(proof.reading(), 60_000);
         assert!(proof.holds());
         proof.end();
         assert!(!proof.holds());
-        proof.extend(0);
+        proof.extend(proof.reading(), 0);
         assert!(!proof.holds());
+        let reading = proof.reading();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        proof.extend(reading, 50);
+        assert!(!proof.holds(), "it counts from the reading");
     }
 }

@@ -236,6 +236,8 @@ impl Running {
     }
 
     fn step(&mut self, input: Input) {
+        // Before the time that the machine counts from.
+        let reading = self.driver.around.proof.reading();
         let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut effects = Vec::new();
         tracing::trace!(node = self.driver.around.id, ?input, "ownership input");
@@ -245,7 +247,7 @@ impl Running {
             self.carry_out(effect);
         }
         if self.over.is_none() && !self.driver.machine.is_fenced() {
-            self.driver.around.proof.extend(self.driver.machine.serves_until().saturating_sub(now));
+            self.driver.around.proof.extend(reading, self.driver.machine.serves_until().saturating_sub(now));
         }
     }
 

@@ -95,6 +95,11 @@ pub trait Handle<M: Message<Contract = Self::Contract>>: Actor {
     /// A handler that says so and then waits is failed with `Internal`.
     const READY: bool = false;
 
+    /// Whether the handler knows how to go on with a turn that was cut between its commits
+    /// ([`Context::resumed`]). A message whose turn was cut, and that comes again, is answered
+    /// `Interrupted` otherwise.
+    const RESUMES: bool = false;
+
     /// Runs the turn.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use crate::call::{Call, TurnId};
 use crate::contract::{Contract, Keyed, Kind, Service};
 use crate::engine::Env;
 use crate::error::{Error, ErrorKind};
+use crate::journal::{self, Fate, Ledger, Mark, Write};
 use crate::key::Key;
 use crate::node::Node;
 use crate::reference::{Origin, Ref, ServiceRef};
@@ -49,12 +50,31 @@ pub struct Context<'a, A: Actor> {
     /// Counts the calls of this turn, over all the addresses it made.
     ordinals: Option<Arc<AtomicU32>>,
     made_cell: bool,
+    /// The command that the turn is for, and how many of its steps were kept.
+    command: Option<Mark>,
+    resumed: u32,
+    steps: u32,
     actor: PhantomData<fn(A)>,
 }
 
 impl<'a, A: Actor> Context<'a, A> {
     pub(crate) fn new(env: Env<'a>, call: &'a Call) -> Self {
-        Self { env, call, turn: call.turn, ordinals: None, made_cell: false, actor: PhantomData }
+        Self {
+            env,
+            call,
+            turn: call.turn,
+            ordinals: None,
+            made_cell: false,
+            command: None,
+            resumed: 0,
+            steps: 0,
+            actor: PhantomData,
+        }
+    }
+
+    pub(crate) fn with_command(mut self, command: Option<Mark>, resumed: u32) -> Self {
+        (self.command, self.resumed, self.steps) = (command, resumed, resumed);
+        self
     }
 
     /// The key of this actor. A service has none: its instances are all alike, and all see the
@@ -123,18 +143,80 @@ impl<'a, A: Actor> Context<'a, A> {
         Durable::open(journal)
     }
 
+    /// Opens the actor's state cell with a journal in a stream at the broker: what a turn emitted is
+    /// kept there before its caller hears of it, and the next activation, on whichever node, begins
+    /// with it. A message with an id that comes again takes effect once. For use in `activate`; an
+    /// actor has one cell.
+    ///
+    /// The stream is `{app}-evt-{actor}`, made if there is none, with as many replicas as the
+    /// connection's settings say. The journal is read at its leader, in most cases by one request.
+    ///
+    /// # Errors
+    /// `Unavailable` if the broker does not answer or another owner has written meanwhile, `Config`
+    /// for a service, which has no key to keep a journal by, `Internal` if the journal cannot be read.
+    pub async fn durable<S: State>(&mut self) -> Result<Durable<S>, Error> {
+        self.made_cell = true;
+        let around = self.env.around;
+        let hosted = around.hosted(self.env.actor).filter(|hosted| hosted.keyed).ok_or_else(|| {
+            let why = format!("{} has no key, so it cannot keep a journal; use Context::volatile", self.env.actor);
+            Error::new(ErrorKind::Config, why)
+        })?;
+        self.env.durable.store(true, Ordering::Release);
+        let partition = around.partition_of(self.env.key);
+        let epoch = hosted.gate.epoch(partition);
+        if epoch == 0 {
+            let why = format!("the partition of {}/{} has just been given away", self.env.actor, self.env.key);
+            return Err(Error::new(ErrorKind::Unavailable, why));
+        }
+        let subject = around.subjects.journal(self.env.actor, self.env.key);
+        let opened =
+            Ledger::open(hosted.log(around).await?, subject, epoch, !hosted.gate.is_contested(partition)).await?;
+        let contested = opened.contested && !opened.ledger.is_new();
+        let mut cell = Durable::replay(opened)?;
+        if contested {
+            // The owner before may have an append on its way: from here on that is refused.
+            let signed = journal::commit(around, &mut cell, None, Write::Activated).await;
+            signed.map_err(|why| crate::engine::not_kept(&self.env, why))?;
+        }
+        Ok(cell)
+    }
+
     /// Ends a step of a long turn: what the cell's turn emitted so far is kept, whatever becomes of
     /// the rest, and is told to whoever watches.
     ///
+    /// If the turn is cut after that, by the death of its node or by a panic, its message is
+    /// remembered as begun: when it comes again it is answered `Interrupted`, unless its handler
+    /// says [`RESUMES`](crate::Handle::RESUMES).
+    ///
     /// # Errors
-    /// `Internal` if an event or the state cannot be written as JSON; the step is then undone.
-    #[expect(clippy::unused_async, reason = "a durable journal's append is waited for")]
+    /// `Internal` if an event or the state cannot be written as JSON; `Unavailable` if it is not
+    /// kept, because the broker was away or another owner has written; `Unknown` if the node stops.
     pub async fn commit(&mut self, cell: &mut dyn Cell) -> Result<(), Error> {
-        if cell.is_dirty() {
-            let committed = cell.commit()?;
-            self.env.around.echo(self.env.key, committed);
+        if !cell.is_dirty() {
+            return Ok(());
         }
+        let committed = if cell.ledger().is_none() {
+            cell.commit()?
+        } else {
+            let step = self.steps + 1;
+            let command = self.command.as_ref().map(|mark| (mark, Fate::Begun(step)));
+            let kept = journal::commit(self.env.around, cell, command, Write::Turn).await;
+            let committed = kept.map_err(|why| crate::engine::not_kept(&self.env, why))?;
+            self.steps = step;
+            committed
+        };
+        self.env.around.echo(self.env.key, committed);
         Ok(())
+    }
+
+    /// How many steps of this very turn were kept before it was cut, 0 if it is new. Only handlers
+    /// that say [`RESUMES`](crate::Handle::RESUMES) see another number.
+    pub fn resumed(&self) -> u32 {
+        self.resumed
+    }
+
+    pub(crate) fn steps(&self) -> u32 {
+        self.steps
     }
 
     pub(crate) fn made_cell(&self) -> bool {

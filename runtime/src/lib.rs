@@ -81,6 +81,7 @@ pub mod error;
 pub mod transport;
 
 mod routes;
+mod journal;
 mod engine;
 mod pool;
 mod call;

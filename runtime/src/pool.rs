@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -46,6 +47,7 @@ impl<A: Actor> Pool<A> {
                     key: key.clone(),
                     around: around.clone(),
                     journal: Mutex::new(None),
+                    durable: AtomicBool::new(false),
                     actor: None,
                 };
                 instance.started().boxed()
@@ -123,6 +125,8 @@ struct Instance<A: Actor> {
     key: Key,
     around: Arc<Surroundings>,
     journal: Mutex<Option<JournalBox>>,
+    /// Never set: a service has no key to keep a journal by.
+    durable: AtomicBool,
     actor: Option<A>,
 }
 
@@ -148,7 +152,7 @@ impl<A: Actor> Instance<A> {
     }
 
     fn env(&self) -> Env<'_> {
-        Env { actor: self.name, key: &self.key, around: &self.around, journal: &self.journal }
+        Env { actor: self.name, key: &self.key, around: &self.around, journal: &self.journal, durable: &self.durable }
     }
 
     async fn work(&mut self, mut ticket: Ticket<A>) {

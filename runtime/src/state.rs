@@ -6,19 +6,25 @@
 //!
 //! Behind a cell stands a journal. The volatile one ([`Context::volatile`](crate::Context::volatile))
 //! lives in the node's memory: it outlives a panic of its actor, but ends with the node, and when the
-//! actor moves to another node, as when one joins.
+//! actor moves to another node, as when one joins. The durable one
+//! ([`Context::durable`](crate::Context::durable)) is a stream at the broker: what was acknowledged
+//! to a caller is kept, wherever the actor lives next.
+
+mod volatile;
 
 use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
+pub(crate) use self::volatile::VolatileJournal;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::journal::{self, Ledger, Opened, StoredEvent};
 
 /// State that changes by events alone. Put `#[data]` on it, or derive serde's traits.
 pub trait State: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -46,7 +52,13 @@ pub trait State: Default + Serialize + DeserializeOwned + Send + Sync + 'static 
 pub struct Durable<S: State> {
     state: S,
     pending: Vec<S::Event>,
-    journal: Arc<VolatileJournal<S>>,
+    journal: Journal<S>,
+}
+
+/// Where what was emitted goes when its turn commits.
+enum Journal<S: State> {
+    Volatile(Arc<VolatileJournal<S>>),
+    Stream(Box<Ledger>),
 }
 
 impl<S: State> Durable<S> {
@@ -59,8 +71,36 @@ impl<S: State> Durable<S> {
 
     pub(crate) fn open(journal: Arc<VolatileJournal<S>>) -> Result<Self, Error> {
         let state = journal.rebuild()?;
-        Ok(Self { state, pending: Vec::new(), journal })
+        Ok(Self { state, pending: Vec::new(), journal: Journal::Volatile(journal) })
     }
+
+    /// The state that a journal leaves.
+    pub(crate) fn replay(opened: Opened) -> Result<Self, Error> {
+        let mut state = match &opened.snapshot {
+            None => S::default(),
+            Some(snapshot) => serde_json::from_str(snapshot.state.get()).map_err(|error| {
+                let what = "the state's snapshot does not read back; serialize and deserialize must agree";
+                Error::new(ErrorKind::Internal, what).with_source(error)
+            })?,
+        };
+        for event in opened.records.iter().flat_map(|record| &record.events) {
+            state.apply(&read_event(event)?);
+        }
+        Ok(Self { state, pending: Vec::new(), journal: Journal::Stream(Box::new(opened.ledger)) })
+    }
+}
+
+/// An event from a journal, brought up to the present form.
+fn read_event<E: Event>(stored: &StoredEvent) -> Result<E, Error> {
+    let unread = |error: serde_json::Error| {
+        let why = format!("the event {} of {}, version {}, cannot be read", stored.name, E::ACTOR, stored.version);
+        Error::new(ErrorKind::Internal, why).with_source(error)
+    };
+    if stored.version == E::VERSION {
+        return serde_json::from_str(stored.body.get()).map_err(unread);
+    }
+    let body = serde_json::from_str(stored.body.get()).map_err(unread)?;
+    serde_json::from_value(E::upcast(&stored.name, stored.version, body)?).map_err(unread)
 }
 
 impl<S: State> Deref for Durable<S> {
@@ -92,18 +132,18 @@ pub struct Committed {
 }
 
 /// What the runtime does with a state cell. Implemented by [`Durable`] only.
-pub trait Cell: sealed::Sealed + Send {
+pub trait Cell: sealed::Journaled + Send {
     /// Whether the turn emitted anything that is not committed.
     fn is_dirty(&self) -> bool;
 
-    /// Makes what was emitted permanent and returns it.
+    /// Makes what was emitted permanent and returns it. For a volatile cell.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] if the state or an event cannot be written as JSON; the cell is then
     /// as it was before the turn.
     fn commit(&mut self) -> Result<Vec<Committed>, Error>;
 
-    /// Undoes what was emitted since the last commit.
+    /// Undoes what was emitted since the last commit. For a volatile cell.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] if the state cannot be rebuilt from its journal.
@@ -116,181 +156,85 @@ impl<S: State> Cell for Durable<S> {
     }
 
     fn commit(&mut self) -> Result<Vec<Committed>, Error> {
+        let Journal::Volatile(journal) = &self.journal else {
+            return Err(Error::new(ErrorKind::Internal, "a durable cell was committed to memory"));
+        };
         let events = std::mem::take(&mut self.pending);
-        match self.journal.append(events, &self.state) {
+        match journal.append(events, &self.state) {
             Ok(committed) => Ok(committed),
             Err(error) => {
-                self.state = self.journal.rebuild()?;
+                self.state = journal.rebuild()?;
                 Err(error)
             }
         }
     }
 
     fn roll_back(&mut self) -> Result<(), Error> {
-        if self.is_dirty() {
+        if let (true, Journal::Volatile(journal)) = (self.is_dirty(), &self.journal) {
             self.pending.clear();
-            self.state = self.journal.rebuild()?;
+            self.state = journal.rebuild()?;
         }
         Ok(())
     }
 }
 
-/// How many events a volatile journal holds before it folds them into a snapshot: with 64, the
-/// snapshot's cost is spread thin and a rebuild replays little.
-const FOLD_AFTER: usize = 64;
-
-/// The journal of a cell that needs no durability: a snapshot and the events since.
-///
-/// No code of the state or its events runs under its lock: both are taken out first.
-pub(crate) struct VolatileJournal<S: State>(Mutex<Volatile<S::Event>>);
-
-struct Volatile<E> {
-    snapshot: Option<Arc<[u8]>>,
-    events: Vec<Arc<E>>,
-    sequence: u64,
-}
-
-impl<S: State> VolatileJournal<S> {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Volatile { snapshot: None, events: Vec::new(), sequence: 0 }))
+impl<S: State> sealed::Journaled for Durable<S> {
+    fn ledger(&mut self) -> Option<&mut Ledger> {
+        match &mut self.journal {
+            Journal::Volatile(_) => None,
+            Journal::Stream(ledger) => Some(ledger),
+        }
     }
 
-    /// `state` is what the journal's state becomes with these events. An actor has one cell, and
-    /// its turns follow each other, so nothing is appended in between.
-    fn append(&self, events: Vec<S::Event>, state: &S) -> Result<Vec<Committed>, Error> {
-        let held = self.0.lock().events.len();
-        let snapshot = if held + events.len() > FOLD_AFTER { Some(to_json(state, "the state")?.into()) } else { None };
-        let mut committed = Vec::with_capacity(events.len());
-        for event in &events {
-            committed.push(Committed {
+    fn written(&self) -> Result<(Vec<StoredEvent>, Vec<Committed>), Error> {
+        let mut stored = Vec::with_capacity(self.pending.len());
+        let mut told = Vec::with_capacity(self.pending.len());
+        for event in &self.pending {
+            let (name, version) = (event.name(), S::Event::VERSION);
+            let body = journal::raw(event, "the event")?;
+            told.push(Committed {
                 actor: S::Event::ACTOR,
-                name: event.name(),
-                version: S::Event::VERSION,
+                name,
+                version,
                 sequence: 0,
-                body: to_json(event, "the event")?,
+                body: body.get().as_bytes().to_vec(),
             });
+            stored.push(StoredEvent { name: name.to_owned(), version, body });
         }
-        let mut events: Vec<_> = events.into_iter().map(Arc::new).collect();
-        let mut journal = self.0.lock();
-        for event in &mut committed {
-            journal.sequence += 1;
-            event.sequence = journal.sequence;
-        }
-        if snapshot.is_some() {
-            journal.snapshot = snapshot;
-            events.append(&mut journal.events);
-        } else {
-            journal.events.append(&mut events);
-        }
-        drop(journal);
-        // What the snapshot holds is dropped here, behind the lock.
-        drop(events);
-        Ok(committed)
+        Ok((stored, told))
     }
 
-    fn rebuild(&self) -> Result<S, Error> {
-        let (snapshot, events) = {
-            let journal = self.0.lock();
-            (journal.snapshot.clone(), journal.events.clone())
-        };
-        let mut state = match snapshot {
-            None => S::default(),
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                let what = "the state's snapshot does not read back; serialize and deserialize must agree";
-                Error::new(ErrorKind::Internal, what).with_source(error)
-            })?,
-        };
-        for event in &events {
-            state.apply(event);
-        }
-        Ok(state)
+    fn state(&self) -> Result<Box<RawValue>, Error> {
+        journal::raw(&self.state, "the state")
     }
-}
 
-fn to_json(value: &impl Serialize, what: &str) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(value).map_err(|error| {
-        Error::new(ErrorKind::Internal, format!("{what} cannot be written as JSON")).with_source(error)
-    })
+    fn kept(&mut self) {
+        self.pending.clear();
+    }
 }
 
 /// Where an engine keeps an actor's journal, whatever its state's type.
 pub(crate) type JournalBox = Arc<dyn Any + Send + Sync>;
 
 mod sealed {
-    pub trait Sealed {}
-    impl<S: super::State> Sealed for super::Durable<S> {}
-}
+    use serde_json::value::RawValue;
 
-#[cfg(test)]
-mod tests {
-    use std::sync::OnceLock;
+    use super::Committed;
+    use crate::error::Error;
+    use crate::journal::{Ledger, StoredEvent};
 
-    use serde::{Deserialize, Deserializer, Serializer};
+    /// What a cell's journal needs of it.
+    pub trait Journaled {
+        /// The journal behind a durable cell.
+        fn ledger(&mut self) -> Option<&mut Ledger>;
 
-    use super::*;
+        /// What was emitted, as it is stored, and as it is told; its places are not known yet.
+        fn written(&self) -> Result<(Vec<StoredEvent>, Vec<Committed>), Error>;
 
-    static JOURNAL: OnceLock<Arc<VolatileJournal<Count>>> = OnceLock::new();
+        /// The state as it is stored.
+        fn state(&self) -> Result<Box<RawValue>, Error>;
 
-    /// For user code: fails if the journal that runs it is locked.
-    fn check() {
-        assert!(JOURNAL.get().is_none_or(|journal| !journal.0.is_locked()), "user code runs under the lock");
-    }
-
-    #[derive(Default, Debug, PartialEq)]
-    struct Count(u64);
-
-    impl Serialize for Count {
-        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-            check();
-            self.0.serialize(to)
-        }
-    }
-
-    impl<'de> Deserialize<'de> for Count {
-        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            check();
-            u64::deserialize(from).map(Count)
-        }
-    }
-
-    #[derive(Serialize, Deserialize, schemars::JsonSchema)]
-    struct More(u64);
-
-    impl Drop for More {
-        fn drop(&mut self) {
-            check();
-        }
-    }
-
-    impl Event for More {
-        const ACTOR: &'static str = "count";
-        const NAMES: &'static [&'static str] = &["more"];
-        fn name(&self) -> &'static str {
-            check();
-            "more"
-        }
-    }
-
-    impl State for Count {
-        type Event = More;
-        fn apply(&mut self, event: &More) {
-            check();
-            self.0 += event.0;
-        }
-    }
-
-    #[test]
-    fn no_code_of_a_state_runs_under_the_lock_of_its_journal() {
-        let journal = JOURNAL.get_or_init(|| Arc::new(VolatileJournal::new())).clone();
-        let mut cell = Durable::open(journal.clone()).expect("it is empty");
-        for round in 1..=200 {
-            cell.emit(More(round));
-            let committed = cell.commit().expect("it is written");
-            assert_eq!(committed[0].sequence, round);
-            cell.emit(More(1_000_000));
-            cell.roll_back().expect("it is rebuilt");
-            assert_eq!(*cell, Count(round * (round + 1) / 2));
-        }
-        assert_eq!(*Durable::open(journal).expect("it is rebuilt"), Count(20_100));
+        /// What was emitted is kept.
+        fn kept(&mut self);
     }
 }

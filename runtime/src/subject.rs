@@ -244,6 +244,21 @@ impl Subjects {
         Filter::of(format!("{}.node.{id}.>", self.app))
     }
 
+    /// `{app}.evt.{actor}.{key}`: an actor's journal.
+    pub fn journal(&self, actor: &str, key: &Key) -> Subject {
+        Subject::of(format!("{}.evt.{actor}.{}", self.app, key.token()))
+    }
+
+    /// `{app}.evt.{actor}.*`: every journal of an actor type.
+    pub fn journals(&self, actor: &str) -> Filter {
+        Filter::of(format!("{}.evt.{actor}.*", self.app))
+    }
+
+    /// The stream that holds the journals of an actor type: `{app}-evt-{actor}`.
+    pub fn journal_stream(&self, actor: &str) -> String {
+        format!("{}-evt-{actor}", self.app)
+    }
+
     /// `{app}.on.{actor}.{event}.{key}`: the live echo of an event.
     pub fn live(&self, actor: &str, event: &str, key: &Key) -> Subject {
         Subject::of(format!("{}.on.{actor}.{event}.{}", self.app, key.token()))

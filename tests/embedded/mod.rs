@@ -20,6 +20,7 @@ mod transparency;
 mod services;
 mod handover;
 mod outsiders;
+mod durable;
 mod events;
 mod builds;
 mod connection;

@@ -21,7 +21,7 @@ on_both!(
 );
 
 /// Somebody with a connection and an inbox.
-struct Outsider {
+pub(super) struct Outsider {
     app: String,
     transport: Arc<dyn Transport>,
     /// Of every call so far: nothing more may come.
@@ -29,13 +29,13 @@ struct Outsider {
 }
 
 impl Outsider {
-    async fn on(ground: &Ground) -> Self {
+    pub(super) async fn on(ground: &Ground) -> Self {
         let transport = ground.connect("outsider").await;
         Self { app: ground.app().to_owned(), transport, inboxes: Vec::new() }
     }
 
     /// Calls `{app}.{subject}`.
-    async fn ask_with(&mut self, subject: &str, body: &str, headers: Headers) -> Inbound {
+    pub(super) async fn ask_with(&mut self, subject: &str, body: &str, headers: Headers) -> Inbound {
         let inbox = Subject::parse(&format!("_INBOX.{}.{}", self.app, self.inboxes.len())).expect("a subject");
         let mut answers = self.transport.subscribe(&inbox.to_filter(), None, 8).await.expect("a subscription");
         let subject = Subject::parse(&format!("{}.{subject}", self.app)).expect("a subject");
@@ -47,7 +47,7 @@ impl Outsider {
     }
 
     /// Checks that each call was answered once.
-    async fn nothing_more(mut self) {
+    pub(super) async fn nothing_more(mut self) {
         tokio::time::sleep(QUIET).await;
         for (number, answers) in self.inboxes.iter_mut().enumerate() {
             let twice = answers.next().now_or_never();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
@@ -15,6 +15,8 @@ use crate::key::Key;
 pub(crate) struct Gate {
     /// The epoch of the claim that is served, 0 if none is.
     epochs: Vec<AtomicU64>,
+    /// Whether the claim was taken without its holder's doing: that one may still have something on its way.
+    contested: Vec<AtomicBool>,
     /// The node's lease, without which nothing is served.
     proof: Arc<Proof>,
     /// Keys whose last turn still runs at the node that handed their partition over.
@@ -36,6 +38,7 @@ impl Gate {
     pub(crate) fn new(partitions: u16, proof: Arc<Proof>) -> Self {
         Self {
             epochs: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            contested: (0..partitions).map(|_| AtomicBool::new(true)).collect(),
             proof,
             held: RwLock::new(HashSet::new()),
             holding: AtomicUsize::new(0),
@@ -62,14 +65,28 @@ impl Gate {
         self.epochs.get(usize::from(partition)).map_or(0, |epoch| epoch.load(Ordering::SeqCst))
     }
 
-    pub(crate) fn open(&self, partition: u16, epoch: u64) {
-        if let Some(slot) = self.epochs.get(usize::from(partition)) {
-            slot.store(epoch, Ordering::SeqCst);
+    /// Whether the claim was taken without its holder's doing.
+    pub(crate) fn is_contested(&self, partition: u16) -> bool {
+        self.contested.get(usize::from(partition)).is_none_or(|contested| contested.load(Ordering::SeqCst))
+    }
+
+    /// Lets calls in, under a claim that its last holder handed over or released (`planned`), or not.
+    pub(crate) fn open(&self, partition: u16, epoch: u64, planned: bool) {
+        if let Some(contested) = self.contested.get(usize::from(partition)) {
+            contested.store(!planned, Ordering::SeqCst);
         }
+        self.reopen(partition, epoch);
     }
 
     pub(crate) fn close(&self, partition: u16) {
-        self.open(partition, 0);
+        self.reopen(partition, 0);
+    }
+
+    /// Opens it as it was before it was closed.
+    pub(crate) fn reopen(&self, partition: u16, epoch: u64) {
+        if let Some(slot) = self.epochs.get(usize::from(partition)) {
+            slot.store(epoch, Ordering::SeqCst);
+        }
     }
 
     /// Whether the key waits for a turn at the node that handed its partition over.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -42,6 +43,8 @@ pub(crate) struct Host<A: Actor> {
     pub(crate) around: Arc<Surroundings>,
     settings: HostSettings,
     slots: Registry<A>,
+    /// Whether its actors keep journals in a stream: then their turns wait for the broker.
+    durable: AtomicBool,
     /// Notified when the last turn of an actor ends whose partition was given away.
     pub(crate) left: Notify,
 }
@@ -58,12 +61,25 @@ pub(crate) enum Entered<A> {
 
 impl<A: Actor> Host<A> {
     pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
-        Self { name, gate, slots: Registry::new(around.settings.partitions), around, settings, left: Notify::new() }
+        Self {
+            name,
+            gate,
+            slots: Registry::new(around.settings.partitions),
+            durable: AtomicBool::new(false),
+            around,
+            settings,
+            left: Notify::new(),
+        }
     }
 
     /// How many actors are in memory.
     pub(crate) fn resident(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether a turn of its actors may have to wait for the broker.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire)
     }
 
     /// Runs `with` on the actor's slot, locked, if the call may enter.
@@ -293,6 +309,8 @@ impl<A: Actor> Host<A> {
             let ended =
                 if job.is_read() { self.look(&slot, live, job).await } else { guarded(job.run(live, env)).await };
             match ended {
+                // Of a key that never existed nothing is kept.
+                Ended::Fine if self.is_durable() && live_is_new(live) => drop_quietly(actor.take()),
                 Ended::Fine => {}
                 Ended::Lost => drop_quietly(actor.take()),
                 Ended::Panicked(cause) => {
@@ -389,13 +407,17 @@ impl<A: Actor> Host<A> {
                 Phase::Gone
             }
             Some(actor) => Phase::Idle(actor),
+            None if inner.is_bare() => Phase::Gone,
             None => Phase::Empty,
         };
+        let gone = matches!(inner.phase, Phase::Gone);
         // Lock order: the registry before a slot, never the other way round.
         drop(inner);
         drop_quietly(leaves);
-        if given_away {
+        if gone {
             self.slots.remove(slot);
+        }
+        if given_away {
             self.left.notify_waiters();
         }
     }
@@ -412,8 +434,13 @@ impl<A: Actor> Host<A> {
     }
 
     pub(crate) fn env<'a>(&'a self, slot: &'a Arc<Slot<A>>) -> Env<'a> {
-        Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot }
+        Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot, durable: &self.durable }
     }
+}
+
+/// Whether nothing was ever written to the actor's journal.
+fn live_is_new<A: Actor>(actor: &mut A) -> bool {
+    actor.cell().and_then(|cell| cell.ledger()).is_some_and(|ledger| ledger.is_new())
 }
 
 impl<A: Send> JournalPlace for Slot<A> {

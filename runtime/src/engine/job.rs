@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use super::command::{Before, before, is_durable, settle_durable};
 use super::turn::{Ended, Env, settle, settle_read, turn_of};
 use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, not_started};
@@ -147,9 +148,13 @@ where
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
         Box::pin(async move {
             let Parts { message, call, reply, stats } = self.0;
-            let mut ctx = Context::new(env.clone(), &call);
-            let result = turn_of(async { actor.handle(message, &mut ctx).await }).await;
-            let (ended, outcome) = settle::<A, M>(actor, &env, result);
+            let (ended, outcome) = if is_durable(actor) {
+                run_durable(actor, message, &call, &env).await
+            } else {
+                let mut ctx = Context::new(env.clone(), &call);
+                let result = turn_of(async { actor.handle(message, &mut ctx).await }).await;
+                settle::<A, M>(actor, &env, result)
+            };
             stats.ended(outcome.as_ref().err());
             reply.send(outcome);
             ended
@@ -168,6 +173,22 @@ where
     fn fail(self: Box<Self>, error: Error) {
         self.0.fail(error);
     }
+}
+
+/// A turn that may have taken effect already, and is kept before anything of it leaves the actor.
+async fn run_durable<A, M>(actor: &mut A, message: M, call: &Call, env: &Env<'_>) -> (Ended, Outcome<M>)
+where
+    A: Actor + Handle<M>,
+    M: Message<Contract = A::Contract>,
+{
+    let (mark, resumed) = match before::<A, M>(actor, call, &message, <A as Handle<M>>::RESUMES) {
+        Before::Answered(outcome) => return (Ended::Fine, outcome),
+        Before::Run { mark, resumed } => (mark, resumed),
+    };
+    let mut ctx = Context::new(env.clone(), call).with_command(mark.clone(), resumed);
+    let result = turn_of(async { actor.handle(message, &mut ctx).await }).await;
+    let steps = ctx.steps();
+    settle_durable::<A, M>(actor, env, call, mark, steps, result).await
 }
 
 impl<A, M> Job<A> for ReadJob<A, M>
@@ -198,9 +219,16 @@ where
     fn look<'a>(self: Box<Self>, actor: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
         Box::pin(async move {
             let Parts { message, call, reply, stats } = self.0;
-            let mut ctx = Context::new(env.clone(), &call);
-            let result = turn_of(async { actor.read(message, &mut ctx).await }).await;
-            let (ended, outcome) = settle_read::<M>(&env, result);
+            // First that the state is the newest, then the look at it.
+            let permit = if env.durable.load(Ordering::Acquire) { env.around.permit().await } else { Ok(()) };
+            let (ended, outcome) = match permit {
+                Err(error) => (Ended::Fine, Err(AskError::Failed(error))),
+                Ok(()) => {
+                    let mut ctx = Context::new(env.clone(), &call);
+                    let result = turn_of(async { actor.read(message, &mut ctx).await }).await;
+                    settle_read::<M>(&env, result)
+                }
+            };
             stats.ended(outcome.as_ref().err());
             reply.send(outcome);
             ended

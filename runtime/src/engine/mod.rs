@@ -5,6 +5,7 @@
 //! stops polling or is dropped holds nobody. Messages that arrive during a turn queue, bounded,
 //! and are taken by one spawned task when the turn ends.
 
+mod command;
 mod faults;
 mod gate;
 mod host;
@@ -14,6 +15,7 @@ mod registry;
 mod slot;
 mod turn;
 
+pub(crate) use self::command::not_kept;
 pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};
 pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};

@@ -83,6 +83,11 @@ impl<A> Inner<A> {
         matches!(self.phase, Phase::Idle(_))
     }
 
+    /// Whether there is nothing here but the actor, if it is there.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.extra.is_none()
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.extra.as_ref().map_or(0, |extra| extra.queue.len())
     }

@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::OnceCell;
 #[cfg(feature = "ractor")]
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
@@ -13,6 +14,7 @@ use crate::actor::Actor;
 use crate::contract::{Contract, Kind, Message};
 use crate::engine::{Gate, Host, HostSettings};
 use crate::error::{Error, ErrorKind};
+use crate::journal::Log;
 use crate::key::Key;
 use crate::node::Surroundings;
 use crate::pool::Pool;
@@ -73,6 +75,8 @@ pub(crate) struct Hosted {
     pub(crate) control: Box<dyn Control>,
     /// Cancelled when no instance of a service will come back: its calls are for other nodes.
     pub(crate) over: CancellationToken,
+    /// The stream of its actors' journals, once one of them has opened its own.
+    log: OnceCell<Arc<Log>>,
 }
 
 /// What a node does with the actors of one type, whatever their Rust type.
@@ -252,6 +256,7 @@ impl Hosted {
             verbs: Verbs::<A>::of().build(&engine),
             gate,
             control,
+            log: OnceCell::new(),
             over: CancellationToken::new(),
         };
         for verb in &hosted.verbs {
@@ -279,6 +284,7 @@ impl Hosted {
             verbs,
             gate: Arc::new(Gate::new(0, around.proof.clone())),
             control: Box::new(Unkeyed(Arc::new(rooms))),
+            log: OnceCell::new(),
             over: CancellationToken::new(),
         })
     }
@@ -287,6 +293,12 @@ impl Hosted {
     pub(crate) fn close(&self) {
         self.over.cancel();
         self.control.close();
+    }
+
+    /// The stream of its actors' journals, opened by whoever needs it first.
+    pub(crate) async fn log(&self, around: &Surroundings) -> Result<Arc<Log>, Error> {
+        let open = async || Log::open(around, self.name).await.map(Arc::new);
+        self.log.get_or_try_init(open).await.cloned()
     }
 
     /// Whether its verbs have typed callers on this node.

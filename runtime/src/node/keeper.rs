@@ -132,7 +132,7 @@ impl Keeper {
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Join { part, reply_to, .. } => self.join(&part, reply_to).await,
-            Effect::Serve { part, epoch, busy, .. } => self.serve(&part, epoch, &busy).await,
+            Effect::Serve { part, epoch, busy, from } => self.serve(&part, epoch, &busy, from.is_some()).await,
             Effect::Admit { part, keys } => {
                 let keys: Vec<Key> = keys.iter().filter_map(|token| Key::from_token(token).ok()).collect();
                 if let Some(hosted) = self.around.hosted(&part.actor) {
@@ -178,10 +178,10 @@ impl Keeper {
         true
     }
 
-    async fn serve(&mut self, part: &Part, epoch: u64, busy: &[String]) {
+    async fn serve(&mut self, part: &Part, epoch: u64, busy: &[String], planned: bool) {
         let Some(hosted) = self.around.hosted(&part.actor) else { return };
         hosted.gate.hold(busy.iter().filter_map(|token| Key::from_token(token).ok()));
-        hosted.gate.open(part.number, epoch);
+        hosted.gate.open(part.number, epoch, planned);
         if self.parts.get(part).is_none_or(|kept| kept.orders.is_closed()) {
             self.listen(part).await;
         }

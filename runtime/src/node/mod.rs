@@ -13,6 +13,7 @@ mod listen;
 mod notice;
 mod partition;
 mod passing;
+mod permit;
 mod probe;
 mod serve;
 mod start;

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::Inner;
 use super::cluster::Cluster;
 use super::hosted::Hosted;
+use super::permit::Permits;
 use crate::call::{Deadline, TurnId};
 use crate::codec::Fingerprint;
 use crate::contract::Message;
@@ -71,6 +72,8 @@ pub(crate) struct Surroundings {
     connection: watch::Receiver<Status>,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
+    /// What shows that this node was the owner a moment ago.
+    pub(super) permits: Permits,
     /// Until when keyed actors may be served.
     pub(crate) proof: Arc<Proof>,
     /// Calls that are being passed on to their owners.
@@ -109,6 +112,7 @@ impl Surroundings {
             connection: transport.status(),
             transport,
             pending: Pending::default(),
+            permits: Permits::default(),
             proof: Arc::new(Proof::new()),
             passing: TaskTracker::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },

@@ -68,6 +68,9 @@ where
     A: Actor,
     M: Message<Contract = A::Contract>,
 {
+    if host.is_durable() {
+        return Ok(None);
+    }
     if call.deadline.has_passed() {
         return Err(not_started(host.name, to.key.as_str()));
     }

@@ -54,7 +54,7 @@ impl Running {
                 running = hosted.control.evict(part.number);
             }
             if !again && !fit(&running) {
-                hosted.gate.open(part.number, epoch);
+                hosted.gate.reopen(part.number, epoch);
                 tracing::warn!(?part, keys = running.len(), "more keys run than a claim can name; handed over later");
                 self.writes.push(Box::pin(std::future::ready(Input::CasDone { id, result: CasResult::Unknown })));
                 return;

@@ -221,6 +221,8 @@ impl Machine {
             }
         }
         let epoch = claim.map_or(0, |claim| claim.value.epoch).saturating_add(1);
+        // What was released was left in order.
+        let from = claim.filter(|claim| claim.value.node.is_none()).and_then(|claim| claim.value.from.clone());
         if self.phase != Phase::Running || !self.may_act() {
             return;
         }
@@ -228,7 +230,7 @@ impl Machine {
         let Some(rank) = self.rank(part) else { return };
         // The first at once, the second after the patience, anybody after twice that.
         if self.now >= since + self.config.orphan_patience_ms * rank.min(2) {
-            let claim = self.own_claim(epoch);
+            let claim = Claim { from, ..self.own_claim(epoch) };
             self.cas(Entry::Claim(part.clone(), claim), out);
         }
     }

@@ -350,7 +350,7 @@ pub(crate) enum Effect {
         epoch: u64,
         /// The keys that still wait for the old owner.
         busy: Vec<String>,
-        /// The old owner if it handed over; `None` after a claim.
+        /// The old owner if it handed over or released; `None` if it was taken for dead, or nobody ever had it.
         from: Option<NodeId>,
     },
     /// Admit these keys too.

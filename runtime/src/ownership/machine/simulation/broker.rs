@@ -70,7 +70,8 @@ impl Broker {
                     claim.epoch, claim.node
                 ));
             }
-            if claim.from.is_some() && holder.as_ref() != Some(by) {
+            let released = holder.is_none() && claim.from == old.and_then(|old| old.from.clone());
+            if claim.from.is_some() && holder.as_ref() != Some(by) && !released {
                 return Err(format!("{part}: {by} gave away what {holder:?} holds"));
             }
             self.claim_writes += 1;

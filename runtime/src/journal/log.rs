@@ -1,0 +1,174 @@
+//! The stream of one actor type's journals, and the one way to append to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::record::Record;
+use crate::error::{Error, ErrorKind};
+use crate::node::Surroundings;
+use crate::subject::Subject;
+use crate::transport::{Headers, Stream, StreamConfig, WriteError};
+
+/// The append's own id, beside the one in the body: for whoever reads headers only.
+pub(crate) const APPEND: &str = "Greenroom-Append";
+/// The claim's epoch, likewise.
+pub(crate) const EPOCH: &str = "Greenroom-Epoch";
+/// The names of the record's events, separated by commas.
+pub(crate) const EVENTS: &str = "Greenroom-Events";
+
+/// The first pause before an append whose fate is not known is sent again; it doubles.
+const AGAIN_FIRST: Duration = Duration::from_millis(20);
+const AGAIN_MAX: Duration = Duration::from_secs(1);
+/// How often a refused append looks for the record that stands in its place. A leader that has just been deposed may
+/// not know of it.
+const LOOKS_MAX: u32 = 20;
+
+/// The journals of one actor type.
+pub(crate) struct Log {
+    stream: Box<dyn Stream>,
+    /// This node's id, and a number: an append's id.
+    node: String,
+    appends: AtomicU64,
+}
+
+/// Why an append did not go through. In each case nothing of it is stored, now or later, unless it says so.
+#[derive(Debug)]
+pub(crate) enum NotAppended {
+    /// It never left this node, or was refused for a reason of its own.
+    NotStored(Error),
+    /// Another record stands where this one was to be: somebody else writes this journal.
+    Superseded,
+    /// This node stops; it may be stored.
+    Unknown(Error),
+}
+
+impl Log {
+    /// Binds the stream `{app}-evt-{actor}`, made if there is none.
+    ///
+    /// # Errors
+    /// `Unavailable` if the broker does not answer or has no JetStream.
+    pub(crate) async fn open(around: &Surroundings, actor: &str) -> Result<Self, Error> {
+        let config = StreamConfig::new([around.subjects.journals(actor)]);
+        let stream = around.transport.stream(&around.subjects.journal_stream(actor), config).await?;
+        Ok(Self { stream, node: around.id.clone(), appends: AtomicU64::new(0) })
+    }
+
+    /// An id that no other append has.
+    pub(crate) fn append_id(&self) -> String {
+        format!("{}-{}", self.node, self.appends.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The last record of a journal and its sequence, as the leader knows it.
+    pub(crate) async fn last(&self, subject: &Subject) -> Result<Option<(u64, usize, Record)>, Error> {
+        match self.stream.last(subject).await? {
+            None => Ok(None),
+            Some(found) => Ok(Some((found.sequence, found.body.len(), Record::read(&found.body)?))),
+        }
+    }
+
+    /// The records of a journal from `from` to `to`, which is one of them, in parts.
+    pub(crate) async fn read(&self, subject: &Subject, from: u64, to: u64) -> Result<Vec<Record>, Error> {
+        let mut records = Vec::new();
+        let mut next = from;
+        loop {
+            let part = self.stream.read(subject, next, to).await?;
+            let Some(last) = part.last().map(|record| record.sequence) else {
+                let why = format!("{subject} ends before its record {to}");
+                return Err(Error::new(ErrorKind::Unavailable, why));
+            };
+            for found in &part {
+                records.push(Record::read(&found.body)?);
+            }
+            if last >= to {
+                return Ok(records);
+            }
+            next = last + 1;
+        }
+    }
+
+    /// Appends a record over the one at `expect`, and does not end before its fate is known: an answer that was lost
+    /// is no answer, and the same bytes are sent again until they are acknowledged, or refused and found, or refused
+    /// and not found. So the actor must not go on meanwhile.
+    pub(crate) async fn append(
+        &self,
+        around: &Arc<Surroundings>,
+        subject: &Subject,
+        expect: u64,
+        record: &Record,
+    ) -> Result<(u64, usize), NotAppended> {
+        let body = Bytes::from(record.write().map_err(NotAppended::NotStored)?);
+        if let Err(error) = around.check_payload(body.len()) {
+            return Err(NotAppended::NotStored(error));
+        }
+        let bytes = body.len();
+        let mut sent = false;
+        let mut pause = AGAIN_FIRST;
+        loop {
+            match self.stream.append(subject, Some(expect), headers(record), body.clone()).await {
+                Ok(sequence) => return Ok((sequence, bytes)),
+                Err(WriteError::Conflict) => match self.standing(around, subject, expect, record).await {
+                    Some(sequence) => return Ok((sequence, bytes)),
+                    None if around.check_running().is_ok() => return Err(NotAppended::Superseded),
+                    None => {}
+                },
+                Err(WriteError::NotSent(error)) if !sent => return Err(NotAppended::NotStored(error)),
+                Err(WriteError::NotSent(_)) => {}
+                Err(WriteError::Unknown(error)) => {
+                    tracing::debug!(%subject, %error, "an append has no answer; it is sent again");
+                    sent = true;
+                }
+            }
+            if let Err(error) = around.check_running() {
+                return Err(NotAppended::Unknown(error));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(AGAIN_MAX);
+        }
+    }
+
+    /// The sequence of the record itself, if it is the one that stands behind `expect`; `None` if another does, or if
+    /// that cannot be found out before the node stops.
+    async fn standing(
+        &self,
+        around: &Arc<Surroundings>,
+        subject: &Subject,
+        expect: u64,
+        record: &Record,
+    ) -> Option<u64> {
+        let mut pause = AGAIN_FIRST;
+        let mut looks = 0;
+        while around.check_running().is_ok() {
+            match self.stream.next(&subject.to_filter(), expect + 1).await {
+                Ok(Some(found)) => {
+                    let own = found.headers.get(APPEND) == Some(record.id.as_str());
+                    return own.then_some(found.sequence);
+                }
+                // Refused, and nothing stands there: whoever answered does not know the newest yet.
+                Ok(None) => looks += 1,
+                Err(error) => {
+                    tracing::debug!(%subject, %error, "what stands in a journal cannot be read; trying again")
+                }
+            }
+            if looks >= LOOKS_MAX {
+                return None;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(AGAIN_MAX);
+        }
+        None
+    }
+}
+
+fn headers(record: &Record) -> Headers {
+    let mut headers = Headers::new();
+    headers.push(APPEND, record.id.clone());
+    headers.push(EPOCH, record.epoch.to_string());
+    if !record.events.is_empty() {
+        let names: Vec<&str> = record.events.iter().map(|event| event.name.as_str()).collect();
+        headers.push(EVENTS, names.join(","));
+    }
+    headers
+}

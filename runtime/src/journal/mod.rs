@@ -1,0 +1,19 @@
+//! Journals: what durable actors have done, kept in streams.
+//!
+//! A turn is a transaction: what it emitted, and the command that it was for, are one record, appended by
+//! compare-and-set on the actor's own subject before anything of the turn leaves the actor. Whoever writes from a state
+//! that is not the newest is refused, so two activations of one actor never both commit from the same state, whatever
+//! clocks and leases say.
+//!
+//! [`record`] is what one append holds, [`window`] the commands that an actor remembers, [`log`] the stream of one
+//! actor type, [`ledger`] what an activation knows of its journal.
+
+mod ledger;
+mod log;
+mod record;
+mod window;
+
+pub(crate) use self::ledger::{Ledger, Mark, Opened, Write, commit};
+pub(crate) use self::log::{Log, NotAppended};
+pub(crate) use self::record::{StoredEvent, raw};
+pub(crate) use self::window::{Fate, Known};

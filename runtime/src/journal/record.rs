@@ -1,0 +1,128 @@
+//! What one append makes permanent: a record, as JSON, under the actor's own subject.
+//!
+//! Readable by people (`nats stream view`), by other languages, and by later versions: unknown fields are tolerated,
+//! and what is absent has its default.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::window::{Remembered, Window};
+use crate::error::{Error, ErrorKind};
+
+/// The version of this form.
+pub(crate) const FORM: u32 = 1;
+
+/// One append.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The version of the form, [`FORM`].
+    pub(crate) form: u32,
+    /// Tells this append apart from every other: the only thing by which a node knows its own.
+    pub(crate) id: String,
+    /// The epoch of the claim under which it was written; never lower than that of the record before.
+    pub(crate) epoch: u64,
+    /// What happened, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) events: Vec<StoredEvent>,
+    /// The number of the first of the events in the actor's whole life, from 1; of the next one if there are none.
+    pub(crate) first: u64,
+    /// The command whose turn wrote it, if it had an id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) command: Option<Remembered>,
+    /// The state that this record leaves, if it holds one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The sequence of the last record before this one that holds a snapshot; 0 if none does.
+    #[serde(default)]
+    pub(crate) base: u64,
+    /// Bytes of records since that snapshot, this one not counted.
+    #[serde(default)]
+    pub(crate) since: u64,
+}
+
+/// An event at rest.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoredEvent {
+    pub(crate) name: String,
+    /// The version of the events' form when it was written.
+    pub(crate) version: u32,
+    pub(crate) body: Box<RawValue>,
+}
+
+/// Everything an activation needs, instead of all that came before.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    pub(crate) state: Box<RawValue>,
+    #[serde(default)]
+    pub(crate) window: Window,
+}
+
+impl Record {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// `Internal` if it is none, or one of a later form.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Error> {
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| {
+            Error::new(ErrorKind::Internal, "a record of a journal cannot be read").with_source(error)
+        })?;
+        if record.form > FORM {
+            let why = format!("a record of a journal has form {}, and this version reads up to {FORM}", record.form);
+            return Err(Error::new(ErrorKind::Internal, why));
+        }
+        Ok(record)
+    }
+
+    /// The record as it is stored.
+    ///
+    /// # Errors
+    /// Never with these types; the signature is serde's.
+    pub(crate) fn write(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self)
+            .map_err(|error| Error::new(ErrorKind::Internal, "a record cannot be written as JSON").with_source(error))
+    }
+}
+
+/// A value as JSON that is stored as it stands.
+pub(crate) fn raw(value: &impl Serialize, what: &str) -> Result<Box<RawValue>, Error> {
+    serde_json::value::to_raw_value(value).map_err(|error| {
+        Error::new(ErrorKind::Internal, format!("{what} cannot be written as JSON")).with_source(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_its_shape_at_rest() {
+        let event = StoredEvent { name: "placed".into(), version: 2, body: raw(&[1, 2], "").expect("json") };
+        let record = Record {
+            form: FORM,
+            id: "n1-7".into(),
+            epoch: 3,
+            events: vec![event],
+            first: 5,
+            command: None,
+            snapshot: None,
+            base: 17,
+            since: 120,
+        };
+        let bytes = record.write().expect("json");
+        assert_eq!(
+            String::from_utf8(bytes.clone()).expect("text"),
+            r#"{"form":1,"id":"n1-7","epoch":3,"events":[{"name":"placed","version":2,"body":[1,2]}],"first":5,"base":17,"since":120}"#
+        );
+        let back = Record::read(&bytes).expect("a record");
+        assert_eq!((back.id.as_str(), back.first, back.events[0].body.get()), ("n1-7", 5, "[1,2]"));
+    }
+
+    #[test]
+    fn newer_fields_are_tolerated_and_newer_forms_are_not() {
+        assert!(Record::read(br#"{"form":1,"id":"a","epoch":1,"first":1,"new":{}}"#).is_ok());
+        let newer = Record::read(br#"{"form":2,"id":"a","epoch":1,"first":1}"#).expect_err("a later form");
+        assert!(newer.message().contains("form 2"), "{newer}");
+        assert!(Record::read(b"{}").is_err());
+        assert!(Record::read(b"").is_err());
+    }
+}

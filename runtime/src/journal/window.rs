@@ -1,0 +1,205 @@
+//! The window: which commands have taken effect lately, and what was answered, so that one that comes again does not
+//! take effect again.
+//!
+//! Bounded, and honest about its bound: of commands that say when they were made it keeps the newest, and the newest
+//! birth that it has forgotten. A command not born after that cannot be told from one that was forgotten, so it is
+//! never run. Of commands that do not say (a person's, with an id of their own) it keeps those of the last ten
+//! minutes, and refuses more than it can keep.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::call::TurnId;
+
+/// Commands with a birth that one actor remembers.
+const BORN_MAX: usize = 128;
+/// Commands without one that it remembers at once.
+const UNBORN_MAX: usize = 1_024;
+/// How long it remembers those, in milliseconds of the owner's clock.
+const UNBORN_FOR_MS: u64 = 600_000;
+/// How far ahead of the owner's clock a birth may lie.
+const AHEAD_MAX_MS: u64 = 10_000;
+
+/// A command that took effect.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    #[serde(serialize_with = "write_id", deserialize_with = "read_id")]
+    pub(crate) id: TurnId,
+    /// When its id was made, in ms since 1970, by its sender's clock; 0 if it did not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) born: u64,
+    /// When it took effect, in ms since 1970, by the owner's clock.
+    pub(crate) at: u64,
+    pub(crate) verb: String,
+    /// Tells its message from another one under the same id.
+    pub(crate) digest: u64,
+    pub(crate) fate: Fate,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Fate {
+    /// It ended, with this reply.
+    Replied(Box<RawValue>),
+    /// It was refused, for good: a later attempt was told so.
+    Refused(Box<RawValue>),
+    /// So many steps of it were kept. Its turn may still run, or have been cut.
+    Begun(u32),
+}
+
+/// What is known of a command that arrives.
+#[derive(Debug)]
+pub(crate) enum Known<'a> {
+    /// It never took effect.
+    New,
+    /// It did, or began to.
+    Here(&'a Remembered),
+    /// The id was used for another message.
+    Reused,
+    /// It may have been forgotten. Whoever has sent it once only may send it again under an id born after this.
+    Expired(u64),
+    /// It says that it was made in the future.
+    Ahead,
+    /// Too many of its kind are remembered.
+    Full,
+}
+
+/// The commands one actor remembers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Window {
+    /// The newest birth that was forgotten.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    low: u64,
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    born: VecDeque<Remembered>,
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    unborn: VecDeque<Remembered>,
+}
+
+impl Window {
+    /// What is known of a command; `now` is the owner's wall clock.
+    pub(crate) fn look(&self, id: TurnId, born: u64, verb: &str, digest: u64, now: u64) -> Known<'_> {
+        let found = self.born.iter().chain(&self.unborn).rev().find(|known| known.id == id);
+        if let Some(known) = found {
+            let same = known.verb == verb && known.digest == digest;
+            return if same { Known::Here(known) } else { Known::Reused };
+        }
+        if born == 0 {
+            let live = self.unborn.iter().filter(|known| known.at + UNBORN_FOR_MS > now).count();
+            return if live >= UNBORN_MAX { Known::Full } else { Known::New };
+        }
+        if born > now.saturating_add(AHEAD_MAX_MS) {
+            return Known::Ahead;
+        }
+        if born <= self.low { Known::Expired(self.low) } else { Known::New }
+    }
+
+    /// Whether it hardly adds to a record.
+    pub(crate) fn is_small(&self) -> bool {
+        self.born.len() + self.unborn.len() <= 2
+    }
+
+    /// Remembers a command, instead of an earlier step of it; forgets what is over the bounds.
+    pub(crate) fn remember(&mut self, command: Remembered) {
+        let now = command.at;
+        let kind = if command.born == 0 { &mut self.unborn } else { &mut self.born };
+        kind.retain(|known| known.id != command.id);
+        kind.push_back(command);
+        while self.unborn.front().is_some_and(|known| known.at + UNBORN_FOR_MS <= now) {
+            self.unborn.pop_front();
+        }
+        while self.unborn.len() > UNBORN_MAX {
+            self.unborn.pop_front();
+        }
+        while self.born.len() > BORN_MAX {
+            if let Some(forgotten) = self.born.pop_front() {
+                self.low = self.low.max(forgotten.born);
+            }
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// An id as people see it elsewhere.
+fn write_id<S: Serializer>(id: &TurnId, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(id)
+}
+
+fn read_id<'de, D: Deserializer<'de>>(from: D) -> Result<TurnId, D::Error> {
+    let text = String::deserialize(from)?;
+    u128::from_str_radix(&text, 16).map(TurnId).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(id: u128, born: u64, at: u64) -> Remembered {
+        let fate = Fate::Replied(serde_json::value::to_raw_value(&id.to_string()).expect("json"));
+        Remembered { id: TurnId(id), born, at, verb: "add".into(), digest: 1, fate }
+    }
+
+    fn look(window: &Window, id: u128, born: u64, now: u64) -> String {
+        match window.look(TurnId(id), born, "add", 1, now) {
+            Known::Here(_) => "here".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn e1_a_window_remembers_the_newest_and_never_runs_what_it_may_have_forgotten() {
+        let mut window = Window::default();
+        for n in 1..=BORN_MAX as u64 + 4 {
+            window.remember(command(u128::from(n), 1_000 + n, 2_000 + n));
+        }
+        // Four were forgotten: the first of them comes again.
+        assert_eq!(look(&window, 1, 1_001, 3_000), "Expired(1004)");
+        assert_eq!(look(&window, 5, 1_005, 3_000), "here");
+        // One that was delayed, and is older than what was forgotten: nobody knows.
+        assert_eq!(look(&window, 999, 1_004, 3_000), "Expired(1004)");
+        assert_eq!(look(&window, 999, 1_005, 3_000), "New");
+        let json = serde_json::to_string(&window).expect("json");
+        let back: Window = serde_json::from_str(&json).expect("a window");
+        assert_eq!(look(&back, 1, 1_001, 3_000), "Expired(1004)");
+        assert_eq!(look(&back, 5, 1_005, 3_000), "here");
+    }
+
+    #[test]
+    fn e1_commands_that_do_not_say_when_they_were_made_are_kept_by_time() {
+        let mut window = Window::default();
+        for n in 0..UNBORN_MAX as u64 {
+            window.remember(command(u128::from(n), 0, 1_000));
+        }
+        assert_eq!(look(&window, 0, 0, 1_001), "here");
+        assert_eq!(look(&window, 5_000, 0, 1_001), "Full");
+        assert_eq!(look(&window, 5_000, 0, 1_000 + UNBORN_FOR_MS), "New");
+        window.remember(command(5_000, 0, 1_000 + UNBORN_FOR_MS));
+        assert_eq!(look(&window, 0, 0, 1_001 + UNBORN_FOR_MS), "New", "it was forgotten in time");
+        // They never push out those that say.
+        window.remember(command(7, 500, 2_000_000));
+        assert_eq!(look(&window, 7, 500, 2_000_000), "here");
+    }
+
+    #[test]
+    fn e1_an_id_is_for_one_message_and_no_birth_lies_in_the_future() {
+        let mut window = Window::default();
+        window.remember(command(1, 1_000, 2_000));
+        assert!(matches!(window.look(TurnId(1), 1_000, "add", 2, 2_000), Known::Reused));
+        assert!(matches!(window.look(TurnId(1), 1_000, "take", 1, 2_000), Known::Reused));
+        assert_eq!(look(&window, 2, 12_001, 2_000), "Ahead");
+        assert_eq!(look(&window, 2, 12_000, 2_000), "New");
+        // A later step takes the place of the one before.
+        window.remember(Remembered { fate: Fate::Begun(1), ..command(3, 1_500, 2_000) });
+        window.remember(command(3, 1_500, 2_001));
+        let Known::Here(known) = window.look(TurnId(3), 1_500, "add", 1, 2_002) else { panic!("it is here") };
+        assert!(matches!(known.fate, Fate::Replied(_)));
+        assert_eq!(window.born.len(), 2);
+    }
+}

@@ -1,0 +1,50 @@
+//! Permits to read: the proof that this node still was the owner a moment ago.
+//!
+//! A read of a durable actor appends nothing, so nothing would tell an owner that was superseded. So it is answered
+//! only if the lease is proved, and a message to the broker and back on the owning connection was sent less than 10 ms
+//! ago, or after the read arrived. Whoever takes over waits for longer than that before it answers anything. One
+//! permit serves every read of the node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::surroundings::Surroundings;
+use crate::error::{Error, ErrorKind};
+
+/// For how long a permit is good, from before its message was sent.
+const GOOD_FOR: Duration = Duration::from_millis(10);
+
+/// The newest permit of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Permits {
+    /// When the last message that came back was sent.
+    sent: Mutex<Option<Instant>>,
+    /// Held by the one who fetches.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+impl Surroundings {
+    /// Waits for a permit. Costs nothing if there was a read just now, and a round trip otherwise.
+    ///
+    /// # Errors
+    /// `Unavailable` if the lease is not proved, or the broker does not answer.
+    pub(crate) async fn permit(self: &Arc<Self>) -> Result<(), Error> {
+        let arrived = Instant::now();
+        let good = |sent: Instant| sent >= arrived || sent.elapsed() < GOOD_FOR;
+        if !self.permits.sent.lock().is_some_and(good) {
+            let _one = self.permits.fetching.lock().await;
+            if !self.permits.sent.lock().is_some_and(good) {
+                let sent = Instant::now();
+                self.transport.flush().await?;
+                *self.permits.sent.lock() = Some(sent);
+            }
+        }
+        if self.proof.holds() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the node that owns this actor cannot prove its lease just now"))
+    }
+}

@@ -8,6 +8,7 @@ use greenroom::transport::MemoryBroker;
 use super::gate::Gate;
 use super::ground::{Ground, SOON, bounded, on_both, settled, soon};
 use super::probe::{Add, Late, NoteAtGate, Probe, ProbeActor, Total, Wait, Where, keys_on};
+use crate::harness::{eventually, holds};
 
 on_both!(
     c5_a_turn_that_runs_holds_no_key_but_its_own,
@@ -71,7 +72,7 @@ async fn c5_a_turn_that_runs_while_its_node_drains_may_still_ask(ground: Ground)
         tokio::spawn(async move { one.drain().await })
     };
     // By now the others' partitions are at the other node.
-    let moved = crate::harness::eventually(SOON, "an idle key is handed over", async || {
+    let moved = eventually(SOON, "an idle key is handed over", async || {
         let place = two.actor::<Probe>(&ones[2]).ask(Where).await.map_err(|error| error.to_string())?;
         if place.node == two.id() { Ok(()) } else { Err(format!("it is at {}", place.node)) }
     });
@@ -129,6 +130,12 @@ async fn c5_a_partition_with_more_busy_keys_than_a_claim_can_name_is_handed_over
         }
         gate.arrived(64).await;
         let two = start("two").await.expect("a node starts");
+        // Who leaves before it knows of another host releases what it has, once nothing runs there.
+        eventually(SOON, "the one knows of the other", async || {
+            let nodes = one.info().nodes;
+            holds(nodes.iter().any(|node| node.id == two.id() && node.live), || format!("{nodes:?}"))
+        })
+        .await;
         let drained = {
             let one = one.clone();
             tokio::spawn(async move { one.drain().await })

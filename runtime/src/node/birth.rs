@@ -15,10 +15,11 @@ const PARTITIONS: u16 = 64;
 /// How long a node that hosts nothing waits for an app to be born.
 const BORN_WITHIN: Duration = Duration::from_secs(10);
 
-/// Reads how many partitions the app was born with, or gives birth to it.
-pub(super) async fn partitions(bucket: &dyn Bucket, builder: &NodeBuilder) -> Result<u16, Error> {
+/// Reads what the app was born with, or gives birth to it.
+pub(super) async fn of(bucket: &dyn Bucket, builder: &NodeBuilder) -> Result<Meta, Error> {
     let key = RecordKey::Meta.to_string();
-    let wanted = Meta { partitions: builder.partitions.unwrap_or(PARTITIONS), wire: WIRE };
+    let wanted =
+        Meta { partitions: builder.partitions.unwrap_or(PARTITIONS), wire: WIRE, born: crate::call::wall_ms() / 1_000 };
     let found = match bucket.get(&key).await?.and_then(|record| record.value.ok()) {
         Some(value) => value,
         // Who hosts nothing does not decide how an app is born.
@@ -42,7 +43,7 @@ pub(super) async fn partitions(bucket: &dyn Bucket, builder: &NodeBuilder) -> Re
             ),
         ));
     }
-    Ok(meta.partitions)
+    Ok(meta)
 }
 
 async fn give_birth(bucket: &dyn Bucket, key: &str, wanted: &Meta) -> Result<Bytes, Error> {

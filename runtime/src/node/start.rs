@@ -47,14 +47,14 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     let subjects = Subjects::new(Name::new(&builder.app)?);
     let links = connect(&builder.broker, &id).await?;
     let bucket: Arc<dyn Bucket> = Arc::from(links.lease.bucket(&subjects.ownership_bucket()).await?);
-    let partitions = birth::partitions(&*bucket, &builder).await?;
+    let meta = birth::of(&*bucket, &builder).await?;
     let settings = Settings {
         budget: builder.budget,
         mailbox: builder.mailbox,
         in_flight: builder.in_flight,
         payload: builder.payload.min(room_for_payload(links.own.max_payload())),
         activations: builder.activations,
-        partitions,
+        partitions: meta.partitions,
     };
     let around = Arc::new(Surroundings::new(id, seed, settings, subjects, links.own.clone())?);
     let tree = Tree::start(around.runtime.clone(), &around.id).await?;
@@ -85,7 +85,8 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     listen::listen(&inner, &feed, &jobs).await?;
     let (stop, keeper) = (inner.stop.clone(), Keeper::new(around.clone(), feed, inner.stop.clone()).run(keeper_jobs));
     around.runtime.spawn(async move { stop.run_until_cancelled(keeper).await });
-    let config = machine_config(&builder, &around, &name, &incarnation);
+    let mut config = machine_config(&builder, &around, &name, &incarnation);
+    config.first_epoch = meta.born;
     let notices = if config.is_client() { None } else { listen::notices(&around.subjects, &*links.lease).await };
     let driver = Driver {
         around: around.clone(),

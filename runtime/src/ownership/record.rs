@@ -141,6 +141,10 @@ pub(crate) struct Meta {
     pub(crate) partitions: u16,
     /// The version of the records, [`WIRE`].
     pub(crate) wire: u32,
+    /// When the app was born, in seconds since 1970. Epochs of claims begin above it: an app whose records were lost
+    /// must not fall below the epochs that stand in its journals, and no partition changes hands once a second.
+    #[serde(default)]
+    pub(crate) born: u64,
 }
 
 /// What a node says about one actor type that it hosts.
@@ -311,7 +315,7 @@ mod tests {
             assert_eq!(entry.key().to_string(), key);
             assert_eq!(String::from_utf8(entry.to_json().expect("json")).expect("text"), json);
         };
-        check("meta", r#"{"partitions":64,"wire":1}"#);
+        check("meta", r#"{"partitions":64,"wire":1,"born":1767225600}"#);
         check(
             "member.a-1",
             r#"{"id":"a-1","name":"a","hosts":{"order":{"version":"1","weight":2}},"draining":false,"started_ms":7}"#,

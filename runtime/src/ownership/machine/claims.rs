@@ -220,7 +220,7 @@ impl Machine {
                 return;
             }
         }
-        let epoch = claim.map_or(0, |claim| claim.value.epoch).saturating_add(1);
+        let epoch = claim.map_or(self.config.first_epoch, |claim| claim.value.epoch).saturating_add(1);
         // What was released was left in order.
         let from = claim.filter(|claim| claim.value.node.is_none()).and_then(|claim| claim.value.from.clone());
         if self.phase != Phase::Running || !self.may_act() {

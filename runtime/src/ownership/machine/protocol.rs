@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) services: BTreeMap<String, HostInfo>,
     /// Partitions of each actor type.
     pub(crate) partitions: u16,
+    /// Below the epochs of all claims: see [`Meta`](crate::ownership::record::Meta).
+    pub(crate) first_epoch: u64,
     /// How long a lease lives at the broker after its last renewal.
     pub(crate) lease_ttl_ms: u64,
     /// How often it is renewed; a third of the TTL or less.
@@ -65,6 +67,7 @@ impl Config {
             hosts,
             services: BTreeMap::new(),
             partitions,
+            first_epoch: 0,
             lease_ttl_ms: 30_000,
             renew_every_ms: 10_000,
             handovers_at_once: 8,

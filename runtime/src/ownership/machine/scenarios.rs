@@ -306,7 +306,7 @@ fn a_node_believed_dead_gives_up_its_id() {
     assert_eq!(other.out, [Effect::Retire { reason: RetireReason::LeaseTaken }]);
 
     let mut meta = Script::owning(&[]);
-    meta.record(Entry::Meta(Meta { partitions: 2, wire: WIRE }));
+    meta.record(Entry::Meta(Meta { partitions: 2, wire: WIRE, born: 0 }));
     assert_eq!(meta.out, [Effect::Retire { reason: RetireReason::MetaMismatch }]);
 }
 

@@ -47,7 +47,7 @@ impl Babble {
 
     fn entry(&mut self) -> Entry {
         match self.key() {
-            Key::Meta => Entry::Meta(Meta { partitions: 4, wire: WIRE }),
+            Key::Meta => Entry::Meta(Meta { partitions: 4, wire: WIRE, born: 0 }),
             Key::Member(id) => Entry::Member(id, member(self.node().as_str(), self.random.chance(20))),
             Key::Lease(id) => {
                 let ended_by = self.random.chance(10).then(|| self.node());

@@ -145,6 +145,8 @@ on_both!(
     r5_many_events_and_their_snapshots_give_one_state,
     r5_a_journal_that_somebody_else_writes_is_read_again,
     e1_the_journal_tells_its_story_in_json,
+    f3_idle_actors_leave_memory_and_come_back,
+    f3_at_the_bound_an_idle_actor_makes_room,
 );
 
 fn put(amount: u64) -> Put {
@@ -325,6 +327,39 @@ async fn e1_the_journal_tells_its_story_in_json(ground: Ground) {
     assert_eq!(record.headers.get("Greenroom-Append"), json["id"].as_str());
     assert_eq!(record.headers.get("Greenroom-Epoch").map(str::to_owned), Some(json["epoch"].to_string()));
     assert_eq!(record.headers.get("Greenroom-Events"), Some("in"));
+}
+
+async fn f3_idle_actors_leave_memory_and_come_back(ground: Ground) {
+    let node = ground.node("one").passivate_after(Duration::from_secs(1)).host::<VaultActor>();
+    let node = node.start().await.expect("a node starts");
+    settled("vault", &[&node], &[]).await;
+    for number in 0..20 {
+        node.actor::<Vault>(format!("v-{number}")).ask(put(number)).await.expect("an answer");
+    }
+    assert!(node.info().resident["vault"] > 0);
+    eventually(Duration::from_secs(15), "nothing is in memory", async || {
+        let resident = node.info().resident;
+        holds(resident["vault"] == 0, || format!("{resident:?}"))
+    })
+    .await;
+    for number in 0..20 {
+        let held = node.actor::<Vault>(format!("v-{number}")).ask(Held).await;
+        assert_eq!(held.expect("an answer"), number);
+    }
+}
+
+async fn f3_at_the_bound_an_idle_actor_makes_room(ground: Ground) {
+    // One partition: room is made in the partition that needs it.
+    let node = ground.node("one").partitions(1).activations(8).host::<VaultActor>();
+    let node = node.start().await.expect("a node starts");
+    settled("vault", &[&node], &[]).await;
+    for round in 1..=2 {
+        for number in 0..40 {
+            let actor = node.actor::<Vault>(format!("v-{number}"));
+            assert_eq!(actor.ask(put(5)).await.expect("an answer"), 5 * round, "v-{number}");
+            assert!(node.info().resident["vault"] <= 8);
+        }
+    }
 }
 
 /// Answers that are lost, appends that come late: a turn takes effect once, and its caller hears the truth.

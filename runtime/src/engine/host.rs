@@ -42,7 +42,7 @@ pub(crate) struct Host<A: Actor> {
     pub(crate) gate: Arc<Gate>,
     pub(crate) around: Arc<Surroundings>,
     settings: HostSettings,
-    slots: Registry<A>,
+    pub(super) slots: Registry<A>,
     /// Whether its actors keep journals in a stream: then their turns wait for the broker.
     durable: AtomicBool,
     /// Notified when the last turn of an actor ends whose partition was given away.
@@ -224,7 +224,7 @@ impl<A: Actor> Host<A> {
         }
         // Asked before a slot is made: a flood of keys that live elsewhere leaves nothing behind.
         self.gate.check(to.partition, &to.key).map_err(|shut| self.shut(shut))?;
-        if self.slots.len() >= self.settings.activations {
+        if self.slots.len() >= self.settings.activations && !self.make_room(to.partition) {
             return Err(Error::new(
                 ErrorKind::Overloaded,
                 format!(
@@ -400,6 +400,9 @@ impl<A: Actor> Host<A> {
     /// Ends a drain: the actor rests, or goes if its partition has been given away.
     fn rest(&self, slot: &Arc<Slot<A>>, mut inner: MutexGuard<'_, Inner<A>>, actor: Option<A>) {
         let given_away = self.gate.epoch(slot.partition()) == 0;
+        if self.is_durable() {
+            slot.touch(self.around.proof.seconds());
+        }
         let mut leaves = None;
         inner.phase = match actor {
             actor if given_away => {

@@ -10,6 +10,7 @@ mod faults;
 mod gate;
 mod host;
 mod job;
+mod passivation;
 mod proof;
 mod registry;
 mod slot;

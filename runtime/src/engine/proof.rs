@@ -43,6 +43,11 @@ impl Proof {
         self.until.store(0, Ordering::SeqCst);
     }
 
+    /// How long the node has lived, in seconds.
+    pub(crate) fn seconds(&self) -> u32 {
+        u32::try_from(self.now() / 1_000).unwrap_or(u32::MAX)
+    }
+
     fn now(&self) -> u64 {
         Instant::now().duration_since(self.origin).as_millis()
     }

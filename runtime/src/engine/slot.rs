@@ -1,6 +1,7 @@
 //! Slots: one keyed actor in memory, with whoever waits for it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -14,6 +15,8 @@ use crate::state::JournalBox;
 pub(crate) struct Slot<A> {
     key: Key,
     partition: u16,
+    /// When its last turn ended, in seconds of the node's life.
+    used: AtomicU32,
     inner: Mutex<Inner<A>>,
 }
 
@@ -56,7 +59,7 @@ struct Extra<A> {
 
 impl<A> Slot<A> {
     pub(crate) fn new(key: Key, partition: u16) -> Self {
-        Self { key, partition, inner: Mutex::new(Inner { phase: Phase::Empty, extra: None }) }
+        Self { key, partition, used: AtomicU32::new(0), inner: Mutex::new(Inner { phase: Phase::Empty, extra: None }) }
     }
 
     pub(crate) fn key(&self) -> &Key {
@@ -65,6 +68,14 @@ impl<A> Slot<A> {
 
     pub(crate) fn partition(&self) -> u16 {
         self.partition
+    }
+
+    pub(super) fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn touch(&self, now: u32) {
+        self.used.store(now, Ordering::Relaxed);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner<A>> {

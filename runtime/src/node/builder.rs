@@ -65,6 +65,7 @@ pub struct NodeBuilder {
     pub(super) in_flight: usize,
     pub(super) payload: usize,
     pub(super) activations: usize,
+    pub(super) passivate_after: Duration,
 }
 
 /// Which broker a node uses.
@@ -140,6 +141,7 @@ impl NodeBuilder {
             in_flight: 65_536,
             payload: 512 * 1024,
             activations: 4_000_000,
+            passivate_after: Duration::from_secs(600),
         }
     }
 
@@ -254,9 +256,17 @@ impl NodeBuilder {
         self
     }
 
-    /// How many actors of one type may be in memory; 4,000,000 unless set.
+    /// How many actors of one type may be in memory; 4,000,000 unless set. At the bound a durable actor makes room by
+    /// leaving memory, one that was used long ago first; volatile ones stay, and calls to further ones are `Overloaded`.
     pub fn activations(mut self, actors: usize) -> Self {
         self.activations = actors;
+        self
+    }
+
+    /// After how long without a call a durable actor leaves memory; 10 min unless set, 1 s at least, give or take
+    /// 10 s. The next call brings it back. Volatile actors stay as long as their node.
+    pub fn passivate_after(mut self, idle: Duration) -> Self {
+        self.passivate_after = idle;
         self
     }
 
@@ -348,6 +358,9 @@ impl NodeBuilder {
             if bound > most {
                 return config(format!("{name} is {bound}; it may be {told} at most"));
             }
+        }
+        if self.passivate_after < Duration::from_secs(1) {
+            return config(format!("actors passivate after {:?}; give them 1 s at least", self.passivate_after));
         }
         if self.budget.is_zero() {
             return config("the budget is 0; no call could be made".to_owned());

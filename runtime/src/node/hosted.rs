@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
@@ -92,6 +93,8 @@ pub(crate) trait Control: Send + Sync {
     /// Fails what waits for an instance of a service: none will come back.
     fn close(&self);
     fn resident(&self) -> usize;
+    /// Drops the durable actors of a partition that have been idle for so long; returns how many.
+    fn passivate(&self, partition: u16, idle: Duration) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
     fn release(&self, key: &Key) -> bool;
 }
@@ -117,6 +120,10 @@ impl<A: Actor> Control for Arc<Host<A>> {
 
     fn resident(&self) -> usize {
         Host::resident(self)
+    }
+
+    fn passivate(&self, partition: u16, idle: Duration) -> usize {
+        Host::passivate(self, partition, idle)
     }
 
     fn quarantined(&self) -> Vec<(String, String)> {
@@ -203,6 +210,10 @@ impl Control for Unkeyed {
     }
 
     fn resident(&self) -> usize {
+        0
+    }
+
+    fn passivate(&self, _: u16, _: Duration) -> usize {
         0
     }
 

@@ -8,6 +8,7 @@ mod discovery;
 mod drain;
 mod driver;
 mod hosted;
+mod idle;
 mod keeper;
 mod listen;
 mod notice;

@@ -15,7 +15,7 @@ use super::driver::{self, Driver, Feed, Over};
 use super::hosted::Hosted;
 use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
-use super::{Inner, Node, birth, listen, notice};
+use super::{Inner, Node, birth, idle, listen, notice};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Config, HostInfo, Machine};
 use crate::subject::{Name, Subjects};
@@ -54,6 +54,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         in_flight: builder.in_flight,
         payload: builder.payload.min(room_for_payload(links.own.max_payload())),
         activations: builder.activations,
+        passivate_after: builder.passivate_after,
         partitions: meta.partitions,
     };
     let around = Arc::new(Surroundings::new(id, seed, settings, subjects, links.own.clone())?);
@@ -103,6 +104,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     };
     spawn_driver(&inner, driver, links.lease)?;
     end_if_retired(&inner);
+    idle::passivate(&inner);
     settle(&inner).await?;
     listen::listen_for_services(&inner).await?;
     start_tasks(&mut builder, &node).await?;

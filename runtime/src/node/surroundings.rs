@@ -50,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) payload: usize,
     /// Actors of one type in memory.
     pub(crate) activations: usize,
+    pub(crate) passivate_after: Duration,
     pub(crate) partitions: u16,
 }
 

@@ -252,6 +252,13 @@ async fn e1_a_turn_that_was_cut_between_its_commits_is_not_run_again(ground: Gro
     let again = outsider.ask_with("vault.v.put_twice", &body, with_id("c-1")).await;
     assert!(String::from_utf8_lossy(&again.body).contains("interrupted"), "{again:?}");
     assert_eq!(one.actor::<Vault>("v").ask(Held).await.expect("an answer"), 4, "one step, once");
+    // One that was refused after a step is over: it is told so again.
+    let body = json!({ "amount": 4, "between": "refuse" }).to_string();
+    for _ in 0..2 {
+        let refused = outsider.ask_with("vault.v.put_twice", &body, with_id("c-2")).await;
+        assert!(String::from_utf8_lossy(&refused.body).contains("refused"), "{refused:?}");
+    }
+    assert_eq!(one.actor::<Vault>("v").ask(Held).await.expect("an answer"), 8, "one step more, once");
 }
 
 async fn r5_what_never_was_leaves_nothing_behind(ground: Ground) {

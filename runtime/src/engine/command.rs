@@ -74,7 +74,8 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
         Ok(Ok(reply)) if dirty || steps > 0 => (Some(raw(reply).map(Fate::Replied)), Some(Write::Turn)),
         Ok(Ok(_)) => (None, None),
         // A caller that was told no may have an earlier attempt on its way: it must not take effect after that.
-        Ok(Err(refusal)) if call.attempt > 1 && mark.is_some() => {
+        // And a turn that was refused after some of its steps is over, not cut.
+        Ok(Err(refusal)) if (call.attempt > 1 || steps > 0) && mark.is_some() => {
             (Some(raw(refusal).map(Fate::Refused)), Some(Write::Refusal))
         }
         Ok(Err(_)) => (None, None),

@@ -29,8 +29,8 @@ pub struct Ledger {
     /// See [`Record`].
     base: u64,
     since: u64,
-    /// The size of the last snapshot.
-    snapshot_bytes: u64,
+    /// The size of the state when it was last written down.
+    state_bytes: usize,
     /// The claim's epoch.
     epoch: u64,
     pub(crate) window: Window,
@@ -77,7 +77,7 @@ impl Ledger {
             next_event: 1,
             base: 0,
             since: 0,
-            snapshot_bytes: 0,
+            state_bytes: 0,
             epoch,
             window: Window::default(),
         };
@@ -108,7 +108,7 @@ impl Ledger {
                 return Err(Error::new(ErrorKind::Internal, why));
             };
             ledger.window = found.window.clone();
-            ledger.snapshot_bytes = found.state.get().len() as u64;
+            ledger.state_bytes = found.state.get().len();
         }
         for command in records.iter().filter_map(|record| record.command.clone()) {
             ledger.window.remember(command);
@@ -149,23 +149,21 @@ pub(crate) async fn commit(
         digest: mark.digest,
         fate,
     });
-    let state = match write {
-        Write::Refusal => None,
-        Write::Turn | Write::Activated => Some(cell.state().map_err(NotAppended::NotStored)?),
+    let volatile = || NotAppended::NotStored(Error::new(ErrorKind::Internal, "a volatile cell goes to no stream"));
+    let wanted = match write {
+        Write::Refusal => false,
+        Write::Turn => cell.ledger().ok_or_else(volatile)?.may_be_due(),
+        Write::Activated => true,
     };
-    let Some(ledger) = cell.ledger() else {
-        let error = Error::new(ErrorKind::Internal, "a volatile cell was committed to a stream");
-        return Err(NotAppended::NotStored(error));
-    };
-    let mut window = ledger.window.clone();
-    if let Some(command) = command.clone() {
-        window.remember(command);
-    }
-    let snapshot = match (state, &write) {
-        (Some(state), Write::Activated) => Some(Snapshot { state, window: window.clone() }),
-        (Some(state), _) => ledger.is_due(state.get().len()).then(|| Snapshot { state, window: window.clone() }),
-        (None, _) => None,
-    };
+    let state = if wanted { Some(cell.state().map_err(NotAppended::NotStored)?) } else { None };
+    let ledger = cell.ledger().ok_or_else(volatile)?;
+    ledger.state_bytes = state.as_ref().map_or(ledger.state_bytes, |state| state.get().len());
+    let embed = matches!(write, Write::Activated) || ledger.is_due();
+    let snapshot = state.filter(|_| embed).map(|state| {
+        let mut window = ledger.window.clone();
+        command.clone().into_iter().for_each(|command| window.remember(command));
+        Snapshot { state, window }
+    });
     let record = Record {
         form: FORM,
         id: ledger.log.append_id(),
@@ -179,12 +177,11 @@ pub(crate) async fn commit(
     };
     let (sequence, bytes) = ledger.log.clone().append(around, &ledger.subject, ledger.sequence, &record).await?;
     ledger.sequence = sequence;
-    ledger.window = window;
     ledger.since += bytes as u64;
-    if let Some(snapshot) = &record.snapshot {
+    record.command.into_iter().for_each(|command| ledger.window.remember(command));
+    if record.snapshot.is_some() {
         ledger.base = sequence;
         ledger.since = 0;
-        ledger.snapshot_bytes = snapshot.state.get().len() as u64;
     }
     let first = ledger.next_event;
     ledger.next_event += record.events.len() as u64;
@@ -193,10 +190,19 @@ pub(crate) async fn commit(
 }
 
 impl Ledger {
-    /// Whether the next record should hold the state of so many bytes.
-    fn is_due(&self, state_bytes: usize) -> bool {
-        let grown = self.since >= GROWN_BYTES.max(GROWTH * self.snapshot_bytes.max(state_bytes as u64));
+    /// Whether the next record might hold the state, by what is known of its size: writing it down only to look costs
+    /// as much as a snapshot.
+    fn may_be_due(&self) -> bool {
         // The window goes with it, which is why the state alone being small is not enough.
-        grown || (state_bytes <= SMALL_BYTES && self.window.is_small())
+        self.has_grown() || (self.state_bytes <= SMALL_BYTES && self.window.is_small())
+    }
+
+    /// Whether it should, by the size it has now.
+    fn is_due(&self) -> bool {
+        self.has_grown() || self.state_bytes <= SMALL_BYTES
+    }
+
+    fn has_grown(&self) -> bool {
+        self.since >= GROWN_BYTES.max(GROWTH * self.state_bytes as u64)
     }
 }

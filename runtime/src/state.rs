@@ -91,7 +91,7 @@ impl<S: State> Durable<S> {
 }
 
 /// An event from a journal, brought up to the present form.
-fn read_event<E: Event>(stored: &StoredEvent) -> Result<E, Error> {
+pub(crate) fn read_event<E: Event>(stored: &StoredEvent) -> Result<E, Error> {
     let unread = |error: serde_json::Error| {
         let why = format!("the event {} of {}, version {}, cannot be read", stored.name, E::ACTOR, stored.version);
         Error::new(ErrorKind::Internal, why).with_source(error)

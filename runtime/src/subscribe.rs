@@ -1,15 +1,18 @@
 //! Subscriptions: typed events of other actors, as they happen.
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::codec::Codec;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::journal::Record;
 use crate::key::Key;
 use crate::node::Surroundings;
 use crate::subject::Filter;
-use crate::transport::Subscription;
+use crate::transport::{Consumer, ConsumerConfig, Delivery, StreamConfig, Subscription};
 use crate::wire::SEQUENCE;
 
 /// Events that may wait to be received; further ones are dropped, and the gap shows in
@@ -79,6 +82,42 @@ impl<E: Event> Subscribe<E> {
     /// `BadKey` for an unusable key, `BadRequest` for a name that is none of the contract's
     /// events, `Unavailable` while the broker is away.
     pub async fn live(self) -> Result<Events<E>, Error> {
+        self.check()?;
+        let key = self.key.transpose()?;
+        let filter: Filter = self.around.subjects.lives(E::ACTOR, self.name.as_deref(), key.as_ref());
+        let subscription = self.around.transport.subscribe(&filter, self.group.as_deref(), CAPACITY).await?;
+        Ok(Events { subscription, event: PhantomData })
+    }
+
+    /// Reads the journals of durable actors: every event that was ever kept, then each as it is kept,
+    /// at least once, in the order of each actor. `reader` names a place at the broker that is
+    /// remembered: whoever subscribes under the same name goes on behind the last event that was
+    /// dealt with, after a restart too, and several at once share the events (then the order holds
+    /// for each of them alone). Settings of [`group`](Subscribe::group) do not count here.
+    ///
+    /// # Errors
+    /// `BadKey`, `BadRequest` as for [`live`](Subscribe::live), `Config` for a name that the broker
+    /// cannot have (spaces, dots), `Unavailable` if it does not answer.
+    pub async fn journal(self, reader: &str) -> Result<JournalEvents<E>, Error> {
+        self.check()?;
+        let subjects = &self.around.subjects;
+        let filter = match self.key.transpose()? {
+            Some(key) => subjects.journal(E::ACTOR, &key).to_filter(),
+            None => subjects.journals(E::ACTOR),
+        };
+        let config = StreamConfig::new([subjects.journals(E::ACTOR)]);
+        let stream = self.around.transport.stream(&subjects.journal_stream(E::ACTOR), config).await?;
+        let consumer = stream.consumer(reader, ConsumerConfig::new([filter]).fetch(1)).await?;
+        Ok(JournalEvents {
+            runtime: self.around.runtime.clone(),
+            consumer,
+            name: self.name,
+            current: None,
+            waiting: VecDeque::new(),
+        })
+    }
+
+    fn check(&self) -> Result<(), Error> {
         self.around.check_running()?;
         if let Some(name) = &self.name
             && !E::NAMES.contains(&name.as_str())
@@ -86,10 +125,78 @@ impl<E: Event> Subscribe<E> {
             let why = format!("{} has no event {name:?}; it has {}", E::ACTOR, E::NAMES.join(", "));
             return Err(Error::new(ErrorKind::BadRequest, why));
         }
-        let key = self.key.transpose()?;
-        let filter: Filter = self.around.subjects.lives(E::ACTOR, self.name.as_deref(), key.as_ref());
-        let subscription = self.around.transport.subscribe(&filter, self.group.as_deref(), CAPACITY).await?;
-        Ok(Events { subscription, event: PhantomData })
+        Ok(())
+    }
+}
+
+/// A reading of journals; dropping it ends it. See [`Subscribe::journal`].
+pub struct JournalEvents<E: Event> {
+    runtime: tokio::runtime::Handle,
+    consumer: Consumer,
+    name: Option<String>,
+    /// The record whose events are being given.
+    current: Option<Delivery>,
+    waiting: VecDeque<Received<E>>,
+}
+
+impl<E: Event> JournalEvents<E> {
+    /// The next event; `None` when the node has stopped. Asking for it says that all before were
+    /// dealt with. What was not is given again to another reader of this name: at once if this one is
+    /// dropped, after 30 s if its process died. So an event is to be dealt with in that time.
+    ///
+    /// Cancel safe: an event that was not returned is not lost by dropping the future.
+    pub async fn next(&mut self) -> Option<Received<E>> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Some(event);
+            }
+            if let Some(done) = &self.current {
+                // If the broker does not hear of it, it gives the record again.
+                if let Err(error) = done.ack().await {
+                    tracing::debug!(%error, "a record of a journal was not acknowledged; it will come again");
+                }
+                self.current = None;
+            }
+            let delivery = self.consumer.next().await?;
+            self.waiting = self.events_of(&delivery);
+            self.current = Some(delivery);
+        }
+    }
+
+    fn events_of(&self, delivery: &Delivery) -> VecDeque<Received<E>> {
+        let subject = &delivery.record.subject;
+        let unread = |error: Error| {
+            tracing::warn!(subject, %error, "what stands in a journal cannot be read; it is passed over");
+            VecDeque::new()
+        };
+        let token = subject.rsplit('.').next().unwrap_or_default();
+        let read = Key::from_token(token).and_then(|key| Ok((key, Record::read(&delivery.record.body)?)));
+        let (key, record) = match read {
+            Ok(read) => read,
+            Err(error) => return unread(error),
+        };
+        let wanted = |name: &str| self.name.as_deref().is_none_or(|wanted| wanted == name);
+        let numbered = (record.first..).zip(&record.events).filter(|(_, stored)| wanted(&stored.name));
+        let events = numbered.map(|(sequence, stored)| {
+            let event = crate::state::read_event(stored)?;
+            Ok(Received { key: key.clone(), event, sequence })
+        });
+        events.collect::<Result<_, Error>>().unwrap_or_else(unread)
+    }
+}
+
+impl<E: Event> Drop for JournalEvents<E> {
+    fn drop(&mut self) {
+        // One that was dealt with may come again: nobody has said so.
+        if let Some(open) = self.current.take() {
+            self.runtime.spawn(async move { drop(open.nak(Duration::ZERO).await) });
+        }
+    }
+}
+
+impl<E: Event> std::fmt::Debug for JournalEvents<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JournalEvents").field("actor", &E::ACTOR).finish_non_exhaustive()
     }
 }
 

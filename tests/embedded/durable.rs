@@ -145,6 +145,7 @@ on_both!(
     r5_many_events_and_their_snapshots_give_one_state,
     r5_a_journal_that_somebody_else_writes_is_read_again,
     e1_the_journal_tells_its_story_in_json,
+    e1_a_journal_is_read_from_where_its_reader_stopped,
     f3_idle_actors_leave_memory_and_come_back,
     f3_at_the_bound_an_idle_actor_makes_room,
 );
@@ -334,6 +335,34 @@ async fn e1_the_journal_tells_its_story_in_json(ground: Ground) {
     assert_eq!(record.headers.get("Greenroom-Append"), json["id"].as_str());
     assert_eq!(record.headers.get("Greenroom-Epoch").map(str::to_owned), Some(json["epoch"].to_string()));
     assert_eq!(record.headers.get("Greenroom-Events"), Some("in"));
+}
+
+async fn e1_a_journal_is_read_from_where_its_reader_stopped(ground: Ground) {
+    let one = vault(&ground, "one").await;
+    for number in 1..=6 {
+        one.actor::<Vault>(format!("v-{}", number % 2)).ask(put(number)).await.expect("an answer");
+    }
+    let reader = ground.node("reader").start().await.expect("a client starts");
+    let mut events = reader.subscribe::<Moved>().journal("books").await.expect("a reading");
+    let mut read = Vec::new();
+    for _ in 0..4 {
+        let received = soon("an event", events.next()).await.expect("the node runs");
+        read.push((received.key.to_string(), received.sequence, received.event));
+    }
+    let expected = |key: &str, sequence, amount| (key.to_owned(), sequence, Moved::In { amount });
+    assert_eq!(read, [expected("v-1", 1, 1), expected("v-0", 1, 2), expected("v-1", 2, 3), expected("v-0", 2, 4)]);
+    // The fourth was given and not dealt with: nobody asked for the next.
+    drop(events);
+    one.actor::<Vault>("v-0").ask(put(7)).await.expect("an answer");
+    let again = ground.node("again").start().await.expect("a client starts");
+    let mut events = again.subscribe::<Moved>().journal("books").await.expect("a reading");
+    let mut read = Vec::new();
+    for _ in 0..4 {
+        let received = soon("an event", events.next()).await.expect("the node runs");
+        read.push((received.key.to_string(), received.sequence, received.event));
+    }
+    let expected = [expected("v-0", 2, 4), expected("v-1", 3, 5), expected("v-0", 3, 6), expected("v-0", 4, 7)];
+    assert_eq!(read, expected);
 }
 
 async fn f3_idle_actors_leave_memory_and_come_back(ground: Ground) {

@@ -15,5 +15,5 @@ mod window;
 
 pub(crate) use self::ledger::{Ledger, Mark, Opened, Write, commit};
 pub(crate) use self::log::{Log, NotAppended};
-pub(crate) use self::record::{StoredEvent, raw};
+pub(crate) use self::record::{Record, StoredEvent, raw};
 pub(crate) use self::window::{Fate, Known};

@@ -68,6 +68,11 @@ pub trait Actor: Sized + Send + Sync + 'static {
     /// crate that holds it.
     const VERSION: &'static str;
 
+    /// Whether its state cell keeps its journal in a stream ([`Context::durable`]). Callers know it
+    /// before the first activation: what they ask of such an actor they send again, under the same
+    /// id, when its fate is open. An activation that does otherwise than this says fails.
+    const DURABLE: bool = false;
+
     /// Brings the actor into memory, before its first turn.
     ///
     /// # Errors

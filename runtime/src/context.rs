@@ -3,13 +3,13 @@
 use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::actor::Actor;
-use crate::call::{Call, TurnId};
+use crate::call::{Call, TurnId, wall_ms};
 use crate::contract::{Contract, Keyed, Kind, Service};
 use crate::engine::Env;
 use crate::error::{Error, ErrorKind};
@@ -47,6 +47,8 @@ pub struct Context<'a, A: Actor> {
     env: Env<'a>,
     call: &'a Call,
     turn: Option<TurnId>,
+    /// When its id was made; 0 if its sender did not say.
+    born: u64,
     /// Counts the calls of this turn, over all the addresses it made.
     ordinals: Option<Arc<AtomicU32>>,
     made_cell: bool,
@@ -63,6 +65,7 @@ impl<'a, A: Actor> Context<'a, A> {
             env,
             call,
             turn: call.turn,
+            born: call.born,
             ordinals: None,
             made_cell: false,
             command: None,
@@ -116,11 +119,15 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// The id of this turn: the same when the same call comes again.
     pub fn turn(&mut self) -> TurnId {
-        let around = self.env.around;
-        *self.turn.get_or_insert_with(|| around.next_turn())
+        let (around, born) = (self.env.around, &mut self.born);
+        *self.turn.get_or_insert_with(|| {
+            *born = wall_ms();
+            around.next_turn()
+        })
     }
 
-    /// Which attempt of its caller this is, from 1.
+    /// Which attempt of its caller this is, from 1. What may have been sent before, by a turn that was cut or under
+    /// an id of its caller's own, begins with 2.
     pub fn attempt(&self) -> u32 {
         self.call.attempt
     }
@@ -161,7 +168,6 @@ impl<'a, A: Actor> Context<'a, A> {
             let why = format!("{} has no key, so it cannot keep a journal; use Context::volatile", self.env.actor);
             Error::new(ErrorKind::Config, why)
         })?;
-        self.env.durable.store(true, Ordering::Release);
         let partition = around.partition_of(self.env.key);
         let epoch = hosted.gate.epoch(partition);
         if epoch == 0 {
@@ -233,7 +239,8 @@ impl<'a, A: Actor> Context<'a, A> {
             ordinals,
             deadline: self.call.deadline.at(),
             chain: self.call.chain.with(self.env.actor, key),
-            born: self.call.born,
+            born: self.born,
+            again: self.call.turn.is_some() && (self.call.attempt > 1 || self.call.born == 0),
             trace: self.call.trace.clone(),
         }
     }

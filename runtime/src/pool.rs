@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -47,7 +46,6 @@ impl<A: Actor> Pool<A> {
                     key: key.clone(),
                     around: around.clone(),
                     journal: Mutex::new(None),
-                    durable: AtomicBool::new(false),
                     actor: None,
                 };
                 instance.started().boxed()
@@ -126,7 +124,6 @@ struct Instance<A: Actor> {
     around: Arc<Surroundings>,
     journal: Mutex<Option<JournalBox>>,
     /// Never set: a service has no key to keep a journal by.
-    durable: AtomicBool,
     actor: Option<A>,
 }
 
@@ -152,7 +149,7 @@ impl<A: Actor> Instance<A> {
     }
 
     fn env(&self) -> Env<'_> {
-        Env { actor: self.name, key: &self.key, around: &self.around, journal: &self.journal, durable: &self.durable }
+        Env { actor: self.name, key: &self.key, around: &self.around, journal: &self.journal, durable: false }
     }
 
     async fn work(&mut self, mut ticket: Ticket<A>) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::{Call, Chain, Deadline, TurnId, not_started, wall_ms};
-use crate::contract::{Contract, IsMode, Keyed, Message, Replies, Service};
+use crate::call::{Call, Chain, Deadline, TurnId, not_started};
+use crate::contract::{Contract, IsMode, Keyed, Message, Mode, Replies, Service};
 use crate::engine::Outcome;
 use crate::error::{AskError, Error, ErrorKind};
 use crate::key::Key;
@@ -37,6 +37,8 @@ pub(crate) enum Origin {
         deadline: Instant,
         chain: Chain,
         born: u64,
+        /// Whether the turn may have been run before: then so may its calls have been made.
+        again: bool,
         trace: Option<Arc<str>>,
     },
 }
@@ -45,13 +47,15 @@ impl Origin {
     fn call(&self, budget: Option<Duration>, default: Duration, target: impl Fn() -> String, verb: &str) -> Call {
         match self {
             Origin::Root => Call::root(budget.unwrap_or(default)),
-            Origin::Turn { parent, ordinals, deadline, chain, born, trace } => Call {
+            Origin::Turn { parent, ordinals, deadline, chain, born, again, trace } => Call {
                 // A budget of one's own replaces the turn's: compensating work may outlast it.
                 deadline: budget.map_or(Deadline::At(*deadline), |budget| Deadline::After(budget).fixed()),
                 chain: chain.clone(),
                 turn: Some(parent.child(ordinals.fetch_add(1, Ordering::Relaxed), &target(), verb)),
-                attempt: 1,
-                born: if *born == 0 { wall_ms() } else { *born },
+                // A caller that was told no must not see an earlier attempt take effect after that.
+                attempt: if *again { 2 } else { 1 },
+                // Also if it is not known: the same call may come again under this id.
+                born: *born,
                 trace: trace.clone(),
             },
         }
@@ -81,8 +85,13 @@ pub struct Ref<C: Contract<Kind = Keyed>> {
     target: Result<Target, Error>,
     origin: Origin,
     budget: Option<Duration>,
+    /// The caller's own id for its command.
+    own: Option<TurnId>,
     contract: PhantomData<fn(C)>,
 }
+
+/// The longest id that a caller may give its command, in bytes.
+const ID_BYTES_MAX: usize = 256;
 
 /// The address of a service: whichever instance answers.
 ///
@@ -100,7 +109,7 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
     pub(crate) fn new(around: Arc<Surroundings>, key: &str, origin: Origin) -> Self {
         let target = Key::new(key).map(|key| Target { partition: around.partition_of(&key), key });
         let hosted = around.hosted(C::NAME);
-        Self { around, hosted, target, origin, budget: None, contract: PhantomData }
+        Self { around, hosted, target, origin, budget: None, own: None, contract: PhantomData }
     }
 
     /// The same address for calls with a budget of their own: the default is the node's, 5 s
@@ -111,10 +120,47 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         self
     }
 
+    /// The same address for one command under an id of the caller's own, 1 to 256 bytes: a durable actor lets the
+    /// command take effect once, however often and by whomever it is sent under this id, and gives every sender the
+    /// same answer. So a program that was killed between sending a command and noting its reply may send it again
+    /// when it is back. To everyone else the id is known as `Nats-Msg-Id`: the same text is the same id.
+    ///
+    /// - An id is for one message to one actor. Another message under it fails with `IdReused`.
+    /// - It is remembered for ten minutes, from when the command took effect; what is sent again later takes effect
+    ///   again. An actor that is to remember more than 1,024 such commands at once answers `Overloaded`.
+    /// - A refusal is remembered too, and costs the actor's journal a record.
+    /// - Reads, and actors that are not durable, take no notice of it.
+    ///
+    /// ```
+    /// # use greenroom::prelude::*;
+    /// # #[contract(messages(Hello))]
+    /// # struct Greeter;
+    /// # #[message(Greeter, ask, reply = String)]
+    /// # struct Hello;
+    /// # async fn run(node: Node) -> Result<(), AskError<greenroom::contract::Never>> {
+    /// let greeting = node.actor::<Greeter>("ada").id("invoice-4711").ask(Hello).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn id(mut self, id: impl AsRef<str>) -> Self {
+        let id = id.as_ref();
+        if (1..=ID_BYTES_MAX).contains(&id.len()) {
+            self.own = Some(TurnId::named(id));
+        } else {
+            let why = format!("a command's id has 1 to {ID_BYTES_MAX} bytes; this one has {}", id.len());
+            self.target = Err(Error::new(ErrorKind::BadRequest, why));
+        }
+        self
+    }
+
     /// Sends a message and waits for the reply.
     ///
     /// To an actor on this node the call takes neither codec nor broker, and is polled once right
     /// here. Dropping the future gives up waiting; a turn that has started is not cut.
+    ///
+    /// A durable actor remembers its commands, so what it is asked is sent again within the budget, under the same
+    /// id, when its node is lost, or cannot serve it just now; it takes effect once. For that, the message is kept as
+    /// JSON, also on the actor's own node.
     ///
     /// # Errors
     /// `Refused` if the actor says no. `Failed` if it could not be asked, or if it is not known
@@ -127,9 +173,13 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
     {
         let target = self.target()?;
         let call = self.call::<M>(target);
+        let route = route::<M>(self.hosted.as_deref())?;
+        let again = route.is_some() && mode_of::<M>() != Mode::Read && self.is_durable();
         let mut message = Some(message);
-        if let Some(route) = route::<M>(self.hosted.as_deref())? {
+        if let Some(route) = route.filter(|_| !again) {
             match route.start(target, &mut message, &call) {
+                Started::Done(Err(AskError::Failed(error)))
+                    if message.is_some() && self.is_durable() && error.kind() == ErrorKind::Unavailable => {}
                 Started::Done(outcome) => return outcome,
                 Started::Waiting(waiting) => return self.around.wait(waiting, C::NAME, target.key.as_str()).await,
                 Started::Elsewhere => {}
@@ -156,7 +206,7 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         // Nobody waits for a tell, so it can be part of no circle of waiting.
         let call = Call { chain: Chain::default(), ..self.call::<M>(target) };
         let mut message = Some(message);
-        if let Some(route) = route::<M>(self.hosted.as_deref())?
+        if let Some(route) = route::<M>(self.hosted.as_deref())?.filter(|_| !self.is_durable())
             && route.tell(target, &mut message, &call)?
         {
             return Ok(());
@@ -172,7 +222,17 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
 
     fn call<M: Message>(&self, target: &Target) -> Call {
         let name = || format!("{}/{}", C::NAME, target.key);
-        self.origin.call(self.budget, self.around.settings.budget, name, M::VERB)
+        let call = self.origin.call(self.budget, self.around.settings.budget, name, M::VERB);
+        match self.own {
+            None => call,
+            // Nobody knows whether it is the first, nor when the id was made.
+            own => Call { turn: own, born: 0, attempt: 2, ..call },
+        }
+    }
+
+    /// Whether this node hosts the actor, and it remembers its commands.
+    fn is_durable(&self) -> bool {
+        self.hosted.as_ref().is_some_and(|hosted| hosted.durable)
     }
 }
 
@@ -278,10 +338,13 @@ impl Surroundings {
         }
         match self.until(deadline, &mut outcome).await {
             Some(Ok(outcome)) => outcome,
-            Some(Err(_)) => Err(AskError::Failed(Error::new(
-                ErrorKind::Interrupted,
-                format!("the node stopped while {actor}/{key} had the call; it may have run in part"),
-            ))),
+            Some(Err(_)) => Err(AskError::Failed(
+                Error::new(
+                    ErrorKind::Interrupted,
+                    format!("the node stopped while {actor}/{key} had the call; it may have run in part"),
+                )
+                .with_details(serde_json::json!({ "stopped": true })),
+            )),
             None if !started.swap(true, Ordering::AcqRel) => Err(AskError::Failed(not_started(actor, key))),
             None => Err(AskError::Failed(Error::new(
                 ErrorKind::Unknown,

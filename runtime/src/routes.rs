@@ -146,7 +146,8 @@ impl Drop for WireAnswer {
     fn drop(&mut self) {
         if let Some(write) = self.0.take() {
             let why = "the node stopped before the turn ended; it may have run in part";
-            write(WireOutcome::Failure(Error::new(ErrorKind::Interrupted, why)));
+            let error = Error::new(ErrorKind::Interrupted, why).with_details(serde_json::json!({ "stopped": true }));
+            write(WireOutcome::Failure(error));
         }
     }
 }

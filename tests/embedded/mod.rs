@@ -21,6 +21,7 @@ mod services;
 mod handover;
 mod outsiders;
 mod durable;
+mod retries;
 mod events;
 mod builds;
 mod connection;

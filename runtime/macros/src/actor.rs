@@ -30,7 +30,7 @@ impl Kind {
 
     fn known(self) -> &'static str {
         match self {
-            Kind::Actor => "the contract and `state = field`",
+            Kind::Actor => "the contract, `state = field` and `durable`",
             Kind::Service => "the contract",
         }
     }
@@ -41,13 +41,14 @@ struct Block<'a> {
     kind: Kind,
     contract: &'a Type,
     state: Option<&'a Ident>,
+    durable: Option<Span>,
     item: &'a ItemImpl,
     methods: &'a Methods,
 }
 
 pub(crate) fn expand(kind: Kind, args: TokenStream, item: TokenStream) -> TokenStream {
     let mut problems = Problems::default();
-    let (contract, state) = read(kind, args, &mut problems);
+    let Said { contract, state, durable } = read(kind, args, &mut problems);
     let Some(mut item) = parse(kind, &item, &mut problems) else {
         let problems = problems.into_tokens();
         return quote!(#problems #item);
@@ -65,7 +66,7 @@ pub(crate) fn expand(kind: Kind, args: TokenStream, item: TokenStream) -> TokenS
     let problems = problems.into_tokens();
     let own = contract.as_ref().filter(|_| item.trait_.is_none());
     let impls = own.map(|contract| {
-        let block = Block { kind, contract, state: state.as_ref(), item: &item, methods: &methods };
+        let block = Block { kind, contract, state: state.as_ref(), durable, item: &item, methods: &methods };
         // With a method in doubt, the contract's list would only repeat what is said already.
         let complete = sound.then(|| expand::answers_all(&block));
         let impls = expand::impls(&block);
@@ -78,10 +79,22 @@ pub(crate) fn expand(kind: Kind, args: TokenStream, item: TokenStream) -> TokenS
     }
 }
 
-fn read(kind: Kind, tokens: TokenStream, problems: &mut Problems) -> (Option<Type>, Option<Ident>) {
-    let (mut contract, mut state) = (None, None);
+/// What stands in the attribute's parentheses.
+struct Said {
+    contract: Option<Type>,
+    state: Option<Ident>,
+    /// Where it says so.
+    durable: Option<Span>,
+}
+
+fn read(kind: Kind, tokens: TokenStream, problems: &mut Problems) -> Said {
+    let (mut contract, mut state, mut durable) = (None, None, None);
     for arg in attr::args(tokens, problems) {
         match arg {
+            arg if arg.is_word("durable") && kind == Kind::Actor => durable = Some(arg.span()),
+            Arg::Pair(key, _) if key == "durable" && kind == Kind::Actor => {
+                problems.at(key.span(), "`durable` takes no value: write `state = field, durable`");
+            }
             Arg::Word(ty) if contract.is_none() => contract = Some(ty),
             Arg::Pair(key, value) if key == "state" && kind == Kind::Actor => {
                 once(&mut state, value.ident(&key, problems), "`state`", problems);
@@ -97,7 +110,10 @@ fn read(kind: Kind, tokens: TokenStream, problems: &mut Problems) -> (Option<Typ
         let text = format!("name the contract whose messages it handles: `#[{}(Order)]`", kind.attribute());
         problems.at(Span::call_site(), text);
     }
-    (contract, state)
+    if let (Some(span), None) = (durable, &state) {
+        problems.at(span, "what is durable is the actor's state: name its field, `state = field, durable`");
+    }
+    Said { contract, state, durable }
 }
 
 fn parse(kind: Kind, item: &TokenStream, problems: &mut Problems) -> Option<ItemImpl> {

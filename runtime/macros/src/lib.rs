@@ -196,7 +196,9 @@ pub fn event(args: TokenStream, item: TokenStream) -> TokenStream {
 /// Makes the methods of an impl block the handlers of a keyed contract.
 ///
 /// - the contract;
-/// - `state = field`: the field that holds the actor's `Durable` state, if it has any.
+/// - `state = field`: the field that holds the actor's `Durable` state, if it has any;
+/// - `durable`: its journal is in a stream (`Context::durable`). Callers are told, and send what they
+///   ask again where its fate is open; an activation that opens a volatile cell fails.
 ///
 /// A handler is called as its verb and marked as the contract has it: `#[ask]` or `#[tell]` with
 /// `&mut self`, `#[read]` with `&self`. It takes its message and, if it needs it, the context; it

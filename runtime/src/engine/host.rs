@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
+use super::command::is_durable;
 use super::gate::{Gate, Shut};
 use super::job::Job;
 use super::registry::Registry;
@@ -43,8 +43,6 @@ pub(crate) struct Host<A: Actor> {
     pub(crate) around: Arc<Surroundings>,
     settings: HostSettings,
     pub(super) slots: Registry<A>,
-    /// Whether its actors keep journals in a stream: then their turns wait for the broker.
-    durable: AtomicBool,
     /// Notified when the last turn of an actor ends whose partition was given away.
     pub(crate) left: Notify,
 }
@@ -61,15 +59,7 @@ pub(crate) enum Entered<A> {
 
 impl<A: Actor> Host<A> {
     pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
-        Self {
-            name,
-            gate,
-            slots: Registry::new(around.settings.partitions),
-            durable: AtomicBool::new(false),
-            around,
-            settings,
-            left: Notify::new(),
-        }
+        Self { name, gate, slots: Registry::new(around.settings.partitions), around, settings, left: Notify::new() }
     }
 
     /// How many actors are in memory.
@@ -79,7 +69,7 @@ impl<A: Actor> Host<A> {
 
     /// Whether a turn of its actors may have to wait for the broker.
     pub(crate) fn is_durable(&self) -> bool {
-        self.durable.load(Ordering::Acquire)
+        A::DURABLE
     }
 
     /// Runs `with` on the actor's slot, locked, if the call may enter.
@@ -366,6 +356,7 @@ impl<A: Actor> Host<A> {
                         ),
                     ));
                 }
+                check_journal(self.name, &mut actor)?;
                 Ok(actor)
             }
             Ok(Err(error)) => Err(error),
@@ -437,8 +428,24 @@ impl<A: Actor> Host<A> {
     }
 
     pub(crate) fn env<'a>(&'a self, slot: &'a Arc<Slot<A>>) -> Env<'a> {
-        Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot, durable: &self.durable }
+        Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot, durable: A::DURABLE }
     }
+}
+
+/// Callers were told whether the actor remembers its commands, and rely on it.
+fn check_journal<A: Actor>(name: &str, actor: &mut A) -> Result<(), Error> {
+    let why = match (A::DURABLE, is_durable(actor)) {
+        (true, false) => {
+            "says that it is durable and keeps no journal in a stream: open its cell by `ctx.durable()`, or leave \
+             `durable` out of its `#[actor(..)]` (`const DURABLE`)"
+        }
+        (false, true) => {
+            "keeps its journal in a stream and does not say so to its callers: write \
+             `#[actor(.., state = field, durable)]`, or `const DURABLE: bool = true`"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Config, format!("{name} {why}")))
 }
 
 /// Whether nothing was ever written to the actor's journal.

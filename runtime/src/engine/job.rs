@@ -220,7 +220,7 @@ where
         Box::pin(async move {
             let Parts { message, call, reply, stats } = self.0;
             // First that the state is the newest, then the look at it.
-            let permit = if env.durable.load(Ordering::Acquire) { env.around.permit().await } else { Ok(()) };
+            let permit = if env.durable { env.around.permit().await } else { Ok(()) };
             let (ended, outcome) = match permit {
                 Err(error) => (Ended::Fine, Err(AskError::Failed(error))),
                 Ok(()) => {

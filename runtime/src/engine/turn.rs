@@ -5,7 +5,6 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 
 use futures_util::FutureExt;
@@ -27,8 +26,8 @@ pub(crate) struct Env<'a> {
     pub(crate) around: &'a Arc<Surroundings>,
     /// Where the actor's volatile journal is kept over its activations.
     pub(crate) journal: &'a dyn JournalPlace,
-    /// Set when an activation of this type has opened a journal in a stream.
-    pub(crate) durable: &'a AtomicBool,
+    /// Whether actors of this type keep their journals in a stream.
+    pub(crate) durable: bool,
 }
 
 /// Keeps an actor's volatile journal.

@@ -28,6 +28,8 @@ pub(crate) enum Located {
     Node {
         id: String,
         epoch: u64,
+        /// Whether its actors of that type remember their commands.
+        durable: bool,
     },
     /// There are hosts, and no live claim just now.
     Vacant,
@@ -55,21 +57,18 @@ impl Cluster {
     }
 
     pub(crate) fn locate(&self, actor: &str, partition: u16) -> Located {
-        match self.seen.read().view.owner(actor, partition) {
+        let view = self.view();
+        match view.owner(actor, partition) {
             Owner::Node { id, .. } if id.as_str() == self.me => Located::Here,
-            Owner::Node { id, epoch } => Located::Node { id: id.as_str().to_owned(), epoch },
+            Owner::Node { id, epoch } => {
+                Located::Node { durable: view.is_durable(&id, actor), id: id.as_str().to_owned(), epoch }
+            }
             Owner::Vacant => Located::Vacant,
             Owner::NoHosts => Located::NoHosts,
         }
     }
 
-    /// Waits for the next change of the view.
-    pub(crate) async fn changed(&self) {
-        let mut version = self.version.subscribe();
-        // The sender lives as long as this cluster does.
-        drop(version.changed().await);
-    }
-
+    /// Changes with the view.
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }

@@ -28,6 +28,8 @@ use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transpor
 
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
+/// How soon after the broker's word the machine looks again: it waits so long where all is durable.
+const LOOK_SOON: Duration = Duration::from_millis(25);
 /// How long a drained node's records stay, at most, for its last answers to go out.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the end of a node waits for its records to be deleted.
@@ -112,6 +114,8 @@ struct Running {
     watch: Option<Watch>,
     /// A watch that is about to begin.
     opening: Option<BoxFuture<'static, Result<Watch, Error>>>,
+    /// When the machine wants to know the time before the next tick.
+    soon: Option<Instant>,
     /// How often in a row it could not.
     unwatched: u32,
     /// When the bucket was made, and a look whether that is still so.
@@ -137,6 +141,7 @@ impl Driver {
             backlog: VecDeque::new(),
             watch: None,
             opening: None,
+            soon: None,
             unwatched: 0,
             made: None,
             looking: None,
@@ -192,6 +197,10 @@ impl Running {
                 Ok(()) = self.driver.lease.changed() => {
                     self.rewatch |= self.driver.lease.borrow_and_update().is_connected();
                 }
+                () = at(self.soon) => {
+                    self.soon = None;
+                    self.step(Input::Tick);
+                }
                 _ = tick.tick() => {
                     self.step(Input::Tick);
                     // A lease that cannot be proved although the broker answers: is there anything to prove it by?
@@ -221,7 +230,10 @@ impl Running {
 
     fn noticed(&mut self, notice: &Inbound) {
         match notice::read(&notice.body) {
-            Ok(Some(gone)) => self.step(gone),
+            Ok(Some(gone)) => {
+                self.soon = Some(Instant::now() + LOOK_SOON);
+                self.step(gone);
+            }
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "what the broker says of a connection cannot be read"),
         }
@@ -323,6 +335,13 @@ impl Running {
 async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
         Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

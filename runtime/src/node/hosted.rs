@@ -66,6 +66,8 @@ impl HostOptions {
 pub(crate) struct Hosted {
     pub(crate) name: &'static str,
     pub(crate) keyed: bool,
+    /// Whether its actors keep journals in a stream, and so remember their commands.
+    pub(crate) durable: bool,
     pub(crate) description: &'static str,
     pub(crate) contract_version: &'static str,
     pub(crate) version: &'static str,
@@ -244,6 +246,10 @@ impl Hosted {
             );
             return Err(Error::new(ErrorKind::Config, why));
         }
+        if A::DURABLE && !keyed {
+            let why = format!("{name} is a service, which has no key to keep a journal by: it cannot be durable");
+            return Err(Error::new(ErrorKind::Config, why));
+        }
         let partitions = if keyed { around.settings.partitions } else { 0 };
         let gate = Arc::new(Gate::new(partitions, around.proof.clone()));
         let mailbox = around.settings.mailbox;
@@ -259,6 +265,7 @@ impl Hosted {
         let hosted = Hosted {
             name,
             keyed,
+            durable: A::DURABLE,
             description: A::Contract::DESCRIPTION,
             contract_version: A::Contract::VERSION,
             version: A::VERSION,
@@ -287,6 +294,7 @@ impl Hosted {
         Ok(Self {
             name,
             keyed: false,
+            durable: false,
             description: "an existing actor, put on a subject",
             contract_version: "0.0.0",
             version: "0.0.0",

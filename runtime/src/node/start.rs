@@ -194,7 +194,11 @@ fn machine_config(builder: &NodeBuilder, around: &Surroundings, name: &str, inca
     let hosted = around.all_hosted();
     let share = |keyed: bool| -> BTreeMap<String, HostInfo> {
         let hosted = hosted.values().filter(|hosted| hosted.keyed == keyed);
-        let info = |hosted: &Hosted| HostInfo { version: hosted.version.to_owned(), weight: hosted.weight };
+        let info = |hosted: &Hosted| HostInfo {
+            version: hosted.version.to_owned(),
+            weight: hosted.weight,
+            durable: hosted.durable,
+        };
         hosted.map(|hosted| (hosted.name.to_owned(), info(hosted))).collect()
     };
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

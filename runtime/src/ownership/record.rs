@@ -154,6 +154,9 @@ pub(crate) struct HostInfo {
     pub(crate) version: String,
     /// Its share relative to the other hosts'; 0 attracts nothing while another host lives.
     pub(crate) weight: u32,
+    /// Whether its actors remember the commands that took effect, so that one may be sent to them again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) durable: bool,
 }
 
 /// A node that hosts something. It stays when the node is gone, until somebody tidies it away.

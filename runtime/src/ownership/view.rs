@@ -95,6 +95,11 @@ impl View {
         live.filter_map(move |(id, member)| Some((id, &member.value, member.value.hosts.get(actor)?.weight)))
     }
 
+    /// Whether a node says that its actors of a type remember their commands.
+    pub(crate) fn is_durable(&self, id: &NodeId, actor: &str) -> bool {
+        self.members.get(id).and_then(|member| member.value.hosts.get(actor)).is_some_and(|host| host.durable)
+    }
+
     /// Every member that is known.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values().map(|known| &known.value)

@@ -18,7 +18,7 @@ pub struct OrderActor {
     lines: u32,
 }
 
-#[actor(Order, durable = lines)]
+#[actor(Order, journal = lines)]
 impl OrderActor {
     #[ask]
     fn place(&mut self, _: Place) -> u32 {

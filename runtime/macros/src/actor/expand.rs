@@ -45,11 +45,13 @@ fn actor(block: &Block<'_>) -> TokenStream {
             }
         }
     });
+    let durable = block.durable.map(|span| quote_spanned!(located(span)=> const DURABLE: bool = true;));
     quote! {
         #[automatically_derived]
         impl #generics ::greenroom::actor::Actor for #ty #bounds {
             type Contract = #contract;
             const VERSION: &'static str = ::core::env!("CARGO_PKG_VERSION");
+            #durable
 
             #activate
 

@@ -5,7 +5,8 @@
 //! the revision of the lease that names exactly the connection that has ended: a node that has a new connection writes
 //! it into its lease first, and whoever wins decides.
 //!
-//! Before that the hint waits for as long as a round trip on the connection could have let its node serve. So a node
+//! Before that the hint waits for as long as a round trip on the connection could have let its node serve: a second, or
+//! a blink if all its keyed actors are durable. So a node
 //! that reconnects in that time keeps everything, and a tombstone that stands is death at once, for everybody: nobody
 //! who sees it has to wait, or to ask whether the broker is to blame.
 //!
@@ -22,6 +23,9 @@ use crate::ownership::record::Lease;
 use crate::ownership::rendezvous;
 use crate::ownership::view::{Known, LeaseState};
 
+/// How long the word waits where nothing volatile is served: the journals refuse whoever is not the owner any more, and
+/// a read needs a round trip that is at most 10 ms old. Twice that, for clocks and slow machines.
+const STANDS_DURABLE_MS: Millis = 20;
 /// Ends of connections remembered; a word beyond them is dropped, and the lease decides.
 const CLOSURES_MAX: usize = 4_096;
 
@@ -51,11 +55,10 @@ impl Machine {
         if self.closures.heard.is_empty() || !self.may_act() {
             return;
         }
-        // A tenth more, for clocks that differ.
-        let stands = self.config.stands_ms + self.config.stands_ms / 10;
         let mut due = Vec::new();
         for ((id, server, client), at) in &self.closures.heard {
             let Some(Known { value: LeaseState::Live(lease), .. }) = self.view.leases.get(id) else { continue };
+            let stands = self.stands_for(id);
             if lease.server != *server || lease.client != *client || self.now < at + stands {
                 continue;
             }
@@ -67,6 +70,16 @@ impl Machine {
         for tombstone in due {
             self.cas(tombstone, out);
         }
+    }
+
+    /// For how long a node may serve on a connection that has ended, as far as anybody else can tell.
+    fn stands_for(&self, id: &NodeId) -> Millis {
+        let hosts = self.view.members.get(id).map(|member| &member.value.hosts);
+        if hosts.is_some_and(|hosts| hosts.values().all(|host| host.durable)) {
+            return STANDS_DURABLE_MS;
+        }
+        // A tenth more, for clocks that differ.
+        self.config.stands_ms + self.config.stands_ms / 10
     }
 
     /// Takes away the tombstones that this node has set, or that the one who set them has left behind: first the

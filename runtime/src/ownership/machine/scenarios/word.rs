@@ -55,6 +55,24 @@ fn a_dead_node_is_taken_over_on_the_brokers_word() {
     assert!(script.did(deletes(Key::Lease("b-2".into()))));
 }
 
+/// Journals refuse a superseded owner by themselves: nothing has to be waited for.
+#[test]
+fn a_dead_node_of_durable_actors_is_taken_over_in_a_blink() {
+    let mut script = beside_holder(&[]);
+    let mut durable = member("b-2", false);
+    durable.hosts.values_mut().for_each(|host| host.durable = true);
+    script.record(Entry::Member("b-2".into(), durable));
+    script.tell(word("b-2", 1));
+    script.now += 19;
+    script.tell(Input::Tick);
+    assert_eq!(tombstones(&script), [], "a read may have been permitted just before");
+    script.now += 1;
+    script.tell(Input::Tick);
+    assert_eq!(tombstones(&script).len(), 1);
+    script.answer_writes();
+    assert!(takes(&script), "at once: {:?}", script.out);
+}
+
 #[test]
 fn a_tombstone_stays_while_a_claim_names_its_node() {
     let mut script = beside_holder(&[]);

@@ -336,7 +336,7 @@ impl World {
                 }
             }
         }
-        let info = |weight: &u32| HostInfo { version: "1".to_owned(), weight: *weight };
+        let info = |weight: &u32| HostInfo { version: "1".to_owned(), weight: *weight, durable: false };
         let hosted = hosts.iter().map(|(actor, weight)| (actor.clone(), info(weight))).collect();
         let config = Config {
             lease_ttl_ms: TTL_MS,

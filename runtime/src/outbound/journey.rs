@@ -1,0 +1,347 @@
+//! One call to a keyed actor on its way: to wherever its owner is, and again where that is safe.
+//!
+//! Any call is sent again while it was certainly not run: nobody owned its actor, or whom it went to was not the
+//! owner, or not there. A durable actor remembers its commands, so what is asked of one is sent again also when it is
+//! not known what became of it: under the same id, as the next attempt, to whoever owns the actor then. What the call
+//! ends by tells the truth about all its attempts: as long as one of them may have been run, nothing that says
+//! "not run" is passed on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::call::{Call, Deadline, TurnId, not_started, wall_ms};
+use crate::codec::{Codec, Fingerprint};
+use crate::contract::{Contract, Message, Mode};
+use crate::engine::Outcome;
+use crate::error::{AskError, Error, ErrorBody, ErrorKind};
+use crate::node::{Hosted, Located, Surroundings};
+use crate::pending::{Got, answer_of};
+use crate::reference::Target;
+use crate::routes::{LocalRoute, Started};
+use crate::transport::Outbound;
+use crate::wire::{AnswerKind, Frame, Question, QuestionHead};
+
+/// One call, over as many attempts as its time allows.
+pub(super) struct Journey<'a, M: Message> {
+    around: &'a Arc<Surroundings>,
+    target: &'a Target,
+    message: Option<M>,
+    call: Call,
+    turn: TurnId,
+    /// Whether its id was made here and for it alone: nobody else can have sent it.
+    fresh: bool,
+    mode: Mode,
+    deadline: Instant,
+    form: Option<Fingerprint>,
+    json: Option<Bytes>,
+    binary: Option<Bytes>,
+    pauses: u32,
+    /// Moves on with the view of the cluster, from before the owner was looked up.
+    versions: watch::Receiver<u64>,
+    /// Whether this node was tried, if it hosts the actor.
+    tried_here: bool,
+    /// Whether it went to a durable actor last.
+    durable: bool,
+    /// Whether an earlier attempt may have been run, or may yet be.
+    open: bool,
+    /// What the last attempt came to.
+    last: Option<Error>,
+}
+
+pub(super) enum Step<M: Message> {
+    Again,
+    Local(Started<M>),
+    Answer { kind: AnswerKind, codec: Codec, body: Bytes },
+}
+
+impl<'a, M: Message> Journey<'a, M> {
+    pub(super) fn new(
+        around: &'a Arc<Surroundings>,
+        target: &'a Target,
+        message: M,
+        call: Call,
+        mode: Mode,
+    ) -> Result<Self, Error> {
+        let deadline = call.deadline.at();
+        let fresh = call.turn.is_none();
+        let turn = call.turn.unwrap_or_else(|| around.next_turn());
+        let born = if fresh { wall_ms() } else { call.born };
+        Ok(Self {
+            around,
+            target,
+            message: Some(message),
+            call: Call { deadline: Deadline::At(deadline), turn: Some(turn), born, ..call },
+            turn,
+            fresh,
+            mode,
+            deadline,
+            form: around.form::<M>(),
+            json: None,
+            binary: None,
+            pauses: 0,
+            versions: around.cluster.versions(),
+            tried_here: false,
+            durable: false,
+            open: false,
+            last: None,
+        })
+    }
+
+    pub(super) async fn step(&mut self, hosted: Option<&Hosted>) -> Result<Step<M>, Error> {
+        let actor = M::Contract::NAME;
+        self.around.check_running()?;
+        if Instant::now() >= self.deadline {
+            let error = self.last.take().unwrap_or_else(|| not_started(actor, self.target.key.as_str()));
+            return Err(self.ended(error));
+        }
+        if !std::mem::replace(&mut self.tried_here, true)
+            && let Some(hosted) = hosted.filter(|hosted| hosted.durable)
+            && let Some(route) = hosted.local::<M>()
+        {
+            match self.start_here(route, true)? {
+                Step::Local(Started::Elsewhere) => {}
+                step => return Ok(step),
+            }
+        }
+        self.versions.mark_unchanged();
+        match self.around.cluster.locate(actor, self.target.partition) {
+            Located::Here => match hosted.and_then(|hosted| Some((hosted, hosted.local::<M>()?))) {
+                Some((hosted, route)) => self.start_here(route, hosted.durable),
+                None => Err(self.unavailable("this node owns its partition and does not host it")),
+            },
+            Located::Node { id, epoch, durable } => self.send(&id, epoch, durable).await,
+            Located::Vacant => {
+                self.pause("its partition has no owner just now").await?;
+                Ok(Step::Again)
+            }
+            Located::NoHosts => {
+                // A node that has just started may not have seen the others yet.
+                if !self.around.cluster.is_current() {
+                    self.pause("this node does not know the others yet").await?;
+                    return Ok(Step::Again);
+                }
+                Err(Error::new(ErrorKind::NoHost, format!("no node hosts {actor}")))
+            }
+        }
+    }
+
+    /// Takes in that the call failed. If it may be made again, waits until then.
+    ///
+    /// # Errors
+    /// What the call ends by.
+    pub(super) async fn go_on(&mut self, error: Error) -> Result<(), Error> {
+        let over = Instant::now() >= self.deadline || self.around.check_running().is_err();
+        if over || !self.may_send_again(&error) {
+            return Err(self.ended(error));
+        }
+        if error.kind() == ErrorKind::Expired {
+            // The only attempt was not run, and this id never will be: so another one, born later.
+            self.turn = self.around.next_turn();
+            self.call.turn = Some(self.turn);
+            self.call.born = born_after(&error).map_or(0, |mark| mark + 1).max(wall_ms());
+        } else {
+            self.call.attempt = self.call.attempt.saturating_add(1);
+        }
+        let cut = matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Interrupted);
+        self.open |= cut && self.mode != Mode::Read;
+        let why = error.message().to_owned();
+        self.last = Some(error);
+        // A take-over is not slept through: the first time it goes on at once.
+        if cut && self.pauses == 0 { Ok(()) } else { self.pause(&why).await }
+    }
+
+    fn may_send_again(&self, error: &Error) -> bool {
+        let here_to_stay = || self.open || self.around.client().is_some();
+        self.durable
+            && match error.kind() {
+                ErrorKind::Unknown => true,
+                // The node stopped; a turn that was cut between its commits says so at every attempt.
+                ErrorKind::Interrupted => error.details().is_some_and(|details| details["stopped"] == true),
+                ErrorKind::Unavailable | ErrorKind::Stopped | ErrorKind::Moved => here_to_stay(),
+                ErrorKind::Expired => self.fresh && self.call.attempt == 1 && born_after(error).is_some(),
+                _ => self.open && error.is_retryable(),
+            }
+    }
+
+    /// What the caller is told: nothing that says "not run" of a call that may have been.
+    fn ended(&self, error: Error) -> Error {
+        if !self.open || !error.is_retryable() {
+            return error;
+        }
+        let why = format!(
+            "{}/{} was asked more than once, and what an earlier attempt did is not known",
+            M::Contract::NAME,
+            self.target.key
+        );
+        Error::new(ErrorKind::Unknown, why).with_source(error)
+    }
+
+    fn start_here(&mut self, route: &dyn LocalRoute<M>, durable: bool) -> Result<Step<M>, Error> {
+        self.goes_to(durable)?;
+        if self.message.is_none() {
+            let json = self.json.as_ref().ok_or_else(lost_message)?;
+            self.message = Some(Codec::Json.decode(json).map_err(|why| {
+                Error::new(ErrorKind::Internal, format!("the message `{}` does not read back: {why}", M::VERB))
+            })?);
+        }
+        if durable && self.json.is_none() {
+            // The turn takes the message with it. One that cannot be written cannot be sent again.
+            self.json = self.message.as_ref().and_then(|message| Codec::Json.encode(message).ok());
+        }
+        if self.mode == Mode::Tell {
+            let admitted = route.tell(self.target, &mut self.message, &self.call)?;
+            return Ok(if admitted {
+                Step::Answer { kind: AnswerKind::Reply, codec: Codec::Json, body: Bytes::new() }
+            } else {
+                Step::Local(Started::Elsewhere)
+            });
+        }
+        Ok(Step::Local(route.start(self.target, &mut self.message, &self.call)))
+    }
+
+    async fn send(&mut self, node: &str, epoch: u64, durable: bool) -> Result<Step<M>, Error> {
+        self.goes_to(durable)?;
+        let _slot = self.around.in_flight()?;
+        let (actor, key) = (M::Contract::NAME, self.target.key.as_str());
+        let codec = match self.form {
+            Some(_) if !self.around.reads_json_only(node, actor, M::VERB) => Codec::Bincode,
+            _ => Codec::Json,
+        };
+        let body = self.body(codec)?;
+        let head = QuestionHead::new(actor, key, M::VERB, self.mode, (codec, self.form), &self.call, self.turn, epoch);
+        let frame = Frame::questions(vec![Question { head, body }])?;
+        let got = self.around.exchange(Some(node), self.deadline, |reply| {
+            let subject = self.around.subjects.node(node, "in");
+            Ok(Outbound::new(subject, frame).reply_to(reply))
+        });
+        match got.await? {
+            Got::Answer(answer) => {
+                let answer = answer_of(&answer)?;
+                match answer.head.kind {
+                    AnswerKind::Reply | AnswerKind::Refusal => {
+                        Ok(Step::Answer { kind: answer.head.kind, codec: answer.head.codec, body: answer.body })
+                    }
+                    AnswerKind::Moved => {
+                        self.pause("its partition changes hands").await?;
+                        Ok(Step::Again)
+                    }
+                    AnswerKind::Failure => self.failed(node, &answer.body),
+                }
+            }
+            Got::NoOne => {
+                self.pause(&format!("its owner {node} is not there")).await?;
+                Ok(Step::Again)
+            }
+            // A read changes nothing: it can be asked again whatever became of the first.
+            Got::Lost(_) if self.mode == Mode::Read => {
+                self.call.attempt += 1;
+                self.pause("its owner went away").await?;
+                Ok(Step::Again)
+            }
+            Got::Lost(why) => Err(Error::new(
+                ErrorKind::Unknown,
+                format!("{actor}/{key} was asked on {node}, and {why}: what it did is not known"),
+            )),
+            Got::TimedOut => Err(Error::new(
+                ErrorKind::Unknown,
+                format!("{actor}/{key} was asked on {node} and did not answer in time: what it did is not known"),
+            )),
+        }
+    }
+
+    /// An attempt that would be run a second time by an actor that remembers nothing is not made.
+    fn goes_to(&mut self, durable: bool) -> Result<(), Error> {
+        self.durable = durable;
+        if durable || !self.open {
+            return Ok(());
+        }
+        let why = format!("{}/{} is not durable where it lives now", M::Contract::NAME, self.target.key);
+        Err(self.ended(Error::new(ErrorKind::Unavailable, why)))
+    }
+
+    fn failed(&mut self, node: &str, body: &Bytes) -> Result<Step<M>, Error> {
+        let body: ErrorBody = serde_json::from_slice(body).map_err(|error| {
+            Error::new(ErrorKind::BadReply, "the error that was answered cannot be read").with_source(error)
+        })?;
+        let error = Error::from(body);
+        if error.kind() == ErrorKind::CodecMismatch && self.form.is_some() {
+            self.around.note_json_only(node, M::Contract::NAME, M::VERB);
+            self.form = None;
+            return Ok(Step::Again);
+        }
+        Err(error)
+    }
+
+    fn body(&mut self, codec: Codec) -> Result<Bytes, Error> {
+        let kept = match codec {
+            Codec::Json => &self.json,
+            Codec::Bincode => &self.binary,
+        };
+        let body = match (kept, &self.message, &self.json) {
+            (Some(body), ..) => body.clone(),
+            (None, Some(message), _) => codec.encode(message)?,
+            // A turn on this node took the message.
+            (None, None, Some(json)) => {
+                let message: M =
+                    Codec::Json.decode(json).map_err(|why| Error::new(ErrorKind::Internal, why.to_string()))?;
+                codec.encode(&message)?
+            }
+            (None, None, None) => return Err(lost_message()),
+        };
+        self.around.check_payload(body.len())?;
+        match codec {
+            Codec::Json => self.json = Some(body.clone()),
+            Codec::Bincode => self.binary = Some(body.clone()),
+        }
+        Ok(body)
+    }
+
+    /// Waits until something changes among the nodes, or a little while that grows.
+    pub(super) async fn pause(&mut self, why: &str) -> Result<(), Error> {
+        self.pauses += 1;
+        let most = Duration::from_millis(5u64 << self.pauses.min(6));
+        let until = (Instant::now() + most).min(self.deadline);
+        self.around.until(until, self.versions.changed()).await;
+        if Instant::now() >= self.deadline {
+            let error = self.last.take().unwrap_or_else(|| self.unavailable(why));
+            return Err(self.ended(error));
+        }
+        Ok(())
+    }
+
+    /// What an answer says.
+    pub(super) fn read(&self, kind: AnswerKind, codec: Codec, body: &Bytes) -> Outcome<M> {
+        if kind == AnswerKind::Refusal {
+            let refusal = codec.decode(body).map_err(|why| self.unreadable("refusal", &why))?;
+            return Err(AskError::Refused(refusal));
+        }
+        codec.decode(body).map_err(|why| AskError::Failed(self.unreadable("reply", &why)))
+    }
+
+    fn unavailable(&self, why: &str) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("{}/{} could not be reached in time: {why}; nothing was run", M::Contract::NAME, self.target.key),
+        )
+    }
+
+    fn unreadable(&self, what: &str, why: &str) -> Error {
+        Error::new(
+            ErrorKind::BadReply,
+            format!("the {what} of {}/{} to `{}` cannot be read: {why}", M::Contract::NAME, self.target.key, M::VERB),
+        )
+    }
+}
+
+/// The mark that an `Expired` carries.
+fn born_after(error: &Error) -> Option<u64> {
+    error.details()?["born_after"].as_u64()
+}
+
+fn lost_message() -> Error {
+    Error::new(ErrorKind::Internal, "the message was taken and not sent")
+}

@@ -199,7 +199,13 @@ fn check_outside(
 }
 
 fn send_outside(around: &Arc<Surroundings>, reply: Option<Subject>, outcome: WireOutcome) {
-    let Some(reply) = reply else { return };
+    let Some(reply) = reply else {
+        // Its sender has no way to hear of it: whoever runs the node does.
+        if let Some(error) = outcome.error_body() {
+            tracing::warn!(kind = error.kind, "a message without a reply subject came to nothing: {}", error.message);
+        }
+        return;
+    };
     let sent = send_or_say_why(around, outcome, |outcome| {
         let (headers, body) = match outcome.error_body() {
             Some(error) => (error_headers(&error), error_body(&error)),

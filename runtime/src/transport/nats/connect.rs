@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 use super::context::Context;
 use crate::error::{Error, ErrorKind};
 
@@ -97,6 +99,9 @@ impl Connect {
         let mut connect = Self::new(DEFAULT_URL)?;
         if let Some(context) = Context::find(&var)? {
             context.apply(&mut connect)?;
+        }
+        if var("NATS_SOCKS_PROXY").is_some() {
+            return Err(config("NATS_SOCKS_PROXY is set, and nodes do not connect through proxies; unset it"));
         }
         if let Some(url) = var("NATS_URL") {
             connect.set_url(&url, "NATS_URL")?;
@@ -213,9 +218,11 @@ impl Connect {
                 return Err(config(format!("{source} names {server:?}: write nats://host:port or tls://host:port")));
             }
             if let Some(user) = user {
+                // As everywhere in a URL: `p%40ss` is `p@ss`.
+                let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
                 self.credentials = match user.split_once(':') {
-                    Some((name, password)) => Credentials::User { name: name.into(), password: password.into() },
-                    None => Credentials::Token(user.into()),
+                    Some((name, password)) => Credentials::User { name: plain(name), password: plain(password) },
+                    None => Credentials::Token(plain(user)),
                 };
             }
             servers.push(server);
@@ -324,6 +331,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_url_escapes_is_taken_as_it_is_meant() {
+        let connect = Connect::new("nats://ada:p%40ss%3Aword@localhost:4222").expect("an address");
+        let Credentials::User { name, password } = &connect.credentials else { panic!("{connect:?}") };
+        assert_eq!((name.as_str(), password.as_str()), ("ada", "p@ss:word"));
+    }
+
+    #[test]
     fn a_user_in_the_url_becomes_credentials_and_is_not_shown() {
         let connect = Connect::new("nats://u:hunter2@a:4222").expect("settings");
         assert_eq!(connect.servers, ["nats://a:4222"]);
@@ -339,6 +353,7 @@ mod tests {
             (&[("NATS_TIMEOUT", "soon")], "5s"),
             (&[("NATS_TIMEOUT", "5")], "5s"),
             (&[("NATS_URL", " , ")], "NATS_URL"),
+            (&[("NATS_SOCKS_PROXY", "socks5://localhost:1080")], "NATS_SOCKS_PROXY"),
         ] {
             let refused = Connect::from_env(env(vars)).expect_err("refused");
             assert_eq!(refused.kind(), ErrorKind::Config);

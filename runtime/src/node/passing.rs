@@ -22,6 +22,8 @@ use crate::wire::{OutsideCall, REPLY, SUBJECT, TIMEOUT};
 
 /// How often the owner is looked for again, if nothing is heard of a change.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long the owner has at least to say that it has a call.
+const SAYS_SO: Duration = Duration::from_millis(500);
 /// An outsider that named no time waits as long as this node does, and began earlier: what is known is said before
 /// it gives up.
 const IN_ADVANCE: Duration = Duration::from_millis(300);
@@ -64,6 +66,9 @@ async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, m
     OutsideCall::read(&message.headers, around.settings.budget)?;
     let ends = message.until;
     let deadline = ends.checked_sub(IN_ADVANCE).filter(|early| *early > Instant::now()).unwrap_or(ends);
+    if ends <= Instant::now() {
+        return Err(not_started(hosted.name, key.as_str()));
+    }
     loop {
         let mut versions = around.cluster.versions();
         let located = around.cluster.locate(hosted.name, partition);
@@ -71,7 +76,10 @@ async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, m
         match located {
             Located::Node { id, .. } => {
                 let headers = onward(message, subject, ends);
-                let sent = around.exchange(Some(&id), deadline, |reply| {
+                // A node that is there says so within milliseconds: near the end of its time a call must not be given
+                // up, and then be answered after all.
+                let told = deadline.max(Instant::now() + SAYS_SO);
+                let sent = around.exchange(Some(&id), told, |reply| {
                     let call = Outbound::new(around.subjects.node(&id, "call"), message.body.clone());
                     Ok(call.with_headers(headers).reply_to(reply))
                 });

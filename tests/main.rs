@@ -20,6 +20,8 @@ mod takeover;
 
 mod mapping;
 
+mod doctor;
+
 mod demo;
 
 mod examples;

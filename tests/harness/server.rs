@@ -55,6 +55,11 @@ impl Server {
         self.broker.as_mut().expect("here").resume().expect("it can be resumed");
     }
 
+    /// Where its monitoring endpoints are.
+    pub(crate) fn monitor_url(&self) -> String {
+        self.broker.as_ref().expect("here").monitor_url()
+    }
+
     /// What one of its monitoring endpoints says, such as `/connz?subs=1`.
     pub(crate) async fn monitor(&self, path: &str) -> Value {
         let broker = self.broker.as_ref().expect("here");

@@ -174,6 +174,11 @@ impl Broker {
         self.signal(Signal::CONT)
     }
 
+    /// Where its monitoring endpoints are: `http://127.0.0.1:<port>`.
+    pub fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.settings.monitor)
+    }
+
     /// The JSON answer of one of its monitoring endpoints, such as `/jsz` or `/connz`.
     pub fn monitor(&self, path: &str) -> Result<serde_json::Value> {
         let body = http_get(self.settings.monitor, path)

@@ -62,7 +62,9 @@ pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<
     );
     watch_connection(around);
     for hosted in around.all_hosted().values().filter(|hosted| hosted.keyed) {
-        if probe::mapping(around, hosted.name).await? == Mapping::Absent {
+        let partitions = around.settings.partitions;
+        let found = probe::mapping(&*around.transport, &around.subjects, &around.id, partitions, hosted.name).await?;
+        if found == Mapping::Absent {
             pass_calls_on(inner, hosted).await?;
         }
     }

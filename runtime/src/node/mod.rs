@@ -37,6 +37,7 @@ pub use self::hosted::HostOptions;
 pub(crate) use self::hosted::Hosted;
 #[cfg(feature = "ractor")]
 pub(crate) use self::hosted::Room;
+pub use self::probe::{Mapping, mapping, mapping_line};
 use self::surroundings::Life;
 pub(crate) use self::surroundings::Surroundings;
 use crate::contract::{Contract, Keyed, Service};

@@ -1,13 +1,11 @@
 //! The probe: whether the broker maps keyed subjects to partitions, and to as many as the app has.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::surroundings::Surroundings;
 use crate::error::{Error, ErrorKind};
 use crate::ownership::partition_of;
-use crate::subject::PROBE_VERB;
-use crate::transport::Outbound;
+use crate::subject::{PROBE_VERB, Subjects};
+use crate::transport::{Outbound, Transport};
 
 /// Keys tried: if the broker's number of partitions differs, the chance that it does not show on
 /// any of them is below one in a million for the sizes that apps have.
@@ -17,19 +15,29 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What stands between a caller and an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mapping {
+pub enum Mapping {
     /// The broker computes the partition: calls reach owners directly.
     Present,
     /// Calls must be passed on by whichever host gets them.
     Absent,
 }
 
-/// Finds out by sending messages to oneself.
-pub(super) async fn mapping(around: &Arc<Surroundings>, actor: &str) -> Result<Mapping, Error> {
-    let (subjects, transport) = (&around.subjects, &around.transport);
+/// Finds out whether the broker maps the keys of an actor type to partitions, by sending messages to oneself. `id` is
+/// a token that nobody else uses.
+///
+/// # Errors
+/// `Config` if the broker maps them otherwise than nodes do: the message holds the right line. `Unavailable` if it does
+/// not answer, or the messages do not come back.
+pub async fn mapping(
+    transport: &dyn Transport,
+    subjects: &Subjects,
+    id: &str,
+    partitions: u16,
+    actor: &str,
+) -> Result<Mapping, Error> {
     let mut found = None;
     for number in 0..TRIES {
-        let token = format!("{}-{number}", around.id);
+        let token = format!("{id}-{number}");
         let mut mapped = transport.subscribe(&subjects.probe(actor, &token), None, 16).await?;
         let plain = subjects.call_token(actor, &token, PROBE_VERB);
         let mut unmapped = transport.subscribe(&plain.to_filter(), None, 16).await?;
@@ -37,7 +45,7 @@ pub(super) async fn mapping(around: &Arc<Surroundings>, actor: &str) -> Result<M
         let now = tokio::time::sleep(PATIENCE);
         let one = tokio::select! {
             Some(message) = mapped.next() => {
-                check(around, actor, &token, &message.subject)?;
+                check(subjects, partitions, actor, &token, &message.subject)?;
                 Mapping::Present
             }
             Some(_) = unmapped.next() => Mapping::Absent,
@@ -61,19 +69,27 @@ pub(super) async fn mapping(around: &Arc<Surroundings>, actor: &str) -> Result<M
     Ok(found.unwrap_or(Mapping::Absent))
 }
 
-fn check(around: &Surroundings, actor: &str, token: &str, subject: &str) -> Result<(), Error> {
-    let partitions = around.settings.partitions;
+fn check(subjects: &Subjects, partitions: u16, actor: &str, token: &str, subject: &str) -> Result<(), Error> {
     let expected = partition_of(token, partitions).to_string();
     let found = subject.split('.').nth(2).unwrap_or_default();
     if found == expected {
         return Ok(());
     }
-    let app = around.subjects.app();
+    let app = subjects.app();
     Err(Error::new(
         ErrorKind::Config,
         format!(
             "the broker's mapping of {app}.{actor}.*.* sends the key {token} to partition {found}; with the app's {partitions} partitions \
-             that is {expected}. Write: \"{app}.{actor}.*.*\": \"{app}.@.{{{{partition({partitions},1)}}}}.{actor}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}\""
+             that is {expected}. Write: {}",
+            mapping_line(subjects, partitions, actor)
         ),
     ))
+}
+
+/// The line of the broker's configuration that maps the keys of an actor type to partitions.
+pub fn mapping_line(subjects: &Subjects, partitions: u16, actor: &str) -> String {
+    let app = subjects.app();
+    format!(
+        "\"{app}.{actor}.*.*\": \"{app}.@.{{{{partition({partitions},1)}}}}.{actor}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}\""
+    )
 }

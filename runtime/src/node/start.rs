@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::ownership::{Config, HostInfo, Machine};
 use crate::subject::{Name, Subjects};
 use crate::supervision::{ChildSpec, Group, Tree};
-use crate::transport::{Bucket, Connect, NatsTransport, Transport};
+use crate::transport::{Bucket, Connect, NatsTransport, SERVER_FLOOR, Transport};
 
 /// How long a background task may take to notice that it is stopped.
 pub(super) const TASK_GRACE: Duration = Duration::from_secs(1);
@@ -165,8 +165,22 @@ async fn connect(broker: &Broker, id: &str) -> Result<Links, Error> {
         Broker::Nats(connect) => (**connect).clone(),
     };
     let own = NatsTransport::connect(connect.clone().name(format!("{id}{}", notice::OWN))).await?;
+    warn_of_an_old_server(&own);
     let lease = NatsTransport::connect(connect.name(format!("{id}/lease"))).await?;
     Ok(Links { own: Arc::new(own), lease: Arc::new(lease) })
+}
+
+fn warn_of_an_old_server(transport: &NatsTransport) {
+    if let Ok(server) = transport.server()
+        && server.is_below_floor()
+    {
+        let (major, minor, patch) = SERVER_FLOOR;
+        tracing::warn!(
+            version = server.version,
+            "the server is older than {major}.{minor}.{patch}, the oldest that is tested: whether it keeps what it has \
+             acknowledged is not known"
+        );
+    }
 }
 
 type Children = Vec<(&'static str, crate::supervision::Restart, Vec<ChildSpec>)>;

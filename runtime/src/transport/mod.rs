@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 pub use self::headers::Headers;
 pub use self::memory::{MemoryBroker, MemoryTransport, StreamFaults};
-pub use self::nats::{Connect, Credentials, DEFAULT_URL, NatsTransport};
+pub use self::nats::{Connect, Credentials, DEFAULT_URL, NatsTransport, SERVER_FLOOR, ServerFacts};
 pub use self::stream::{
     Consumer, ConsumerConfig, Delivery, Follow, READ_BYTES, READ_RECORDS, Record, Retention, Start, Stream,
     StreamConfig,

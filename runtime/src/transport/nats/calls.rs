@@ -19,6 +19,9 @@ use crate::error::{Error, ErrorKind};
 /// How many answers may be outstanding on one connection.
 const OUTSTANDING_MAX: usize = 16_384;
 
+/// How long after the broker has seen a message its refusal may take to be told.
+const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+
 /// What became of a request that brought no answer.
 #[derive(Debug)]
 pub(super) enum CallError {
@@ -137,6 +140,30 @@ impl Link {
                 Err(CallError::Unknown(unknown(format!("the connection was lost before the answer to {subject} came"))))
             }
             Err(_) => Err(CallError::Unknown(unknown(format!("no answer to {subject} within {within:?}")))),
+        }
+    }
+
+    /// Publishes, and says whether the broker let it.
+    pub(super) async fn may_publish(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<bool, Error> {
+        let mut turn = self.wait_for(|_| subject.to_owned())?;
+        let reply = format!("{}.{}", self.calls.inbox, turn.number);
+        self.publish(subject, Some(&reply), headers, body)?;
+        let lost = || unavailable("the connection to the broker was lost");
+        let seen = async {
+            self.round_trip(within).await?;
+            // The refusal has been here before, but the library tells of it in a task of its own.
+            tokio::time::sleep(REFUSED_WITHIN).await;
+            Ok(true)
+        };
+        tokio::select! {
+            answer = &mut turn.answer => answer.map(|answer| answer.is_ok()).map_err(|_| lost()),
+            seen = seen => seen,
         }
     }
 

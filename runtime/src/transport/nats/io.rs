@@ -105,7 +105,14 @@ async fn session(shared: &Arc<Shared>, known: &mut Vec<String>, first: &mut Opti
         slot.offer(link.clone(), subscriber);
     }
     // From here on the subscriptions are known to the broker.
-    link.round_trip(ROUND_TRIP).await?;
+    if let Err(error) = link.round_trip(ROUND_TRIP).await {
+        let inbox = link.calls.filter();
+        return Err(if link.was_refused(&inbox) {
+            unavailable(format!("the broker does not let this user subscribe to {inbox}: see its permissions"))
+        } else {
+            error
+        });
+    }
     let live = Live { link: link.clone(), runtime: Handle::current(), max_payload: info.max_payload };
     for follow in follows {
         tokio::spawn(follow.run(live.clone(), shared.clone()));

@@ -99,6 +99,14 @@ pub(super) async fn open(shared: &Shared, what: &str, wanted: &Value, fields: &[
         ApiError::Js(error) => unavailable(format!("{what} cannot be opened: {}", error.text)),
     })?;
     warn_of_differences(what, wanted, &answer["config"], fields);
+    let in_cluster = live.link.client()?.server_info().cluster.is_some_and(|name| !name.is_empty());
+    if in_cluster && answer["config"]["num_replicas"] == json!(1) {
+        tracing::warn!(
+            stream = name,
+            "{what} has one replica in a cluster: if that server's disk is lost, so is all of it; \
+             `nats stream edit {name} --replicas 3` mends that"
+        );
+    }
     Ok(())
 }
 

@@ -18,6 +18,8 @@ mod processes;
 
 mod takeover;
 
+mod resending;
+
 mod mapping;
 
 mod doctor;

@@ -27,7 +27,8 @@ pub enum ErrorKind {
     BadReplySubject,
     /// The actor has no such verb; the details list those it has.
     UnknownVerb,
-    /// Too old to be run: an answer can no longer reach anyone in time. Not sent by this version.
+    /// So many commands were made after this one that its actor may have forgotten it: it is not run. Sent once only,
+    /// it never was.
     Expired,
     /// The payload is over the app's limit.
     PayloadTooLarge,
@@ -45,7 +46,7 @@ pub enum ErrorKind {
     Unknown,
     /// The turn was cut: its actor's node stopped while it ran.
     Interrupted,
-    /// The same command id was used for a different command. Not sent by this version.
+    /// The same command id was used for a different command.
     IdReused,
     /// The call would wait for itself through the chain of calls it came by.
     CallCycle,

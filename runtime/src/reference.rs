@@ -191,6 +191,8 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
 
     /// Sends a message without waiting for its turn: at most once. Returns when the message has
     /// been admitted to the actor's mailbox, on whichever node.
+    /// To a durable actor it is sent again until it is admitted, under one id, so that its turn takes effect once at
+    /// the most.
     ///
     /// On the actor's own node a handler that is a plain `fn` may run right here, before this
     /// returns. A message whose budget ends while it waits in the mailbox is dropped, and nobody is

@@ -18,7 +18,7 @@ use super::probe::{Probe, ProbeActor, Wait};
 #[contract(name = "till", messages(Put, Take, Pay, Held), event = Moved)]
 struct Till;
 
-/// Puts an amount in, at a gate if one is named.
+/// Puts an amount in, past a gate if one is named.
 #[message(Till, ask, reply = u64, refusal = Short)]
 struct Put {
     amount: u64,
@@ -84,7 +84,13 @@ struct TillActor {
     money: Durable<Money>,
 }
 
+/// Instead of a gate: the turn takes so long that some always run.
+const SLOW: &str = "slow";
+
 async fn pass(gate: &str) {
+    if gate == SLOW {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     if let Some(gate) = Gate::named(gate) {
         gate.pass().await;
     }
@@ -228,7 +234,8 @@ async fn e1_a_node_that_dies_under_load_loses_and_doubles_nothing(ground: Ground
                 let mut asked = 0_u64;
                 while Instant::now() < until {
                     let key = format!("t-{}", asked % 16);
-                    let outcome = node.actor::<Till>(&key).within(SOON).ask(put(1)).await;
+                    let one = Put { amount: 1, gate: SLOW.to_owned() };
+                    let outcome = node.actor::<Till>(&key).within(SOON).ask(one).await;
                     outcome.unwrap_or_else(|error| panic!("call {asked} of {caller} from {}: {error:?}", node.id()));
                     asked += 1;
                 }

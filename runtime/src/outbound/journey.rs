@@ -149,19 +149,20 @@ impl<'a, M: Message> Journey<'a, M> {
         let cut = matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Interrupted);
         self.open |= cut && self.mode != Mode::Read;
         let why = error.message().to_owned();
-        self.last = Some(error);
         // A take-over is not slept through: the first time it goes on at once.
-        if cut && self.pauses == 0 { Ok(()) } else { self.pause(&why).await }
+        let first = self.last.replace(error).is_none();
+        if cut && first { Ok(()) } else { self.pause(&why).await }
     }
 
     fn may_send_again(&self, error: &Error) -> bool {
-        let here_to_stay = || self.open || self.around.client().is_some();
+        // Of what a node without a connection has not sent, it says so at once.
+        let connected = || self.open || self.around.client().is_some();
         self.durable
             && match error.kind() {
                 ErrorKind::Unknown => true,
                 // The node stopped; a turn that was cut between its commits says so at every attempt.
                 ErrorKind::Interrupted => error.details().is_some_and(|details| details["stopped"] == true),
-                ErrorKind::Unavailable | ErrorKind::Stopped | ErrorKind::Moved => here_to_stay(),
+                ErrorKind::Unavailable | ErrorKind::Stopped | ErrorKind::Moved => connected(),
                 ErrorKind::Expired => self.fresh && self.call.attempt == 1 && born_after(error).is_some(),
                 _ => self.open && error.is_retryable(),
             }

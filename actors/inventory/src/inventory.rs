@@ -31,8 +31,8 @@ pub struct InventoryActor {
 
 #[actor(Inventory, state = stock)]
 impl InventoryActor {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { stock: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { stock: ctx.durable().await? })
     }
 
     #[ask]

@@ -53,8 +53,8 @@ impl State for Account {
 
 #[actor(Payment, state = account)]
 impl PaymentActor {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { account: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { account: ctx.durable().await? })
     }
 
     #[ask]

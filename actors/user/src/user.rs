@@ -39,8 +39,8 @@ impl State for Profile {
 
 #[actor(User, state = profile)]
 impl UserActor {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { profile: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { profile: ctx.durable().await? })
     }
 
     #[ask]

@@ -63,7 +63,7 @@ async fn meddled(meddle: impl AsyncFnOnce(&Node)) -> [usize; 3] {
     setup::restock(&node, &data.products, 8).await.expect("restocked");
     let mut placings: Vec<Placing<'_>> = Vec::new();
     for order in &data.orders {
-        placings.push(place(&node, order).await);
+        placings.push(place(&node, order, setup::PATIENCE).await);
     }
     meddle(&node).await;
     let audit = audit(&node, &data, &before, placings.iter(), 8).await.expect("audited");

@@ -18,6 +18,8 @@ mod processes;
 
 mod takeover;
 
+mod keeping;
+
 mod mapping;
 
 mod demo;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{CliOutput, Listener, Profile, Server, Shop, eventually, holds, nats, pricing};
+use crate::harness::{CliOutput, Listener, Profile, Server, Shop, eventually, holds, nats, pricing, shell, story};
 
 /// An answer "at once", with the start of the CLI's process and a busy machine allowed for. A call
 /// that waits for its budget takes 5 s.
@@ -66,6 +66,34 @@ async fn c3_e1_sub_shows_what_happens_while_orders_are_placed() {
     let body = bodies.line("the event", |line| line.contains("sub-u")).await;
     let body: Value = serde_json::from_str(&body).expect("an event is JSON");
     assert!(body.to_string().contains(r#""total_cents":300"#), "{body}");
+}
+
+/// One order from its journal, as the CLI shows it: by subject, and record by record.
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_c3_the_stream_tells_the_story_of_an_order() {
+    let shop = Shop::shared().await;
+    shop.register("story-u").await;
+    shop.restock("story-tea", 1).await;
+    let place = r#"{"user":"story-u","lines":[{"sku":"story-tea","qty":1}],"card":"tok_ok"}"#;
+    let declined = place.replace("tok_ok", "tok_declined");
+    shop.req("shop.order.story.place", &declined).await;
+    shop.req("shop.order.story.place", place).await.reply();
+    let expected = ["placed", "rejected", "placed", "confirmed", "shipped"];
+
+    // It pages, and so wants a terminal.
+    let view = "nats stream view shop-evt-order --subject shop.evt.order.story";
+    let view = format!("script -qec '\"$NATS_PROGRAM\" {}' /dev/null", view.trim_start_matches("nats "));
+    let shown = shell(&shop.server, &view).await;
+    let told = shown.stdout.lines().filter_map(|line| line.trim().strip_prefix("Greenroom-Events: "));
+    assert_eq!(told.collect::<Vec<_>>(), expected, "{shown:?}");
+    assert!(!shown.stdout.contains("tok_"), "a card is not kept: {shown:?}");
+
+    let last = nats(&shop.server, &["stream", "get", "shop-evt-order", "-S", "shop.evt.order.story", "-j"]).await;
+    assert!(last.status.success() && last.stdout.contains(r#""shop.evt.order.story""#), "{last:?}");
+    assert_eq!(story(&shop.server, "order", "story").await, expected);
+    assert_eq!(story(&shop.server, "payment", "story").await, ["charged"]);
+    let goods = ["restocked", "reserved", "released", "reserved", "shipped"];
+    assert_eq!(story(&shop.server, "inventory", "story-tea").await, goods);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use serde_json::json;
 use xtask::process::{Group, Launch, Process, Signal};
 
 use crate::harness::{
-    Demo, LEASE, Listener, Profile, Server, Shop, ShopNode, eventually, holds, program, shell, tools,
+    Audit, Demo, LEASE, Listener, Profile, Server, Shop, ShopNode, eventually, holds, program, shell, tools,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +20,7 @@ async fn s1_a_thousand_orders_add_up() {
     let figures = &demo.figures;
     assert_eq!((&figures["orders"], &figures["cli_orders"]), (&json!(1000), &json!(10)), "{demo:?}");
     assert_eq!(figures["failed"], json!(0), "{demo:?}");
-    for holds in ["stock_adds_up", "money_adds_up", "answers_hold"] {
+    for holds in ["stock_adds_up", "money_adds_up", "answers_hold", "streams_add_up"] {
         assert_eq!(figures[holds], json!(true), "{holds}: {demo:?}");
     }
     let refused = figures["refused"].as_object().expect("by reason");
@@ -30,7 +30,14 @@ async fn s1_a_thousand_orders_add_up() {
     let all: u64 = refused.values().filter_map(|count| count.as_u64()).sum();
     assert_eq!(figures["confirmed"].as_u64().map(|confirmed| confirmed + all), Some(1000), "{demo:?}");
     // The same for people.
-    assert!(demo.stdout.contains("failed     0"), "{demo:?}");
+    assert!(demo.stdout.contains("failed     0") && demo.stdout.contains("\nstreams    prove it: "), "{demo:?}");
+    // The audit alone finds what the demo has told.
+    let audit = Audit::of(&shop.server).await.adds_up();
+    assert_eq!((&audit["confirmed"], &audit["stuck"]), (&figures["confirmed"], &json!(0)), "{audit}");
+    let net = audit["charged_cents"].as_u64().zip(audit["refunded_cents"].as_u64());
+    assert_eq!(net.map(|(charged, refunded)| charged - refunded), figures["net_cents"].as_u64(), "{audit}");
+    let everywhere = ["free", "reserved", "sold"].iter().filter_map(|what| audit[what].as_u64()).sum::<u64>();
+    assert_eq!(audit["restocked"].as_u64(), Some(everywhere), "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +45,7 @@ async fn s1_the_demo_says_when_orders_fail() {
     let server = Server::start(Profile::Shop).await;
     // Nobody charges cards.
     let _shop = ShopNode::spawn(&server, "user,order,inventory,notification", &["--lease", LEASE]).await;
-    let demo = Demo::run(&server, &["--count", "20", "--cli-sample", "1"]).await;
+    let demo = Demo::run(&server, &["--count", "20", "--cli-sample", "1", "--patience", "2"]).await;
     assert_eq!(demo.status.code(), Some(1), "{demo:?}");
     assert!(format!("{}{}", demo.stdout, demo.stderr).contains("payment"), "it names what is missing: {demo:?}");
 }

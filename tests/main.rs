@@ -19,6 +19,7 @@ mod processes;
 mod takeover;
 
 mod resending;
+mod keeping;
 
 mod mapping;
 

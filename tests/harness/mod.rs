@@ -4,6 +4,7 @@
 //! ends with the value that stands for it, also when a test panics, and also when the test runner
 //! is killed.
 
+mod audit;
 mod cli;
 mod demo;
 mod duo;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use xtask::tools::{self, Tools};
 
+pub(crate) use self::audit::{Audit, story};
 pub(crate) use self::cli::{CliOutput, Listener, nats, nats_many, shell};
 pub(crate) use self::demo::Demo;
 pub(crate) use self::duo::{Duo, TAKES_OVER};

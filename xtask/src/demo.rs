@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: the shop on this machine, a broker and six nodes, and a thousand orders through it.
 //!
+//! On the way one of the nodes that share the orders is killed and started again, and then the broker.
+//!
 //! This is only the stage: it builds, starts, waits, stops. What is placed and
 //! what must hold afterwards is the business of `shop-demo`. Whatever happens in
 //! between, nothing is left running.
@@ -44,6 +46,8 @@ pub struct DemoOptions {
     pub stay: bool,
     /// Place only so many orders.
     pub orders: Option<u32>,
+    /// Kill nothing on the way.
+    pub calm: bool,
     /// Write the figures to this file.
     pub json: Option<PathBuf>,
 }
@@ -58,7 +62,7 @@ pub fn run(options: &DemoOptions, progress: &mut dyn FnMut(&str)) -> Result<Exit
 
     let mut stage = Stage::new(tools, programs, interrupt)?;
     let outcome = stage.open(options.stay, progress).and_then(|outcome| match outcome {
-        Outcome::Done => stage.play(options),
+        Outcome::Done => stage.play(options, progress),
         Outcome::Interrupted => Ok(Outcome::Interrupted),
     });
     let outcome = match outcome {

@@ -24,7 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the shop: a broker, six nodes, a thousand orders
+    /// Run the shop: a broker, six nodes, a thousand orders, and a node and the broker killed on the way
     Demo(DemoArgs),
     /// Run every test; what follows `--` goes to `cargo test`
     Test {
@@ -67,6 +67,9 @@ struct DemoArgs {
     /// Place only the first N orders
     #[arg(long, value_name = "N")]
     orders: Option<u32>,
+    /// Kill neither a node nor the broker on the way
+    #[arg(long)]
+    calm: bool,
     /// Write the figures to this file
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -86,8 +89,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let progress = &mut |line: &str| eprintln!("{line}");
     match cli.command {
         None => Cli::command().print_help()?,
-        Some(Command::Demo(DemoArgs { stay, orders, json })) => {
-            return demo::run(&DemoOptions { stay, orders, json }, progress);
+        Some(Command::Demo(DemoArgs { stay, orders, calm, json })) => {
+            return demo::run(&DemoOptions { stay, orders, calm, json }, progress);
         }
         Some(Command::Test { args }) => checks::test(&args, progress)?,
         Some(Command::Lint) => checks::lint(progress)?,

@@ -48,7 +48,7 @@ pub(crate) struct Complaints {
 }
 
 impl Complaints {
-    fn add(&mut self, complaint: String) {
+    pub(crate) fn add(&mut self, complaint: String) {
         self.count += 1;
         if self.first.len() < COMPLAINTS_MAX {
             self.first.push(complaint);
@@ -198,7 +198,7 @@ async fn look(node: &Node, order: &OrderRow) -> anyhow::Result<After> {
         status => status == Status::Placing,
     };
     if after.as_ref().is_some_and(unfinished) {
-        place(node, order).await;
+        place(node, order, setup::PATIENCE).await;
         after = view(node, &order.id).await?;
     }
     let net_cents = match setup::try_ask::<Payment, _>(node, &order.id, payment::Get {}).await {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use greenroom::error::{ErrorBody, REFUSED};
@@ -17,12 +18,15 @@ pub(crate) struct NatsCli {
     program: PathBuf,
     server: Option<String>,
     app: String,
+    /// Tells the ids of this run from those of another.
+    run: u128,
 }
 
 impl NatsCli {
     /// Without a server it goes by its own environment, as the demo does.
     pub(crate) fn new(program: &Path, server: Option<&str>, app: &str) -> Self {
-        Self { program: program.to_owned(), server: server.map(str::to_owned), app: app.to_owned() }
+        let run = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+        Self { program: program.to_owned(), server: server.map(str::to_owned), app: app.to_owned(), run }
     }
 
     /// Fails early if there is no such program.
@@ -34,19 +38,33 @@ impl NatsCli {
         Ok(())
     }
 
-    /// Places an order through the CLI.
-    pub(crate) async fn place<'a>(&self, order: &'a OrderRow) -> Placing<'a> {
-        persist(order, async || Answer::of(self.request(order).await)).await
+    /// Places an order through the CLI. What is not answered is sent again under the same id, so that it takes effect
+    /// once; what was refused for now is another command.
+    pub(crate) async fn place<'a>(&self, order: &'a OrderRow, patience: Duration) -> Placing<'a> {
+        let mut command = 1;
+        let ask = async || {
+            let answer = self.request(order, command).await;
+            if matches!(answer, Err(AskError::Refused(_))) {
+                command += 1;
+            }
+            Answer::of(answer)
+        };
+        persist(order, patience, ask).await
     }
 
-    async fn request(&self, order: &OrderRow) -> Result<shop_contract::order::Placed, AskError<PlaceRefused>> {
+    async fn request(
+        &self,
+        order: &OrderRow,
+        command: u32,
+    ) -> Result<shop_contract::order::Placed, AskError<PlaceRefused>> {
+        let id = format!("Nats-Msg-Id: demo-{}-{}-{command}", self.run, order.id);
         let subject = format!("{}.order.{}.place", self.app, Key::new(&order.id)?.token());
         let body = serde_json::to_string(&message(order)).map_err(unreadable)?;
         let mut command = Command::new(&self.program);
         if let Some(server) = &self.server {
             command.args(["--server", server]);
         }
-        command.args(["request", &subject, &body, "--raw", "--no-templates", "--timeout", "10s"]);
+        command.args(["request", &subject, &body, "--raw", "--no-templates", "--timeout", "4s", "-H", &id]);
         // It would read a body from its input if that were open.
         let output = command
             .stdin(Stdio::null())

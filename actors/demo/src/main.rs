@@ -2,7 +2,8 @@
 //!
 //! It is a node that hosts nothing: it registers the users, restocks the products, places the
 //! orders of a file with many in flight and some of them through the stock `nats` CLI, and then
-//! checks that goods and money add up exactly. Whatever does not is exit code 1.
+//! checks that goods and money add up exactly: by asking the actors, and from the streams of their
+//! journals, which `shop-demo audit` reads alone. Whatever does not is exit code 1.
 
 mod data;
 
@@ -16,6 +17,12 @@ mod progress;
 
 mod audit;
 
+mod journals;
+
+mod goods;
+
+mod proof;
+
 mod report;
 
 #[cfg(test)]
@@ -26,16 +33,17 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use futures_util::{StreamExt, stream};
 use greenroom::Node;
-use greenroom::transport::Connect;
+use greenroom::transport::{Connect, NatsTransport, Transport};
 
 use crate::audit::Before;
 use crate::cli::NatsCli;
 use crate::data::{Data, OrderRow};
 use crate::place::{Placing, place};
 use crate::progress::Progress;
+use crate::proof::{Journals, Proof};
 use crate::report::Report;
 
 /// Places orders in a running shop, and checks that goods and money add up.
@@ -44,11 +52,13 @@ use crate::report::Report;
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Where the broker is; without it, what the `nats` CLI goes by: NATS_URL, NATS_CONTEXT, …
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", global = true)]
     nats: Option<String>,
     /// The app whose orders these are.
-    #[arg(long, default_value = "shop")]
+    #[arg(long, default_value = "shop", global = true)]
     app: String,
     /// The orders, one JSON object a line: id, user, lines, card.
     #[arg(long, value_name = "FILE", default_value = "examples/data/orders.jsonl")]
@@ -72,9 +82,27 @@ pub(crate) struct Args {
     /// The `nats` CLI.
     #[arg(long, value_name = "PATH", default_value = "nats")]
     nats_cli: PathBuf,
+    /// For how many seconds an order is placed again that could not be placed, or was not answered.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    patience: u64,
     /// Where to write the figures, as JSON.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+    /// Where to write how many orders are through, at each of them: `412 of 1000`.
+    #[arg(long, value_name = "PATH")]
+    progress: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Only prove from the streams of the journals, asking no actor, that goods and money add up
+    ///
+    /// Nobody should order meanwhile.
+    Audit {
+        /// Write the figures to stdout as JSON, instead of a line for people
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[tokio::main]
@@ -89,19 +117,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(Command::Audit { json }) = &args.command {
+        return prove_only(&args, *json).await;
+    }
     let data = args.data()?;
     let cli = (args.cli_sample > 0).then(|| NatsCli::new(&args.nats_cli, args.nats.as_deref(), &args.app));
     if let Some(cli) = &cli {
         cli.check().await?;
     }
-    let mut connect = Connect::from_env(|name| std::env::var(name).ok())?;
-    if let Some(url) = &args.nats {
-        connect = connect.url(url)?;
-    }
-    let node = Node::builder(&args.app).connect(connect).start().await?;
+    let node = Node::builder(&args.app).connect(args.connect()?).start().await?;
     let report = visit(&node, &data, cli.as_ref(), &args).await;
     node.drain().await?;
-    let report = report?;
+    let report = report?.with_proof(prove(&args).await?);
 
     print!("{report}");
     if let Some(path) = &args.json {
@@ -112,7 +139,35 @@ async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `shop-demo audit`.
+async fn prove_only(args: &Args, json: bool) -> anyhow::Result<()> {
+    let proof = prove(args).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&proof)?);
+    } else {
+        print!("{proof}");
+    }
+    ensure!(proof.adds_up, "{} times the streams do not add up", proof.complaints.count);
+    Ok(())
+}
+
+/// Reads the streams, by a connection of its own.
+async fn prove(args: &Args) -> anyhow::Result<Proof> {
+    let transport = NatsTransport::connect(args.connect()?.name("shop-audit")).await?;
+    let journals = Journals::read(&transport, &args.app).await;
+    transport.close().await;
+    Ok(Proof::of(&journals.context("the streams cannot be read")?))
+}
+
 impl Args {
+    fn connect(&self) -> anyhow::Result<Connect> {
+        let connect = Connect::from_env(|name| std::env::var(name).ok())?;
+        Ok(match &self.nats {
+            Some(url) => connect.url(url)?,
+            None => connect,
+        })
+    }
+
     fn data(&self) -> anyhow::Result<Data> {
         let beside =
             |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| self.orders.with_file_name(name));
@@ -131,13 +186,14 @@ pub(crate) async fn visit(node: &Node, data: &Data, cli: Option<&NatsCli>, args:
 
     let sample = if cli.is_some() { args.cli_sample } else { 0 };
     let (by_cli, by_node) = split(&data.orders, sample);
-    let progress = Progress::new("placed", data.orders.len());
+    let progress = Progress::new("placed", data.orders.len(), args.progress.as_deref());
+    let patience = Duration::from_secs(args.patience);
     let began = Instant::now();
     let by_cli = async {
         let mut placings = Vec::new();
         for order in by_cli {
             if let Some(cli) = cli {
-                placings.push(cli.place(order).await);
+                placings.push(cli.place(order, patience).await);
                 progress.step();
             }
         }
@@ -146,7 +202,7 @@ pub(crate) async fn visit(node: &Node, data: &Data, cli: Option<&NatsCli>, args:
     let by_node = async {
         let placings: Vec<Placing<'_>> = stream::iter(by_node)
             .map(async |order| {
-                let placing = place(node, order).await;
+                let placing = place(node, order, patience).await;
                 progress.step();
                 placing
             })

@@ -8,8 +8,8 @@ use shop_contract::order::{Order, Place, PlaceRefused, Placed};
 use crate::data::OrderRow;
 use crate::pause;
 
-/// How often an order is tried: with the pauses between them, for five seconds of refused calls.
-pub(crate) const TRIES_MAX: u32 = 10;
+/// How long one try may take.
+const TRY_TIME: Duration = Duration::from_secs(5);
 
 /// What became of one order.
 pub(crate) struct Placing<'a> {
@@ -29,9 +29,9 @@ pub(crate) enum Outcome {
 }
 
 /// Places an order through the node.
-pub(crate) async fn place<'a>(node: &Node, order: &'a OrderRow) -> Placing<'a> {
-    let address = node.actor::<Order>(&order.id);
-    persist(order, async || Answer::of(address.ask(message(order)).await)).await
+pub(crate) async fn place<'a>(node: &Node, order: &'a OrderRow, patience: Duration) -> Placing<'a> {
+    let address = node.actor::<Order>(&order.id).within(TRY_TIME);
+    persist(order, patience, async || Answer::of(address.ask(message(order)).await)).await
 }
 
 /// The message that places this order.
@@ -61,14 +61,14 @@ impl Answer {
     }
 }
 
-/// Asks until the answer is final or the tries are used up.
-pub(crate) async fn persist(order: &OrderRow, mut ask: impl AsyncFnMut() -> Answer) -> Placing<'_> {
+/// Asks until the answer is final or `patience` is over.
+pub(crate) async fn persist(order: &OrderRow, patience: Duration, mut ask: impl AsyncFnMut() -> Answer) -> Placing<'_> {
     let began = Instant::now();
     let mut tries = 1;
     let outcome = loop {
         match ask().await {
             Answer::Final(outcome) => break outcome,
-            Answer::Again(outcome) if tries >= TRIES_MAX => break outcome,
+            Answer::Again(outcome) if began.elapsed() >= patience => break outcome,
             Answer::Again(_) => tokio::time::sleep(pause(tries)).await,
         }
         tries += 1;
@@ -78,7 +78,7 @@ pub(crate) async fn persist(order: &OrderRow, mut ask: impl AsyncFnMut() -> Answ
 
 /// Placing is idempotent by the order's id, so an answer that was lost may be asked for again, too.
 fn is_worth_another(error: &Error) -> bool {
-    error.is_retryable() || matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Interrupted)
+    error.is_retryable() || matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Interrupted | ErrorKind::Expired)
 }
 
 /// The name under which a refusal is counted: `out_of_stock`, and for a card what was wrong with it.

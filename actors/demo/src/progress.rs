@@ -1,6 +1,7 @@
 //! The line that shows how far it is.
 
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ pub(crate) struct Progress {
     total: usize,
     began: Instant,
     is_terminal: bool,
+    /// Where the count is written, for whoever watches.
+    file: Option<PathBuf>,
     drawn: Mutex<Drawn>,
 }
 
@@ -25,16 +28,27 @@ struct Drawn {
 }
 
 impl Progress {
-    pub(crate) fn new(what: &'static str, total: usize) -> Self {
+    pub(crate) fn new(what: &'static str, total: usize, file: Option<&Path>) -> Self {
         let began = Instant::now();
         let is_terminal = std::io::stderr().is_terminal();
-        Self { what, total, began, is_terminal, drawn: Mutex::new(Drawn { done: 0, last: began }) }
+        Self {
+            what,
+            total,
+            began,
+            is_terminal,
+            file: file.map(Path::to_path_buf),
+            drawn: Mutex::new(Drawn { done: 0, last: began }),
+        }
     }
 
     /// One more is done.
     pub(crate) fn step(&self) {
         let Ok(mut drawn) = self.drawn.lock() else { return };
         drawn.done += 1;
+        if let Some(file) = &self.file {
+            // As for the line below.
+            let _ = std::fs::write(file, format!("{} of {}\n", drawn.done, self.total));
+        }
         let every = if self.is_terminal { REDRAW } else { WRITE };
         if drawn.last.elapsed() >= every {
             drawn.last = Instant::now();

@@ -8,11 +8,14 @@ use serde::Serialize;
 
 use crate::audit::{Audit, Complaints};
 use crate::place::{Outcome, Placing, reason};
+use crate::proof::Proof;
 
 /// Everything that the demo found.
 pub(crate) struct Report {
     figures: Figures,
     audit: Audit,
+    /// What the streams prove, where they were read.
+    proof: Option<Proof>,
     /// The first failures, in words.
     failures: Vec<String>,
 }
@@ -40,6 +43,8 @@ pub(crate) struct Figures {
     pub(crate) stock_adds_up: bool,
     pub(crate) money_adds_up: bool,
     pub(crate) answers_hold: bool,
+    /// Whether the streams prove it; null if they were not read.
+    pub(crate) streams_add_up: Option<bool>,
 }
 
 /// How many failures are told in words.
@@ -86,8 +91,16 @@ impl Report {
             stock_adds_up: audit.stock.is_empty(),
             money_adds_up: audit.money.is_empty(),
             answers_hold: audit.answers.is_empty(),
+            streams_add_up: None,
         };
-        Self { figures, audit, failures }
+        Self { figures, audit, proof: None, failures }
+    }
+
+    /// Adds what the streams prove.
+    pub(crate) fn with_proof(mut self, proof: Proof) -> Self {
+        self.figures.streams_add_up = Some(proof.adds_up);
+        self.proof = Some(proof);
+        self
     }
 
     pub(crate) fn figures(&self) -> &Figures {
@@ -96,7 +109,7 @@ impl Report {
 
     /// Whether no order failed and everything adds up.
     pub(crate) fn is_fine(&self) -> bool {
-        self.figures.failed == 0 && self.audit.is_fine()
+        self.figures.failed == 0 && self.audit.is_fine() && self.proof.as_ref().is_none_or(|proof| proof.adds_up)
     }
 
     /// What is wrong, in a line.
@@ -108,6 +121,7 @@ impl Report {
             (stock.count, "times the stock does not add up"),
             (money.count, "times the money does not add up"),
             (answers.count, "orders are not as their customers were told"),
+            (self.proof.as_ref().map_or(0, |proof| proof.complaints.count), "times the streams do not add up"),
         ] {
             if count > 0 {
                 wrong.push(format!("{count} {what}"));
@@ -145,11 +159,12 @@ impl fmt::Display for Report {
         let money_all = format!("{}.{:02} paid", net_cents / 100, net_cents % 100);
         told(f, "stock", stock, &format!("adds up: {products} products, {sold} sold"))?;
         told(f, "money", money, &format!("adds up: {money_all}"))?;
-        told(f, "answers", answers, "hold: every order is as its customer was told")
+        told(f, "answers", answers, "hold: every order is as its customer was told")?;
+        self.proof.as_ref().map_or(Ok(()), |proof| proof.fmt(f))
     }
 }
 
-fn told(f: &mut fmt::Formatter<'_>, what: &str, wrong: &Complaints, fine: &str) -> fmt::Result {
+pub(crate) fn told(f: &mut fmt::Formatter<'_>, what: &str, wrong: &Complaints, fine: &str) -> fmt::Result {
     if wrong.is_empty() {
         return writeln!(f, "{what:<10} {fine}");
     }

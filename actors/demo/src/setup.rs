@@ -13,7 +13,7 @@ use crate::data::{ProductRow, UserRow};
 use crate::pause;
 
 /// How long the shop's nodes may take to be there.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Registers every user. Those who are registered already are none the worse for it.
 pub(crate) async fn register(node: &Node, users: &[UserRow], in_flight: usize) -> anyhow::Result<()> {

@@ -29,10 +29,10 @@ pub struct InventoryActor {
     stock: Durable<Stock>,
 }
 
-#[actor(Inventory, state = stock)]
+#[actor(Inventory, state = stock, durable)]
 impl InventoryActor {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { stock: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { stock: ctx.durable().await? })
     }
 
     #[ask]

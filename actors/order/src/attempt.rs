@@ -20,6 +20,7 @@ pub(crate) struct Attempt {
     steps: Vec<Step>,
 }
 
+#[derive(PartialEq)]
 enum Step {
     /// Goods of this SKU may be set aside.
     Reserved(String),
@@ -33,8 +34,8 @@ impl Attempt {
         Self { order: order.as_str().to_owned(), number: state.attempt, steps: Vec::new() }
     }
 
-    /// The attempt that an earlier turn left behind. How far that came is not known, so it may
-    /// hold everything.
+    /// The attempt that a turn before, or a run of this one that was cut, left behind. How far that came is not
+    /// known, so it may hold everything.
     pub(crate) fn left_over(order: &Key, state: &OrderState) -> Self {
         let mut attempt = Self::begun(order, state);
         attempt.steps = state.lines.iter().map(|line| Step::Reserved(line.sku.clone())).collect();
@@ -51,7 +52,7 @@ impl Attempt {
         let budget = step_time(ctx);
         let answer = ctx.actor::<Inventory>(&line.sku).within(budget).ask(reserve).await;
         if may_have_run(&answer) {
-            self.steps.push(Step::Reserved(line.sku.clone()));
+            self.holds(Step::Reserved(line.sku.clone()));
         }
         match answer {
             // Saturating: payment refuses such an amount, whatever made it.
@@ -76,7 +77,7 @@ impl Attempt {
         let budget = step_time(ctx);
         let answer = ctx.actor::<Payment>(&self.order).within(budget).ask(charge).await;
         if may_have_run(&answer) {
-            self.steps.push(Step::Charged);
+            self.holds(Step::Charged);
         }
         match answer {
             Ok(_) => Ok(()),
@@ -88,11 +89,17 @@ impl Attempt {
         }
     }
 
+    fn holds(&mut self, step: Step) {
+        if !self.steps.contains(&step) {
+            self.steps.push(step);
+        }
+    }
+
     /// Gives everything back, the last first. Goes on past a step that cannot be undone now.
     ///
     /// # Errors
     /// The first failure. Undoing again is safe.
-    pub(crate) async fn undo(mut self, ctx: &mut Ctx<'_>) -> Result<(), Error> {
+    pub(crate) async fn undo(mut self, ctx: &Ctx<'_>) -> Result<(), Error> {
         let until = Instant::now() + insist::TIME;
         let mut first = Ok(());
         while let Some(step) = self.steps.pop() {
@@ -110,7 +117,7 @@ impl Attempt {
 ///
 /// # Errors
 /// The first failure. Doing it again is safe.
-pub(crate) async fn give_back(order: &str, state: &OrderState, ctx: &mut Ctx<'_>) -> Result<(), Error> {
+pub(crate) async fn give_back(order: &str, state: &OrderState, ctx: &Ctx<'_>) -> Result<(), Error> {
     let until = Instant::now() + insist::TIME;
     refund(order, state.attempt, until, ctx).await?;
     for line in &state.lines {
@@ -133,17 +140,17 @@ enum Goods {
     Shipped,
 }
 
-async fn refund(order: &str, attempt: u32, until: Instant, ctx: &mut Ctx<'_>) -> Result<(), Error> {
-    match insist::ask(ctx.actor::<Payment>(order), Refund { attempt: Some(attempt) }, until).await {
+async fn refund(order: &str, attempt: u32, until: Instant, ctx: &Ctx<'_>) -> Result<(), Error> {
+    match insist::ask(ctx, order, Refund { attempt: Some(attempt) }, until).await {
         Ok(_) => Ok(()),
         Err(AskError::Failed(error)) => Err(error),
         Err(AskError::Refused(never)) => match never {},
     }
 }
 
-async fn release(sku: &str, order: &str, attempt: u32, until: Instant, ctx: &mut Ctx<'_>) -> Result<Goods, Error> {
+async fn release(sku: &str, order: &str, attempt: u32, until: Instant, ctx: &Ctx<'_>) -> Result<Goods, Error> {
     let release = Release { order: order.to_owned(), attempt };
-    match insist::ask(ctx.actor::<Inventory>(sku), release, until).await {
+    match insist::ask(ctx, sku, release, until).await {
         Ok(_) => Ok(Goods::Here),
         Err(AskError::Refused(ReleaseRefused::Shipped)) => Ok(Goods::Shipped),
         Err(AskError::Refused(refused)) => {
@@ -155,9 +162,9 @@ async fn release(sku: &str, order: &str, attempt: u32, until: Instant, ctx: &mut
     }
 }
 
-async fn take_back(line: &Line, order: &str, attempt: u32, until: Instant, ctx: &mut Ctx<'_>) -> Result<(), Error> {
+async fn take_back(line: &Line, order: &str, attempt: u32, until: Instant, ctx: &Ctx<'_>) -> Result<(), Error> {
     let take_back = TakeBack { order: order.to_owned(), qty: line.qty, attempt };
-    match insist::ask(ctx.actor::<Inventory>(&line.sku), take_back, until).await {
+    match insist::ask(ctx, &line.sku, take_back, until).await {
         Ok(_) => Ok(()),
         Err(AskError::Refused(refused)) => {
             // Nobody could ever take these goods back, and the user's money must not wait for that.

@@ -6,8 +6,9 @@
 //! be asked. It asks only services that ask nobody, so orders never wait for each other.
 //!
 //! Before the first step that others would see, the attempt is committed as begun. So whatever
-//! cuts a turn, the order knows that it may hold something, and the next `place` or `cancel`
-//! begins by giving that back.
+//! cuts a turn, the order knows that it may hold something. If the same message comes again, it
+//! goes on with that attempt, and asks under the ids that it asked under before; any other `place`
+//! or `cancel` begins by giving everything back.
 
 mod order;
 

@@ -1,5 +1,5 @@
 use greenroom::prelude::*;
-use shop_contract::inventory::{Inventory, Ship};
+use shop_contract::inventory::Ship;
 use shop_contract::order::{
     Cancel, CancelRefused, Get, Line, NoSuchOrder, Order, OrderEvent, OrderView, Place, PlaceRefused, Placed, Status,
 };
@@ -15,17 +15,19 @@ pub struct OrderActor {
     order: Durable<OrderState>,
 }
 
-#[actor(Order, state = order)]
+#[actor(Order, state = order, durable)]
 impl OrderActor {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { order: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { order: ctx.durable().await? })
     }
 
-    #[ask]
+    #[ask(resumes)]
     async fn place(&mut self, msg: Place, ctx: &mut Context<'_, Self>) -> Result<Placed, PlaceRefused> {
         let lines = lines::merged(&msg.lines)?;
+        let is_same = self.order.user == msg.user && self.order.lines == lines;
+        let was_cut = ctx.resumed() > 0;
         match self.order.status {
-            Status::Confirmed if self.order.user == msg.user && self.order.lines == lines => {
+            Status::Confirmed if is_same => {
                 // The first answer may have been lost, and with it the end of that turn.
                 self.ship(ctx).await;
                 return Ok(self.placed(ctx));
@@ -33,7 +35,12 @@ impl OrderActor {
             status @ (Status::Confirmed | Status::Cancelling | Status::Cancelled) => {
                 return Err(PlaceRefused::AlreadyPlaced { status });
             }
+            Status::Placing if is_same && was_cut => return self.go_on(msg.card, ctx).await,
             Status::Placing => self.clear(ctx).await?,
+            Status::Rejected if is_same && was_cut => {
+                // This very message was refused, and its answer was lost.
+                return Err(self.order.refused.clone().unwrap_or_else(cut_short));
+            }
             Status::Absent | Status::Rejected => {}
         }
         known_user(&msg.user, ctx).await?;
@@ -42,17 +49,8 @@ impl OrderActor {
         self.order.emit(OrderEvent::Placed { attempt, user: msg.user, lines });
         self.commit(ctx).await?;
 
-        let mut attempt = Attempt::begun(ctx.key(), &self.order);
-        match self.reserve_and_charge(&mut attempt, msg.card, ctx).await {
-            Ok(total_cents) => {
-                let (user, lines) = self.content();
-                self.order.emit(OrderEvent::Confirmed { user, lines, total_cents });
-                self.commit(ctx).await?;
-                self.ship(ctx).await;
-                Ok(self.placed(ctx))
-            }
-            Err(reason) => Err(self.reject(attempt, reason, ctx).await),
-        }
+        let attempt = Attempt::begun(ctx.key(), &self.order);
+        self.run(attempt, msg.card, ctx).await
     }
 
     #[read]
@@ -63,7 +61,7 @@ impl OrderActor {
         }
     }
 
-    #[ask]
+    #[ask(resumes)]
     async fn cancel(&mut self, _: Cancel, ctx: &mut Context<'_, Self>) -> Result<OrderView, CancelRefused> {
         let order = ctx.key().as_str().to_owned();
         let failed = |error: Error| CancelRefused::Unavailable { message: error.to_string() };
@@ -85,6 +83,35 @@ impl OrderActor {
         let refunded_cents = self.order.total_cents;
         self.order.emit(OrderEvent::Cancelled { user, refunded_cents });
         Ok(self.order.view(ctx.key()))
+    }
+
+    /// Goes on with the attempt in whose middle this very turn was cut. It asks what it asked then, in the same
+    /// order, and so under the same ids: who has answered before answers again and does nothing.
+    async fn go_on(&mut self, card: String, ctx: &mut Context<'_, Self>) -> Result<Placed, PlaceRefused> {
+        let attempt = Attempt::left_over(ctx.key(), &self.order);
+        match known_user(&self.order.user, ctx).await {
+            Ok(()) => self.run(attempt, card, ctx).await,
+            Err(reason) => Err(self.reject(attempt, reason, ctx).await),
+        }
+    }
+
+    /// Runs an attempt to one of its two ends.
+    async fn run(
+        &mut self,
+        mut attempt: Attempt,
+        card: String,
+        ctx: &mut Context<'_, Self>,
+    ) -> Result<Placed, PlaceRefused> {
+        match self.reserve_and_charge(&mut attempt, card, ctx).await {
+            Ok(total_cents) => {
+                let (user, lines) = self.content();
+                self.order.emit(OrderEvent::Confirmed { user, lines, total_cents });
+                self.commit(ctx).await?;
+                self.ship(ctx).await;
+                Ok(self.placed(ctx))
+            }
+            Err(reason) => Err(self.reject(attempt, reason, ctx).await),
+        }
     }
 
     /// Runs the steps of an attempt and returns what was charged.
@@ -122,9 +149,7 @@ impl OrderActor {
     /// Undoes the attempt that an earlier turn left behind.
     async fn clear(&mut self, ctx: &mut Context<'_, Self>) -> Result<(), PlaceRefused> {
         let attempt = Attempt::left_over(ctx.key(), &self.order);
-        let message = "the attempt before was cut short".to_owned();
-        let reason = PlaceRefused::Unavailable { message, undone: true };
-        match self.reject(attempt, reason, ctx).await {
+        match self.reject(attempt, cut_short(), ctx).await {
             PlaceRefused::Unavailable { undone: true, .. } => Ok(()),
             still_there => Err(still_there),
         }
@@ -132,14 +157,14 @@ impl OrderActor {
 
     /// Ships every line of the confirmed order. What cannot be shipped now is shipped when the
     /// order is placed again: it is paid for, so its caller hears no failure.
-    async fn ship(&mut self, ctx: &mut Context<'_, Self>) {
+    async fn ship(&mut self, ctx: &Context<'_, Self>) {
         if self.order.shipped {
             return;
         }
         let until = Instant::now() + insist::TIME;
         for Line { sku, .. } in &self.order.lines {
             let ship = Ship { order: ctx.key().as_str().to_owned(), attempt: self.order.attempt };
-            if let Err(error) = insist::ask(ctx.actor::<Inventory>(sku), ship, until).await {
+            if let Err(error) = insist::ask(ctx, sku, ship, until).await {
                 tracing::warn!(order = %ctx.key(), %sku, %error, "not shipped yet");
                 return;
             }
@@ -163,6 +188,11 @@ impl OrderActor {
     fn placed(&self, ctx: &Context<'_, Self>) -> Placed {
         Placed { order: ctx.key().as_str().to_owned(), total_cents: self.order.total_cents, status: self.order.status }
     }
+}
+
+/// Why an attempt was undone that nobody went on with.
+fn cut_short() -> PlaceRefused {
+    PlaceRefused::Unavailable { message: "the attempt before was cut short".to_owned(), undone: true }
 }
 
 /// # Errors

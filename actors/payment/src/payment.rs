@@ -51,10 +51,10 @@ impl State for Account {
     }
 }
 
-#[actor(Payment, state = account)]
+#[actor(Payment, state = account, durable)]
 impl PaymentActor {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { account: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { account: ctx.durable().await? })
     }
 
     #[ask]

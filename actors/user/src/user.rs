@@ -37,10 +37,10 @@ impl State for Profile {
     }
 }
 
-#[actor(User, state = profile)]
+#[actor(User, state = profile, durable)]
 impl UserActor {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { profile: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { profile: ctx.durable().await? })
     }
 
     #[ask]

@@ -206,6 +206,10 @@ pub fn event(args: TokenStream, item: TokenStream) -> TokenStream {
 /// name, no alias), or for a message that is never refused the reply alone; a tell returns nothing.
 /// Prefer `fn` where nothing is waited for: such a turn needs no allocation.
 ///
+/// `#[ask(resumes)]` (or `#[tell(resumes)]`) says that an `async fn` which commits on its way knows how to go on with
+/// a turn that was cut between two commits. Otherwise a message whose turn was cut is answered `Interrupted` when it
+/// comes again.
+///
 /// `activate` brings the actor into memory. Without it the actor is activated as its `Default`.
 /// All other methods are left as they are, and handlers stay ordinary methods that others may call.
 ///
@@ -213,7 +217,7 @@ pub fn event(args: TokenStream, item: TokenStream) -> TokenStream {
 /// #[actor(Order, state = order)]
 /// impl OrderActor {
 ///     async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-///         Ok(Self { order: ctx.volatile()? })
+///         Ok(Self { order: ctx.durable().await? })
 ///     }
 ///
 ///     #[ask]

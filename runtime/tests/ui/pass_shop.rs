@@ -111,7 +111,7 @@ impl OrderActor {
     }
 
     /// Documented, as any method.
-    #[ask]
+    #[ask(resumes)]
     async fn place(&mut self, msg: Place, ctx: &mut Context<'_, Self>) -> Result<Placed, PlaceRefused> {
         let _ = ctx;
         self.check(&msg)?;
@@ -209,6 +209,7 @@ fn main() {
     const {
         assert!(!<OrderActor as Handle<Place>>::READY && !<OrderActor as Handle<Note>>::READY);
         assert!(<OrderActor as Handle<Cancel>>::READY && <OrderActor as Read<Get>>::READY);
+        assert!(<OrderActor as Handle<Place>>::RESUMES && !<OrderActor as Handle<Note>>::RESUMES);
         assert!(!<PricingService<ByLength> as Read<Quote>>::READY);
     }
 }

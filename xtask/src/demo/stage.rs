@@ -1,5 +1,6 @@
 //! The processes of the demo, from the first to start to the last to stop.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -26,6 +27,22 @@ const PLAY_LIMIT: Duration = Duration::from_secs(10 * 60);
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
+/// Which of [`NODES`] is killed: one of the two that share the orders.
+const VICTIM: usize = 1;
+
+/// What happens while orders are placed.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    KillNode,
+    StartNode,
+    KillBroker,
+}
+
+impl Trouble {
+    /// Each with the percentage of the orders that are through by then.
+    const ALL: &[(u64, Trouble)] = &[(40, Self::KillNode), (60, Self::StartNode), (75, Self::KillBroker)];
+}
+
 /// How a part of the demo ended, if it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -49,6 +66,8 @@ pub(super) struct Stage {
     // The nodes before the broker, and both before the directory of their logs.
     nodes: Vec<Process>,
     broker: Option<Broker>,
+    /// Which of the nodes was killed and is not back.
+    away: Option<usize>,
     dir: TempDir,
 }
 
@@ -56,7 +75,7 @@ impl Stage {
     /// An empty stage.
     pub(super) fn new(tools: Tools, programs: Programs, interrupt: Interrupt) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("greenroom-demo-").tempdir()?;
-        Ok(Self { tools, programs, interrupt, nodes: Vec::new(), broker: None, dir })
+        Ok(Self { tools, programs, interrupt, nodes: Vec::new(), broker: None, away: None, dir })
     }
 
     /// Starts the broker and the nodes and waits until all are ready.
@@ -68,22 +87,29 @@ impl Stage {
         self.broker = Some(broker);
 
         let started = Instant::now();
-        for (index, actor) in NODES.iter().enumerate() {
-            let mut command = Command::new(&self.programs.node);
-            command.args(["--host", actor, "--nats", &url, "--lease", "3s"]);
-            self.nodes.push(Process::spawn(Launch {
-                name: format!("shop-node {} ({actor})", index + 1),
-                command,
-                log: Some(&self.dir.path().join(format!("node-{}.log", index + 1))),
-                group: Group::Own,
-                scratch: Some(self.dir.path()),
-            })?);
+        for index in 0..NODES.len() {
+            let node = self.start_node(index)?;
+            self.nodes.push(node);
         }
         let outcome = self.wait_until_ready(started + READY_LIMIT)?;
         if outcome == Outcome::Done {
             progress(&format!("{} nodes  ready after {:.1} s", self.nodes.len(), started.elapsed().as_secs_f64()));
         }
         Ok(outcome)
+    }
+
+    /// Starts the node of that place in [`NODES`].
+    fn start_node(&self, index: usize) -> Result<Process> {
+        let (number, actor) = (index + 1, NODES[index]);
+        let mut command = Command::new(&self.programs.node);
+        command.args(["--host", actor, "--nats", &self.url()?, "--lease", "3s"]);
+        Process::spawn(Launch {
+            name: format!("shop-node {number} ({actor})"),
+            command,
+            log: Some(&self.dir.path().join(format!("node-{number}.log"))),
+            group: Group::Own,
+            scratch: Some(self.dir.path()),
+        })
     }
 
     /// Where clients connect.
@@ -96,12 +122,14 @@ impl Stage {
         &self.tools.nats
     }
 
-    /// Runs `shop-demo` to its end, its output being ours.
-    pub(super) fn play(&mut self, options: &DemoOptions) -> Result<Outcome> {
+    /// Runs `shop-demo` to its end, its output being ours, and makes trouble on its way.
+    pub(super) fn play(&mut self, options: &DemoOptions, progress: &mut dyn FnMut(&str)) -> Result<Outcome> {
+        let placed = self.dir.path().join("placed");
         let mut command = Command::new(&self.programs.demo);
         command.arg("--nats").arg(self.url()?);
         command.arg("--orders").arg(orders_file()?);
         command.arg("--nats-cli").arg(&self.tools.nats);
+        command.arg("--progress").arg(&placed);
         if let Some(path) = &options.json {
             command.arg("--json").arg(path);
         }
@@ -116,7 +144,11 @@ impl Stage {
             scratch: None,
         })?;
         let deadline = Instant::now() + PLAY_LIMIT;
+        let mut troubles = if options.calm { [].iter() } else { Trouble::ALL.iter() }.peekable();
         loop {
+            if let Some((_, trouble)) = troubles.next_if(|(percent, _)| is_placed(&placed, *percent)) {
+                self.make(*trouble, progress)?;
+            }
             if let Some(status) = demo.status()? {
                 ensure!(status.success(), "shop-demo failed ({status})\n{}", self.node_tails());
                 return Ok(Outcome::Done);
@@ -128,6 +160,31 @@ impl Stage {
             ensure!(Instant::now() < deadline, "shop-demo is not through after {} s", PLAY_LIMIT.as_secs());
             thread::sleep(POLL);
         }
+    }
+
+    fn make(&mut self, trouble: Trouble, progress: &mut dyn FnMut(&str)) -> Result<()> {
+        match trouble {
+            Trouble::KillNode => {
+                let node = self.nodes.get_mut(VICTIM).context("the node that is to be killed does not run")?;
+                self.away = Some(VICTIM);
+                node.kill()?;
+                progress(&format!("killed   {} with SIGKILL", node.name()));
+            }
+            Trouble::StartNode => {
+                let node = self.start_node(VICTIM)?;
+                progress(&format!("started  {} again", node.name()));
+                self.nodes[VICTIM] = node;
+                self.away = None;
+            }
+            Trouble::KillBroker => {
+                let broker = self.broker.as_mut().context("the broker has not been started")?;
+                broker.kill9()?;
+                progress("killed   the broker with SIGKILL");
+                broker.restart()?;
+                progress("started  the broker again, on the same store");
+            }
+        }
+        Ok(())
     }
 
     /// Waits for Ctrl-C; a node or a broker that ends meanwhile is an error.
@@ -146,6 +203,9 @@ impl Stage {
     pub(super) fn close(&mut self, progress: &mut dyn FnMut(&str)) -> Result<()> {
         let mut failures = Vec::new();
         let mut nodes = std::mem::take(&mut self.nodes);
+        if let Some(away) = self.away.take() {
+            nodes.remove(away);
+        }
         for node in &mut nodes {
             if let Err(error) = node.signal(Signal::TERM) {
                 failures.push(format!("{error:#}"));
@@ -201,7 +261,9 @@ impl Stage {
     }
 
     fn check_nodes(&mut self, leaving: Leaving) -> Result<()> {
-        for node in &mut self.nodes {
+        let away = self.away;
+        let nodes = self.nodes.iter_mut().enumerate().filter(|(index, _)| Some(*index) != away);
+        for (_, node) in nodes {
             match node.status().with_context(|| format!("cannot look at {}", node.name()))? {
                 None => {}
                 Some(status) if status.success() && leaving == Leaving::Allowed => {}
@@ -217,4 +279,11 @@ impl Stage {
         let tails = self.nodes.iter().map(|node| format!("last output of {}:\n{}", node.name(), node.output_tail(8)));
         tails.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Whether so many percent of the orders are through, by what `shop-demo` writes: `412 of 1000`.
+fn is_placed(file: &Path, percent: u64) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let counts = text.trim().split_once(" of ").and_then(|(done, all)| Some((done.parse().ok()?, all.parse().ok()?)));
+    counts.is_some_and(|(done, all): (u64, u64)| done * 100 >= all * percent)
 }

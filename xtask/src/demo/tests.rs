@@ -33,7 +33,7 @@ fn nodes_start_the_demo_gets_its_arguments_and_all_of_them_drain() {
     assert_eq!(stage.open(false, &mut |_| {}).expect("it opens"), Outcome::Done);
     let url = stage.url().expect("a broker");
     let options = DemoOptions { orders: Some(7), json: Some("figures.json".into()), ..DemoOptions::default() };
-    assert_eq!(stage.play(&options).expect("it plays"), Outcome::Done);
+    assert_eq!(stage.play(&options, &mut |_| {}).expect("it plays"), Outcome::Done);
     stage.close(&mut |_| {}).expect("it closes");
 
     let args = fs::read_to_string(dir.path().join("demo.args")).expect("written by the demo");
@@ -43,6 +43,29 @@ fn nodes_start_the_demo_gets_its_arguments_and_all_of_them_drain() {
     assert!(args.contains("--json figures.json"), "{args}");
     let drained = fs::read_to_string(dir.path().join("node.log")).expect("written by the nodes");
     assert_eq!(drained.lines().count(), 6);
+}
+
+#[test]
+fn a_node_and_the_broker_are_killed_on_the_way_and_come_back() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    // The file it writes its progress to stands behind the option of that name.
+    let demo = "while [ \"$1\" != --progress ]; do shift; done
+for done in 39 40 60 75 100; do echo \"$done of 100\" >\"$2\"; sleep 1; done";
+    let (mut stage, _) = stage(&dir, GOOD_NODE, demo);
+    stage.open(false, &mut |_| {}).expect("it opens");
+    let mut told = Vec::new();
+    let played = stage.play(&DemoOptions::default(), &mut |line| told.push(line.to_owned())).expect("it plays");
+    assert_eq!(played, Outcome::Done);
+    let expected = [
+        "killed   shop-node 2 (order) with SIGKILL",
+        "started  shop-node 2 (order) again",
+        "killed   the broker with SIGKILL",
+        "started  the broker again, on the same store",
+    ];
+    assert_eq!(told, expected);
+    stage.close(&mut |_| {}).expect("it closes");
+    let drained = fs::read_to_string(dir.path().join("node.log")).expect("written by the nodes");
+    assert_eq!(drained.lines().count(), 6, "the one that was killed drains when it is back");
 }
 
 #[test]
@@ -60,7 +83,7 @@ fn a_failing_demo_and_a_node_that_drains_badly_are_errors() {
     let node = GOOD_NODE.replace("exit 0", "echo lost an actor; exit 4");
     let (mut stage, _) = stage(&dir, &node, "exit 5");
     stage.open(false, &mut |_| {}).expect("it opens");
-    let error = stage.play(&DemoOptions::default()).expect_err("it fails").to_string();
+    let error = stage.play(&DemoOptions::default(), &mut |_| {}).expect_err("it fails").to_string();
     assert!(error.contains("shop-demo failed (exit status: 5)"), "{error}");
     let error = stage.close(&mut |_| {}).expect_err("they fail").to_string();
     assert_eq!(error.matches("exit status: 4").count(), 6, "{error}");
@@ -73,7 +96,7 @@ fn an_interrupt_ends_every_phase() {
     let (mut stage, interrupt) = stage(&dir, GOOD_NODE, "sleep 60; true");
     stage.open(false, &mut |_| {}).expect("it opens");
     interrupt.raise();
-    assert_eq!(stage.play(&DemoOptions::default()).expect("it is cut short"), Outcome::Interrupted);
+    assert_eq!(stage.play(&DemoOptions::default(), &mut |_| {}).expect("it is cut short"), Outcome::Interrupted);
     stage.stay().expect("that is how it ends");
     stage.close(&mut |_| {}).expect("it closes");
     assert_eq!(stage.open(false, &mut |_| {}).expect("it is cut short"), Outcome::Interrupted);

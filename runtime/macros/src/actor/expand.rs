@@ -122,6 +122,11 @@ fn handle(block: &Block<'_>, handler: &Handler) -> TokenStream {
         Mode::Read => ("Read", "read", quote!(&self)),
     };
     let (of, method) = (Ident::new(of, span), Ident::new(method, span));
+    let resumes = handler.resumes.then(|| {
+        quote!(
+            const RESUMES: bool = true;
+        )
+    });
     let (param, arg) = context(handler.takes_context);
     let returned = located(handler.output.span);
     let name = at(&handler.name, returned);
@@ -135,6 +140,7 @@ fn handle(block: &Block<'_>, handler: &Handler) -> TokenStream {
         #[automatically_derived]
         impl #generics ::greenroom::actor::#of<#message> for #ty #bounds {
             const READY: bool = #ready;
+            #resumes
 
             fn #method(
                 #itself,

@@ -29,6 +29,8 @@ pub(super) struct Handler {
     pub(super) message: Type,
     pub(super) is_async: bool,
     pub(super) takes_context: bool,
+    /// Whether it says `resumes`: it goes on with a turn that was cut.
+    pub(super) resumes: bool,
     pub(super) output: Output,
     /// `#[cfg(..)]`, which decide over the impls too.
     pub(super) cfgs: Vec<Attribute>,
@@ -55,8 +57,8 @@ pub(super) fn methods(item: &mut ItemImpl, problems: &mut Problems) -> Methods {
     for item in &mut item.items {
         let ImplItem::Fn(method) = item else { continue };
         let marks = take_marks(method, problems);
-        if let Some((mode, marked)) = marks.first() {
-            methods.handlers.extend(handler(*mode, *marked, method, problems));
+        if let Some(mark) = marks.first() {
+            methods.handlers.extend(handler(mark, method, problems));
         } else if method.sig.ident == "activate" {
             methods.activate = activate(&method.sig, problems);
         }
@@ -65,41 +67,66 @@ pub(super) fn methods(item: &mut ItemImpl, problems: &mut Problems) -> Methods {
     methods
 }
 
+/// `#[ask]`, `#[read]` or `#[tell]` on a method.
+struct Mark {
+    mode: Mode,
+    at: Span,
+    /// Where it says `resumes`, if it does.
+    resumes: Option<Span>,
+}
+
 /// Takes `#[ask]`, `#[read]` and `#[tell]` off a method; of several the first counts.
-fn take_marks(method: &mut ImplItemFn, problems: &mut Problems) -> Vec<(Mode, Span)> {
-    let mut marks: Vec<(Mode, Span)> = Vec::new();
+fn take_marks(method: &mut ImplItemFn, problems: &mut Problems) -> Vec<Mark> {
+    let mut marks: Vec<Mark> = Vec::new();
     let name = &method.sig.ident;
     method.attrs.retain(|attr| {
         let Some(mode) = attr.path().get_ident().and_then(Mode::of) else {
             return true;
         };
-        if !matches!(attr.meta, Meta::Path(_)) {
-            problems.push(syn::Error::new_spanned(&attr.meta, format!("#[{}] takes no arguments", mode.word())));
-        }
-        if let Some((first, _)) = marks.first() {
-            let text = format!("`{name}` is marked #[{}] already: a handler has one mode", first.word());
+        let resumes = resumes(mode, attr, problems);
+        if let Some(first) = marks.first() {
+            let text = format!("`{name}` is marked #[{}] already: a handler has one mode", first.mode.word());
             problems.push(syn::Error::new_spanned(attr, text));
         }
-        marks.push((mode, attr.path().span()));
+        marks.push(Mark { mode, at: attr.path().span(), resumes });
         false
     });
     marks
 }
 
-fn handler(mode: Mode, marked: Span, method: &ImplItemFn, problems: &mut Problems) -> Option<Handler> {
-    let sig = &method.sig;
+/// Where a mark says `resumes`, the only thing that one can say.
+fn resumes(mode: Mode, attr: &Attribute, problems: &mut Problems) -> Option<Span> {
+    let text = match (&attr.meta, mode) {
+        (Meta::Path(_), _) => return None,
+        (Meta::List(list), Mode::Ask | Mode::Tell) => match list.parse_args::<Ident>() {
+            Ok(said) if said == "resumes" => return Some(said.span()),
+            _ => format!("#[{}] takes `resumes` or nothing", mode.word()),
+        },
+        (_, Mode::Ask | Mode::Tell) => format!("#[{}] takes `resumes` or nothing", mode.word()),
+        (_, Mode::Read) => format!("#[{}] takes no arguments", mode.word()),
+    };
+    problems.push(syn::Error::new_spanned(&attr.meta, text));
+    None
+}
+
+fn handler(mark: &Mark, method: &ImplItemFn, problems: &mut Problems) -> Option<Handler> {
+    let (mode, sig) = (mark.mode, &method.sig);
     // All are asked, so that all mistakes of a method show at once.
     let receiver = receiver(mode, sig, problems);
     let plain = plain(sig, problems);
     let (message, takes_context) = arguments(mode, sig, problems)?;
     let output = returns(mode, sig, problems)?;
+    if let (Some(at), None) = (mark.resumes, &sig.asyncness) {
+        problems.at(at, "a plain `fn` cannot be cut between two commits: make it an `async fn`, or remove `resumes`");
+    }
     (receiver && plain).then(|| Handler {
         mode,
-        marked,
+        marked: mark.at,
         name: sig.ident.clone(),
         message,
         is_async: sig.asyncness.is_some(),
         takes_context,
+        resumes: mark.resumes.is_some(),
         output,
         cfgs: method.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).cloned().collect(),
     })

@@ -143,7 +143,10 @@ impl Proof {
                 Stands::Confirmed => self.confirmed += 1,
                 Stands::Refused => self.refused += 1,
                 Stands::Cancelled => self.cancelled += 1,
-                stuck @ (Stands::Nowhere | Stands::Placed | Stands::Cancelling) => {
+                // Refused before anything of it was kept: what its journal remembers is the refusal alone, so that an
+                // attempt that comes late has no effect after it.
+                Stands::Nowhere => {}
+                stuck @ (Stands::Placed | Stands::Cancelling) => {
                     self.stuck += 1;
                     self.complaints.add(format!("order {token}: it is stuck as {stuck:?}"));
                 }

@@ -60,7 +60,7 @@ async fn c3_whatever_the_demo_says_to_try_succeeds() {
         if let Some(subject) = line.strip_prefix("nats sub '").and_then(|rest| rest.strip_suffix('\'')) {
             // It ends with Ctrl-C, so it is listened to while something happens.
             let mut events = Listener::start(&shop.server, subject, &["--subjects-only"]).await;
-            shell(&shop.server, xtask::demo::COMMANDS[2]).await.reply();
+            shell(&shop.server, xtask::demo::COMMANDS[3]).await.reply();
             events.line("an event", |line| line.contains("shop.on.inventory.")).await;
             continue;
         }

@@ -23,9 +23,10 @@ use crate::tools;
 use stage::{Outcome, Stage};
 
 /// What a developer would try first, while the shop stays open.
-pub const COMMANDS: [&str; 13] = [
+pub const COMMANDS: [&str; 14] = [
     r#"nats req shop.order.o-1.place '{"user":"u-7","lines":[{"sku":"tea-01","qty":2}],"card":"tok_ok"}'"#,
     "nats req shop.order.o-1.get ''",
+    "nats stream get shop-evt-order -S shop.evt.order.o-1",
     r#"nats req shop.inventory.tea-01.restock '{"qty":100}'"#,
     "nats req shop.inventory.tea-01.get ''",
     r#"nats req shop.user.u-7.register '{"name":"Ada","email":"ada@example.com"}'"#,

@@ -40,7 +40,7 @@ pub(super) struct Journey<'a, M: Message> {
     json: Option<Bytes>,
     binary: Option<Bytes>,
     pauses: u32,
-    /// Moves on with the view of the cluster, from before the owner was looked up.
+    /// Moves on with the view of the cluster.
     versions: watch::Receiver<u64>,
     /// Whether this node was tried, if it hosts the actor.
     tried_here: bool,
@@ -107,7 +107,6 @@ impl<'a, M: Message> Journey<'a, M> {
                 step => return Ok(step),
             }
         }
-        self.versions.mark_unchanged();
         match self.around.cluster.locate(actor, self.target.partition) {
             Located::Here => match hosted.and_then(|hosted| Some((hosted, hosted.local::<M>()?))) {
                 Some((hosted, route)) => self.start_here(route, hosted.durable),
@@ -306,6 +305,7 @@ impl<'a, M: Message> Journey<'a, M> {
         self.pauses += 1;
         let most = Duration::from_millis(5u64 << self.pauses.min(6));
         let until = (Instant::now() + most).min(self.deadline);
+        self.versions.mark_unchanged();
         self.around.until(until, self.versions.changed()).await;
         if Instant::now() >= self.deadline {
             let error = self.last.take().unwrap_or_else(|| self.unavailable(why));

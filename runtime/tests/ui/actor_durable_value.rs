@@ -18,7 +18,7 @@ pub struct OrderActor {
     lines: u32,
 }
 
-#[actor(Order, state = lines, durable = true)]
+#[actor(Order, durable = true)]
 impl OrderActor {
     #[ask]
     fn place(&mut self, _: Place) -> u32 {

@@ -21,6 +21,8 @@ pub(crate) struct Entry<E> {
     /// The epoch of the claim under which it was written.
     pub(crate) epoch: u64,
     pub(crate) events: Vec<E>,
+    /// Whether nothing was written before it.
+    pub(crate) begins: bool,
     /// The state that it leaves, where it holds one.
     pub(crate) state: Option<Value>,
 }
@@ -34,6 +36,11 @@ struct Record {
     #[serde(default)]
     events: Vec<StoredEvent>,
     snapshot: Option<Snapshot>,
+    /// Where the last snapshot before it lies, and how much was written since: neither, in a journal's first record.
+    #[serde(default)]
+    base: u64,
+    #[serde(default)]
+    since: u64,
 }
 
 #[derive(Deserialize)]
@@ -88,5 +95,6 @@ fn entry<E: Event>(stored: &Stored) -> anyhow::Result<Entry<E>> {
     }
     let token = stored.subject.rsplit('.').next().unwrap_or_default().to_owned();
     let state = record.snapshot.map(|snapshot| snapshot.state);
-    Ok(Entry { token, first: record.first, epoch: record.epoch, events, state })
+    let begins = record.base == 0 && record.since == 0;
+    Ok(Entry { token, first: record.first, epoch: record.epoch, events, begins, state })
 }

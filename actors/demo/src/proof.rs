@@ -67,6 +67,8 @@ impl Journals {
 #[derive(Default)]
 struct Order {
     stands: Stands,
+    /// Whether its journal's first record is there.
+    begins: bool,
     attempt: u32,
     lines: Vec<Line>,
     total_cents: u64,
@@ -130,6 +132,7 @@ impl Proof {
         let mut orders: BTreeMap<&str, Order> = BTreeMap::new();
         for entry in entries {
             let order = orders.entry(&entry.token).or_default();
+            order.begins |= entry.begins;
             for event in &entry.events {
                 let before = order.stands;
                 if !order.apply(event) {
@@ -145,8 +148,8 @@ impl Proof {
                 Stands::Cancelled => self.cancelled += 1,
                 // Refused before anything of it was kept: what its journal remembers is the refusal alone, so that an
                 // attempt that comes late has no effect after it.
-                Stands::Nowhere => {}
-                stuck @ (Stands::Placed | Stands::Cancelling) => {
+                Stands::Nowhere if order.begins => {}
+                stuck @ (Stands::Nowhere | Stands::Placed | Stands::Cancelling) => {
                     self.stuck += 1;
                     self.complaints.add(format!("order {token}: it is stuck as {stuck:?}"));
                 }

@@ -107,6 +107,10 @@ async fn the_audit_finds_what_does_not_add_up() {
 /// be seen: those after it are numbered as if nothing had been there.
 fn without_each<E>(journals: &mut Journals, of: fn(&mut Journals) -> &mut Vec<Entry<E>>, closed: bool) {
     for at in 0..of(journals).len() {
+        if of(journals)[at].events.is_empty() {
+            // It remembers how a command ended, and proves nothing about goods and money.
+            continue;
+        }
         let gone = of(journals).remove(at);
         let shift = if closed { gone.events.len() as u64 } else { 0 };
         let after = |entry: &&mut Entry<E>| entry.token == gone.token && entry.first > gone.first;

@@ -149,7 +149,7 @@ impl<A: Actor> Instance<A> {
     }
 
     fn env(&self) -> Env<'_> {
-        Env { actor: self.name, key: &self.key, around: &self.around, journal: &self.journal, durable: false }
+        Env { actor: self.name, key: &self.key, around: &self.around, journal: &self.journal }
     }
 
     async fn work(&mut self, mut ticket: Ticket<A>) {

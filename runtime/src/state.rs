@@ -78,16 +78,21 @@ impl<S: State> Durable<S> {
     pub(crate) fn replay(opened: Opened) -> Result<Self, Error> {
         let mut state = match &opened.snapshot {
             None => S::default(),
-            Some(snapshot) => serde_json::from_str(snapshot.state.get()).map_err(|error| {
-                let what = "the state's snapshot does not read back; serialize and deserialize must agree";
-                Error::new(ErrorKind::Internal, what).with_source(error)
-            })?,
+            Some(snapshot) => read_state(snapshot.state.get().as_bytes())?,
         };
         for event in opened.records.iter().flat_map(|record| &record.events) {
             state.apply(&read_event(event)?);
         }
         Ok(Self { state, pending: Vec::new(), journal: Journal::Stream(Box::new(opened.ledger)) })
     }
+}
+
+/// A state from a snapshot of it.
+fn read_state<S: State>(json: &[u8]) -> Result<S, Error> {
+    serde_json::from_slice(json).map_err(|error| {
+        let what = "the state's snapshot does not read back; serialize and deserialize must agree";
+        Error::new(ErrorKind::Internal, what).with_source(error)
+    })
 }
 
 /// An event from a journal, brought up to the present form.
@@ -129,6 +134,13 @@ pub struct Committed {
     /// Its place in the actor's journal, from 1.
     pub(crate) sequence: u64,
     pub(crate) body: Vec<u8>,
+}
+
+impl Committed {
+    /// An event with its JSON; its place is not known yet.
+    fn of<E: Event>(event: &E, body: Vec<u8>) -> Self {
+        Self { actor: E::ACTOR, name: event.name(), version: E::VERSION, sequence: 0, body }
+    }
 }
 
 /// What the runtime does with a state cell. Implemented by [`Durable`] only.
@@ -190,16 +202,9 @@ impl<S: State> sealed::Journaled for Durable<S> {
         let mut stored = Vec::with_capacity(self.pending.len());
         let mut told = Vec::with_capacity(self.pending.len());
         for event in &self.pending {
-            let (name, version) = (event.name(), S::Event::VERSION);
             let body = journal::raw(event, "the event")?;
-            told.push(Committed {
-                actor: S::Event::ACTOR,
-                name,
-                version,
-                sequence: 0,
-                body: body.get().as_bytes().to_vec(),
-            });
-            stored.push(StoredEvent { name: name.to_owned(), version, body });
+            told.push(Committed::of(event, body.get().as_bytes().to_vec()));
+            stored.push(StoredEvent { name: event.name().to_owned(), version: S::Event::VERSION, body });
         }
         Ok((stored, told))
     }

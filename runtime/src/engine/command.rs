@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::job::Outcome;
-use super::turn::{Ended, Env};
+use super::turn::{Ended, Env, conclude};
 use crate::actor::Actor;
 use crate::call::Call;
 use crate::contract::Message;
@@ -18,11 +18,6 @@ pub(crate) enum Before<M: Message> {
     Run { mark: Option<Mark>, resumed: u32 },
     /// It has taken effect already, or must not.
     Answered(Outcome<M>),
-}
-
-/// Whether the actor keeps a journal in a stream.
-pub(crate) fn is_durable<A: Actor>(actor: &mut A) -> bool {
-    actor.cell().is_some_and(|cell| cell.ledger().is_some())
 }
 
 /// Looks the message up among the commands that the actor remembers.
@@ -80,7 +75,7 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
         }
         Ok(Err(_)) => (None, None),
     };
-    let mut ended = if dirty && !matches!(result, Ok(Ok(_))) { Ended::Lost } else { Ended::Fine };
+    let undone = dirty && matches!(result, Ok(Err(_)));
     if let (Some(fate), Some(write)) = (fate, write) {
         let kept = match fate {
             Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write).await,
@@ -91,15 +86,9 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
             Err(why) => return (Ended::Lost, Err(AskError::Failed(not_kept(env, why)))),
         }
     }
-    let outcome = match result {
-        Ok(outcome) => outcome.map_err(AskError::Refused),
-        Err(cause) => {
-            let error = env.panicked(&cause);
-            ended = Ended::Panicked(cause);
-            Err(AskError::Failed(error))
-        }
-    };
-    (ended, outcome)
+    let (ended, outcome) = conclude::<M>(env, result);
+    // What the refused turn emitted is in the state still: the next activation begins without it.
+    (if undone { Ended::Lost } else { ended }, outcome)
 }
 
 /// What a caller is told whose turn was not made permanent.

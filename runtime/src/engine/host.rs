@@ -9,7 +9,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
-use super::command::is_durable;
 use super::gate::{Gate, Shut};
 use super::job::Job;
 use super::registry::Registry;
@@ -428,13 +427,14 @@ impl<A: Actor> Host<A> {
     }
 
     pub(crate) fn env<'a>(&'a self, slot: &'a Arc<Slot<A>>) -> Env<'a> {
-        Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot, durable: A::DURABLE }
+        Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot }
     }
 }
 
 /// Callers were told whether the actor remembers its commands, and rely on it.
 fn check_journal<A: Actor>(name: &str, actor: &mut A) -> Result<(), Error> {
-    let why = match (A::DURABLE, is_durable(actor)) {
+    let keeps = actor.cell().is_some_and(|cell| cell.ledger().is_some());
+    let why = match (A::DURABLE, keeps) {
         (true, false) => {
             "says that it is durable and keeps no journal in a stream: open its cell by `ctx.durable()`, or leave \
              `durable` out of its `#[actor(..)]` (`const DURABLE`)"

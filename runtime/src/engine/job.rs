@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::command::{Before, before, is_durable, settle_durable};
-use super::turn::{Ended, Env, settle, settle_read, turn_of};
+use super::command::{Before, before, settle_durable};
+use super::turn::{Ended, Env, conclude, settle, turn_of};
 use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, not_started};
 use crate::context::Context;
@@ -148,7 +148,7 @@ where
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
         Box::pin(async move {
             let Parts { message, call, reply, stats } = self.0;
-            let (ended, outcome) = if is_durable(actor) {
+            let (ended, outcome) = if A::DURABLE {
                 run_durable(actor, message, &call, &env).await
             } else {
                 let mut ctx = Context::new(env.clone(), &call);
@@ -220,13 +220,13 @@ where
         Box::pin(async move {
             let Parts { message, call, reply, stats } = self.0;
             // First that the state is the newest, then the look at it.
-            let permit = if env.durable { env.around.permit().await } else { Ok(()) };
+            let permit = if A::DURABLE { env.around.permit().await } else { Ok(()) };
             let (ended, outcome) = match permit {
                 Err(error) => (Ended::Fine, Err(AskError::Failed(error))),
                 Ok(()) => {
                     let mut ctx = Context::new(env.clone(), &call);
                     let result = turn_of(async { actor.read(message, &mut ctx).await }).await;
-                    settle_read::<M>(&env, result)
+                    conclude::<M>(&env, result)
                 }
             };
             stats.ended(outcome.as_ref().err());

@@ -21,4 +21,4 @@ pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};
 pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};
 pub(crate) use self::proof::Proof;
-pub(crate) use self::turn::{Ended, Env, cause_of, run_once, settle, settle_read, turn_of};
+pub(crate) use self::turn::{Ended, Env, cause_of, conclude, run_once, settle, turn_of};

@@ -26,8 +26,6 @@ pub(crate) struct Env<'a> {
     pub(crate) around: &'a Arc<Surroundings>,
     /// Where the actor's volatile journal is kept over its activations.
     pub(crate) journal: &'a dyn JournalPlace,
-    /// Whether actors of this type keep their journals in a stream.
-    pub(crate) durable: bool,
 }
 
 /// Keeps an actor's volatile journal.
@@ -105,15 +103,12 @@ pub(crate) fn settle<A: Actor, M: Message>(
             Err(error) => (Ended::Panicked(error.to_string()), Err(AskError::Failed(error))),
         },
         // The activation is dropped, and with it whatever the turn emitted.
-        Err(cause) => {
-            let error = env.panicked(&cause);
-            (Ended::Panicked(cause), Err(AskError::Failed(error)))
-        }
+        panicked => conclude::<M>(env, panicked),
     }
 }
 
-/// Makes the outcome of a read, which has nothing to commit.
-pub(crate) fn settle_read<M: Message>(
+/// Makes the outcome of a result that leaves nothing to commit or to take back: a read's, or what is kept already.
+pub(crate) fn conclude<M: Message>(
     env: &Env<'_>,
     result: Result<Result<M::Reply, M::Refusal>, String>,
 ) -> (Ended, Outcome<M>) {

@@ -7,7 +7,7 @@ use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, not_started};
 use crate::context::Context;
 use crate::contract::Message;
-use crate::engine::{Ended, Entered, Env, Host, Outcome, cause_of, run_once, settle, settle_read};
+use crate::engine::{Ended, Entered, Env, Host, Outcome, cause_of, conclude, run_once, settle};
 use crate::error::{AskError, Error, ErrorKind};
 use crate::reference::Target;
 
@@ -51,7 +51,7 @@ where
         let mut ctx = Context::new(env.clone(), call);
         let actor: &A = actor;
         let result = run_once(async { actor.read(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned()));
-        settle_read::<M>(env, result)
+        conclude::<M>(env, result)
     })
 }
 

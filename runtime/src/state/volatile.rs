@@ -5,9 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{Committed, State};
+use super::{Committed, State, read_state};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
 
 /// How many events a volatile journal holds before it folds them into a snapshot: with 64, the
 /// snapshot's cost is spread thin and a rebuild replays little.
@@ -36,13 +35,7 @@ impl<S: State> VolatileJournal<S> {
         let snapshot = if held + events.len() > FOLD_AFTER { Some(to_json(state, "the state")?.into()) } else { None };
         let mut committed = Vec::with_capacity(events.len());
         for event in &events {
-            committed.push(Committed {
-                actor: S::Event::ACTOR,
-                name: event.name(),
-                version: S::Event::VERSION,
-                sequence: 0,
-                body: to_json(event, "the event")?,
-            });
+            committed.push(Committed::of(event, to_json(event, "the event")?));
         }
         let mut events: Vec<_> = events.into_iter().map(Arc::new).collect();
         let mut journal = self.0.lock();
@@ -69,10 +62,7 @@ impl<S: State> VolatileJournal<S> {
         };
         let mut state = match snapshot {
             None => S::default(),
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                let what = "the state's snapshot does not read back; serialize and deserialize must agree";
-                Error::new(ErrorKind::Internal, what).with_source(error)
-            })?,
+            Some(bytes) => read_state(&bytes)?,
         };
         for event in &events {
             state.apply(event);
@@ -95,6 +85,7 @@ mod tests {
 
     use super::super::{Cell, Durable};
     use super::*;
+    use crate::event::Event;
 
     static JOURNAL: OnceLock<Arc<VolatileJournal<Count>>> = OnceLock::new();
 

@@ -1,11 +1,13 @@
 //! The way to the broker: messages take their time, answers get lost, connections are cut.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::frost::Frost;
@@ -28,7 +30,7 @@ pub(crate) struct Rig {
     broker: MemoryBroker,
     way: Way,
     /// Its connections, once it has them: for whoever cuts them.
-    links: Arc<parking_lot::Mutex<Vec<Arc<MemoryTransport>>>>,
+    links: Arc<Mutex<Vec<Link>>>,
 }
 
 impl Rig {
@@ -44,21 +46,27 @@ impl Rig {
 
     /// A connection of the node.
     pub(crate) fn connect(&self, name: &str) -> Arc<dyn Transport> {
-        let inner = Arc::new(self.broker.transport(name));
-        self.links.lock().push(inner.clone());
-        Arc::new(Slow::new(inner, self.way.clone()))
+        let link = Link::new(self.broker.transport(name), self.way.clone());
+        self.links.lock().push(link.clone());
+        Arc::new(Slow::new(link))
     }
 
     /// How its owning connection stands: the first that it made.
     pub(super) fn own(&self) -> Option<Status> {
-        self.links.lock().first().map(|link| link.status().borrow().clone())
+        self.links.lock().first().map(|link| link.inner.status().borrow().clone())
     }
 
-    /// Cuts its connections, or lets them come back.
-    pub(super) fn cut(&self, cut: bool) {
+    /// Cuts its connections at the broker; the node notices so many milliseconds later.
+    pub(super) fn cut(&self, unnoticed: u64) {
         for link in self.links.lock().iter() {
-            if cut { self.broker.disconnect(link) } else { self.broker.reconnect(link) }
+            link.unnoticed.store(unnoticed, Ordering::Relaxed);
+            self.broker.disconnect(&link.inner);
         }
+    }
+
+    /// Lets its connections come back.
+    pub(super) fn mend(&self) {
+        self.links.lock().iter().for_each(|link| self.broker.reconnect(&link.inner));
     }
 }
 
@@ -69,7 +77,7 @@ pub(super) struct Way {
     /// The longest that a message takes, in milliseconds.
     pub(super) slowest: u64,
     /// Of a hundred writes so many have no answer, or arrive when nobody waits for them any more.
-    pub(super) lossy: Arc<std::sync::atomic::AtomicU64>,
+    pub(super) lossy: Arc<AtomicU64>,
 }
 
 impl Way {
@@ -81,26 +89,14 @@ impl Way {
     }
 
     fn loses(&self) -> bool {
-        self.random.chance(self.lossy.load(std::sync::atomic::Ordering::Relaxed))
+        self.random.chance(self.lossy.load(Ordering::Relaxed))
     }
 }
 
 /// A connection with a way before it.
 struct Slow {
-    inner: Arc<MemoryTransport>,
-    way: Way,
+    link: Link,
     out: mpsc::Sender<Out>,
-    told: Told,
-}
-
-/// Who is told how a connection stands. Each has a channel of its own: those who share a `watch` are woken in any order.
-type Told = Arc<parking_lot::Mutex<Vec<watch::Sender<Status>>>>;
-
-async fn tell(mut status: watch::Receiver<Status>, told: Told) {
-    while status.changed().await.is_ok() {
-        let now = status.borrow_and_update().clone();
-        told.lock().retain(|one| one.send(now.clone()).is_ok());
-    }
 }
 
 /// What is on its way, in order.
@@ -110,36 +106,27 @@ enum Out {
 }
 
 impl Slow {
-    fn new(inner: Arc<MemoryTransport>, way: Way) -> Self {
+    fn new(link: Link) -> Self {
         let (out, mut sent) = mpsc::channel(65_536);
-        let (link, pace) = (inner.clone(), way.clone());
+        let way = link.clone();
         tokio::spawn(async move {
             while let Some(next) = sent.recv().await {
-                pace.travel().await;
+                way.way.travel().await;
                 match next {
                     // It went with the connection.
-                    Out::Message(_, by) if *link.status().borrow() != by => {}
-                    Out::Message(message, _) => drop(link.publish(message)),
+                    Out::Message(_, by) if way.is_cut(&by) => {}
+                    Out::Message(message, _) => drop(way.inner.publish(message)),
                     Out::Flush(done) => drop(done.send(())),
                 }
             }
         });
-        let told = Told::default();
-        tokio::spawn(tell(inner.status(), told.clone()));
-        Self { inner, way, out, told }
-    }
-
-    fn link(&self) -> Link {
-        Link { inner: self.inner.clone(), way: self.way.clone(), told: self.told.clone() }
+        Self { link, out }
     }
 }
 
 impl Transport for Slow {
     fn publish(&self, message: Outbound) -> Result<(), Error> {
-        let by = self.inner.status().borrow().clone();
-        if !by.is_connected() {
-            return self.inner.publish(message);
-        }
+        let by = self.link.connected()?;
         let full = |_| Error::new(ErrorKind::Overloaded, "the queue to the connection is full");
         self.out.try_send(Out::Message(message, by)).map_err(full)
     }
@@ -152,40 +139,36 @@ impl Transport for Slow {
     ) -> BoxFuture<'_, Result<Subscription, Error>> {
         let (filter, queue) = (filter.clone(), queue.map(str::to_owned));
         async move {
-            self.way.travel().await;
-            self.inner.subscribe(&filter, queue.as_deref(), capacity).await
+            self.link.way.travel().await;
+            self.link.inner.subscribe(&filter, queue.as_deref(), capacity).await
         }
         .boxed()
     }
 
     fn flush(&self) -> BoxFuture<'_, Result<(), Error>> {
         async move {
-            let link = self.link();
-            let before = link.connected()?;
+            let before = self.link.connected()?;
             let (done, wait) = oneshot::channel();
             drop(self.out.send(Out::Flush(done)).await);
             drop(wait.await);
-            self.way.travel().await;
-            link.still(&before).map_err(|()| gone())
+            self.link.answer(&before, ()).await.ok_or_else(gone)
         }
         .boxed()
     }
 
     fn status(&self) -> watch::Receiver<Status> {
-        let (sender, status) = watch::channel(self.inner.status().borrow().clone());
-        self.told.lock().push(sender);
-        status
+        self.link.believed.lock().hear()
     }
 
     fn max_payload(&self) -> usize {
-        self.inner.max_payload()
+        self.link.inner.max_payload()
     }
 
     fn bucket(&self, name: &str) -> BoxFuture<'_, Result<Box<dyn Bucket>, Error>> {
         let name = name.to_owned();
         async move {
-            let inner = self.inner.bucket(&name).await?;
-            Ok(Box::new(SlowBucket { inner: Arc::from(inner), link: self.link() }) as Box<dyn Bucket>)
+            let inner = self.link.inner.bucket(&name).await?;
+            Ok(Box::new(SlowBucket { inner: Arc::from(inner), link: self.link.clone() }) as Box<dyn Bucket>)
         }
         .boxed()
     }
@@ -193,45 +176,115 @@ impl Transport for Slow {
     fn stream(&self, name: &str, config: StreamConfig) -> BoxFuture<'_, Result<Box<dyn Stream>, Error>> {
         let name = name.to_owned();
         async move {
-            let inner = self.inner.stream(&name, config).await?;
-            Ok(Box::new(SlowStream { inner: Arc::from(inner), link: self.link() }) as Box<dyn Stream>)
+            let inner = self.link.inner.stream(&name, config).await?;
+            Ok(Box::new(SlowStream { inner: Arc::from(inner), link: self.link.clone() }) as Box<dyn Stream>)
         }
         .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
+        self.link.inner.close()
     }
 }
 
-/// What buckets and streams need of their connection.
+/// One connection: as the broker has it, and as the node believes it to be.
 #[derive(Clone)]
 struct Link {
     inner: Arc<MemoryTransport>,
     way: Way,
-    told: Told,
+    believed: Arc<Mutex<Believed>>,
+    /// How long the node does not notice that it is cut, in milliseconds.
+    unnoticed: Arc<AtomicU64>,
+}
+
+/// What the node believes, and who is told. Each has a channel of its own: those who share a `watch` are woken in any
+/// order.
+struct Believed {
+    now: Status,
+    told: Vec<watch::Sender<Status>>,
+}
+
+impl Believed {
+    fn hear(&mut self) -> watch::Receiver<Status> {
+        let (sender, status) = watch::channel(self.now.clone());
+        self.told.push(sender);
+        status
+    }
+
+    fn tell(&mut self, now: Status) {
+        self.told.retain(|one| one.send(now.clone()).is_ok());
+        self.now = now;
+    }
 }
 
 impl Link {
+    fn new(inner: MemoryTransport, way: Way) -> Self {
+        let now = inner.status().borrow().clone();
+        let link = Self {
+            inner: Arc::new(inner),
+            way,
+            believed: Arc::new(Mutex::new(Believed { now, told: Vec::new() })),
+            unnoticed: Arc::default(),
+        };
+        tokio::spawn(link.clone().notice());
+        link
+    }
+
+    /// Notices how the connection stands.
+    async fn notice(self) {
+        let mut status = self.inner.status();
+        while status.changed().await.is_ok() {
+            if self.believed.lock().now.is_connected() {
+                if *status.borrow() != Status::Closed {
+                    tokio::time::sleep(Duration::from_millis(self.unnoticed.load(Ordering::Relaxed))).await;
+                }
+                self.believed.lock().tell(Status::Disconnected);
+            }
+            let now = status.borrow_and_update().clone();
+            let changed = self.believed.lock().now != now;
+            if changed {
+                self.believed.lock().tell(now);
+            }
+        }
+    }
+
     fn connected(&self) -> Result<Status, Error> {
-        let now = self.inner.status().borrow().clone();
+        let now = self.believed.lock().now.clone();
         if now.is_connected() { Ok(now) } else { Err(gone()) }
     }
 
-    fn still(&self, before: &Status) -> Result<(), ()> {
-        if *self.inner.status().borrow() == *before { Ok(()) } else { Err(()) }
+    /// Whether this connection is none any more, whatever the node believes.
+    fn is_cut(&self, by: &Status) -> bool {
+        *self.inner.status().borrow() != *by
+    }
+
+    /// Brings an answer back. Of one that is lost the node learns when it notices, or loses its patience.
+    async fn answer<T>(&self, by: &Status, answer: T) -> Option<T> {
+        self.way.travel().await;
+        if !self.is_cut(by) {
+            return Some(answer);
+        }
+        self.no_answer(by).await;
+        None
+    }
+
+    async fn no_answer(&self, by: &Status) {
+        let mut status = self.believed.lock().hear();
+        let noticed = async { drop(status.wait_for(|now| now != by).await) };
+        tokio::select! { biased; () = noticed => {}, () = tokio::time::sleep(PATIENCE) => {} }
     }
 
     /// A question there and its answer back. Questions are asked again by whoever asked, so none is lost here but
     /// with its connection.
     async fn ask<T>(&self, question: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let before = self.connected()?;
+        let by = self.connected()?;
         self.way.travel().await;
-        self.still(&before).map_err(|()| gone())?;
+        if self.is_cut(&by) {
+            self.no_answer(&by).await;
+            return Err(gone());
+        }
         let answer = question.await;
-        self.way.travel().await;
-        self.still(&before).map_err(|()| gone())?;
-        answer
+        self.answer(&by, answer).await.unwrap_or_else(|| Err(gone()))
     }
 
     /// A write there and its answer back; the write may be lost, and may be late.
@@ -239,38 +292,36 @@ impl Link {
         &self,
         write: impl Future<Output = Result<u64, WriteError>> + Send + 'static,
     ) -> Result<u64, WriteError> {
-        let before = self.connected().map_err(WriteError::NotSent)?;
+        let by = self.connected().map_err(WriteError::NotSent)?;
         if self.way.loses() {
-            let (link, sent) = (self.clone(), before.clone());
-            let late = match self.way.random.between(0, 3) {
-                // It never arrives; or it does and its answer does not; or it does when nobody waits any more.
-                0 => None,
-                1 => Some(0),
-                _ => Some(self.way.random.between(100, 4_000)),
-            };
-            tokio::spawn(async move {
-                if let Some(millis) = late {
-                    tokio::time::sleep(Duration::from_millis(millis)).await;
-                    // What the broker has taken from a socket it stores, though the socket be gone.
-                    if link.still(&sent).is_ok() || millis < 1_000 {
-                        drop(write.await);
-                    }
-                }
-            });
-            let (sender, mut status) = watch::channel(self.inner.status().borrow().clone());
-            self.told.lock().push(sender);
-            let cut = async { drop(status.wait_for(|now| *now != before).await) };
-            tokio::select! { biased; () = cut => {}, () = tokio::time::sleep(PATIENCE) => {} }
+            self.lose(&by, write);
+            self.no_answer(&by).await;
             return Err(unknown());
         }
         self.way.travel().await;
-        if self.still(&before).is_err() {
+        if self.is_cut(&by) {
+            self.no_answer(&by).await;
             return Err(unknown());
         }
         let answer = write.await;
-        self.way.travel().await;
-        self.still(&before).map_err(|()| unknown())?;
-        answer
+        self.answer(&by, answer).await.unwrap_or_else(|| Err(unknown()))
+    }
+
+    /// It never arrives; or it does and its answer does not; or it does when nobody waits for it any more.
+    fn lose(&self, by: &Status, write: impl Future<Output = Result<u64, WriteError>> + Send + 'static) {
+        let late = match self.way.random.between(0, 3) {
+            0 => return,
+            1 => 0,
+            _ => self.way.random.between(100, 4_000),
+        };
+        let (link, by) = (self.clone(), by.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(late)).await;
+            // What the broker has taken from a socket it stores, though the socket be gone by then.
+            if !link.is_cut(&by) || late < 1_000 {
+                drop(write.await);
+            }
+        });
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -188,6 +189,9 @@ impl World {
                 }
                 Ok(node) => {
                     self.note("start", node.id());
+                    // One caller beside the actors, which stands still with them.
+                    let beside = rig.frost.over(self.clone().call_beside(node.clone(), number));
+                    tokio::spawn(beside);
                     if self.trouble_of(node, &rig).await {
                         return;
                     }
@@ -237,9 +241,9 @@ impl World {
                     if self.random.chance(50) {
                         self.tell(rig, &id);
                     }
-                    rig.cut(true);
+                    rig.cut(*self.random.pick(&[0, 5, 50, 500, 3_000]));
                     self.pause(millis).await;
-                    rig.cut(false);
+                    rig.mend();
                     self.note("mend", &id);
                 }
             }
@@ -258,7 +262,7 @@ impl World {
         self.note("kill", node.id());
         rig.frost.set(true);
         self.tell(rig, node.id());
-        rig.cut(true);
+        rig.cut(0);
         self.graves.lock().push(node);
     }
 
@@ -318,6 +322,15 @@ impl World {
                 let wrong = format!("k{key} does not answer {HEALED:?} after the last fault: {outcome:?}");
                 self.notes.lock().wrong.get_or_insert(wrong);
             }
+        }
+    }
+
+    /// A caller in the process of a node, as long as that lives.
+    async fn call_beside(self, node: Node, number: usize) {
+        while !self.calm.is_cancelled() && node.ended().now_or_never().is_none() {
+            let key = format!("k{}", self.random.between(0, self.plan.keys as u64));
+            self.ask(&node, 10 + number, &key, Duration::from_secs(2)).await;
+            tokio::time::sleep(Duration::from_millis(self.random.between(0, 120))).await;
         }
     }
 
@@ -387,6 +400,7 @@ impl World {
                 if defect {
                     self.notes.lock().wrong.get_or_insert(format!("a defect: {error}"));
                 }
+                self.note("failed", &error.to_string());
                 if error.is_retryable() { Outcome::NotRun } else { Outcome::Open }
             }
         }

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::demo::DemoOptions;
+use xtask::sim::SimOptions;
 use xtask::tools::{self, Version};
-use xtask::{bench, checks, demo, orders, workspace_root};
+use xtask::{bench, checks, demo, orders, sim, workspace_root};
 
 #[derive(Parser)]
 #[command(
@@ -41,6 +42,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Simulate whole nodes, and ownership alone, under as many seeds as you like: crashes, pauses, cuts, lost answers
+    Sim(SimArgs),
     /// Find or fetch nats-server and the nats CLI, and say where they are
     Tools,
     /// Write the demo's data to `examples/data` again
@@ -75,6 +78,19 @@ struct DemoArgs {
     json: Option<PathBuf>,
 }
 
+#[derive(clap::Args)]
+struct SimArgs {
+    /// How many seeds to try, from 0 on
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    seeds: u64,
+    /// Replay this seed of the whole nodes alone, with its trace
+    #[arg(long, value_name = "N", conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Leave the simulation of ownership alone out
+    #[arg(long)]
+    nodes_only: bool,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
@@ -95,6 +111,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Test { args }) => checks::test(&args, progress)?,
         Some(Command::Lint) => checks::lint(progress)?,
         Some(Command::Bench { args }) => bench::run(&args, progress)?,
+        Some(Command::Sim(SimArgs { seeds, seed, nodes_only })) => {
+            sim::run(&SimOptions { seeds, seed, nodes_only }, progress)?;
+        }
         Some(Command::Tools) => {
             let tools = tools::provision(progress)?;
             for (name, program) in [("nats-server", &tools.nats_server), ("nats", &tools.nats)] {

@@ -42,9 +42,9 @@ impl Cluster {
         Self { me, seen: RwLock::new(seen), version: watch::Sender::new(0) }
     }
 
-    /// Makes a view the one that callers see.
+    /// Makes a view the one that callers see. Costs little: what has not changed is shared.
     pub(crate) fn publish(&self, view: &View, current: bool) {
-        *self.seen.write() = Seen { view: Arc::new(view.clone()), current };
+        *self.seen.write() = Seen { view: Arc::new(view.shown()), current };
         self.version.send_modify(|version| *version += 1);
     }
 

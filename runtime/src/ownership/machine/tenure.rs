@@ -166,8 +166,7 @@ impl Machine {
 
     pub(super) fn renew_if_due(&mut self, out: &mut Vec<Effect>) {
         let tenure = &mut self.tenure;
-        let Some((server, client)) = tenure.connection.clone() else { return };
-        if self.config.is_client() || !tenure.started || tenure.in_flight.is_some() {
+        if tenure.connection.is_none() || self.config.is_client() || !tenure.started || tenure.in_flight.is_some() {
             return;
         }
         match tenure.refused {
@@ -176,6 +175,7 @@ impl Machine {
             None if self.now < tenure.due_at => return,
             None => {}
         }
+        let Some((server, client)) = tenure.connection.clone() else { return };
         let (sent_at, expect) = (self.now, tenure.revision);
         tenure.in_flight = Some(Renewal { sent_at, generation: tenure.generation, expect });
         let lease = Lease { incarnation: self.config.incarnation.clone(), server, client, ended_by: None };
@@ -185,11 +185,11 @@ impl Machine {
     /// Keeps the proof that the owning connection stands fresh, four times in its life.
     pub(super) fn prove_connection(&mut self, out: &mut Vec<Effect>) {
         let tenure = &mut self.tenure;
-        let Some((server, client)) = tenure.connection.clone() else { return };
         let waits = tenure.trip.is_some_and(|trip| self.now < trip.sent_at + self.config.stands_ms);
         if self.config.is_client() || !tenure.started || waits || self.now < tenure.trip_due_at {
             return;
         }
+        let Some((server, client)) = tenure.connection.clone() else { return };
         tenure.trips += 1;
         tenure.trip = Some(Trip { id: tenure.trips, sent_at: self.now });
         tenure.trip_due_at = self.now + self.config.stands_ms / 4;
@@ -260,7 +260,9 @@ impl Machine {
     pub(super) fn fence_or_unfence(&mut self, out: &mut Vec<Effect>) {
         if !self.lease_holds() {
             self.fence(out);
-        } else if self.tenure.fenced && !self.parts.iter().any(|(part, local)| local.admits() && !self.stands(part)) {
+        } else if self.tenure.fenced
+            && !self.parts.iter().rev().any(|(part, local)| local.admits() && !self.stands(part))
+        {
             self.tenure.fenced = false;
             out.push(Effect::Unfence);
         }

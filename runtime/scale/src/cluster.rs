@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::ownership::record::{Member, NodeId, Part};
@@ -28,7 +28,8 @@ pub(crate) struct Node {
     pub(crate) cursor: Option<u64>,
     /// Whether the next showing is on its way.
     pub(crate) showing: bool,
-    /// Time spent in the machine since the last count began, and the longest step of it.
+    /// Processor time spent in the machine since the last count began, and the longest of it in one go: a step, or all
+    /// the changes that came together.
     pub(crate) spent: Duration,
     pub(crate) longest: Duration,
 }
@@ -224,20 +225,35 @@ impl Cluster {
 
     /// Gives an input to a node's machine and carries out what comes of it.
     pub(crate) fn tell(&mut self, at: usize, input: Input) {
-        let node = &mut self.nodes[at];
-        if !node.alive {
+        let began = processor_time();
+        self.step(at, input);
+        self.spent(at, began);
+    }
+
+    /// Gives inputs that come together, and takes the time of all of them.
+    pub(crate) fn tell_all(&mut self, at: usize, inputs: Vec<Input>) {
+        let began = processor_time();
+        inputs.into_iter().for_each(|input| self.step(at, input));
+        self.spent(at, began);
+    }
+
+    fn step(&mut self, at: usize, input: Input) {
+        if !self.nodes[at].alive {
             return;
         }
         let mut out: Vec<Effect> = Vec::new();
-        let began = Instant::now();
-        node.machine.step(input, self.now, &mut out);
-        let took = began.elapsed();
-        node.spent += took;
-        node.longest = node.longest.max(took);
+        self.nodes[at].machine.step(input, self.now, &mut out);
         self.traffic.steps += 1;
         for effect in out {
             self.carry_out(at, effect);
         }
+    }
+
+    fn spent(&mut self, at: usize, began: Duration) {
+        let took = processor_time().saturating_sub(began);
+        let node = &mut self.nodes[at];
+        node.spent += took;
+        node.longest = node.longest.max(took);
     }
 
     /// Shows a node everything that is there.
@@ -246,9 +262,7 @@ impl Cluster {
         self.tell(at, Input::SnapshotBegun);
         let shown = self.bucket.snapshot();
         self.traffic.snapshot_records += shown.len() as u64;
-        for input in shown {
-            self.tell(at, input);
-        }
+        self.tell_all(at, shown);
         self.tell(at, Input::SnapshotDone);
     }
 
@@ -290,6 +304,13 @@ impl Cluster {
             }
         }
     }
+}
+
+/// What this thread has had of a processor: others may share the machine.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let whole = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(whole) + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn host() -> HostInfo {

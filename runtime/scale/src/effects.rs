@@ -123,15 +123,15 @@ impl Cluster {
         let Some(cursor) = self.nodes[at].cursor else { return };
         let changes = self.bucket.since(cursor).to_vec();
         self.nodes[at].cursor = Some(self.bucket.revision());
-        for input in changes {
-            match &input {
+        for input in &changes {
+            match input {
                 Input::Record { entry: Entry::Lease(_, lease), .. } if lease.ended_by.is_none() => {
                     self.traffic.shown_renewals += 1;
                 }
                 _ => self.traffic.shown += 1,
             }
-            self.tell(at, input);
         }
+        self.tell_all(at, changes);
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn print(figures: &Figures) {
         let (traffic, seconds) = (&rest.traffic, figures.rest_seconds.max(1));
         let per_node = |count: u64| count as f64 / seconds as f64 / nodes as f64;
         println!(
-            "  at rest, a node and second: {:.2} renewals, {:.1} changes shown, {:.1} round trips, {:.3} ms in the machine, longest step {:.2} ms",
+            "  at rest, a node and second: {:.2} renewals, {:.1} changes shown, {:.1} round trips, {:.3} ms in the machine, longest {:.2} ms in one go",
             per_node(traffic.renewals),
             per_node(traffic.shown_renewals + traffic.shown),
             per_node(traffic.round_trips),

@@ -49,6 +49,7 @@ use super::view::View;
 
 /// One node's part in deciding who owns what. See the module's head for what it promises.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Machine {
     config: Config,
     view: View,
@@ -83,6 +84,7 @@ enum Phase {
 
 /// Where the watch stands.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 struct Sync {
     /// When the last snapshot was complete; `None` before, and while another is under way.
     at: Option<Millis>,
@@ -277,7 +279,7 @@ impl Machine {
     }
 
     fn recorded(&mut self, revision: u64, entry: Entry, out: &mut Vec<Effect>) -> Scope {
-        self.shown(entry.key());
+        self.shown(|| entry.key());
         match &entry {
             Entry::Meta(meta) if meta.partitions != self.config.partitions || meta.wire != WIRE => {
                 self.retire(RetireReason::MetaMismatch, out);
@@ -297,7 +299,7 @@ impl Machine {
     }
 
     fn deleted(&mut self, revision: u64, key: Key, reason: Gone, out: &mut Vec<Effect>) -> Scope {
-        self.shown(key.clone());
+        self.shown(|| key.clone());
         if !self.view.unlearn(key.clone(), reason, revision, self.now) {
             return Scope::Nothing;
         }
@@ -340,9 +342,9 @@ impl Machine {
         if self.view.learn(entry, revision, self.now) { scope } else { Scope::Nothing }
     }
 
-    fn shown(&mut self, key: Key) {
+    fn shown(&mut self, key: impl FnOnce() -> Key) {
         if let Some(shown) = &mut self.sync.shown {
-            shown.insert(key);
+            shown.insert(key());
         }
     }
 

@@ -12,6 +12,7 @@ use super::view::View;
 
 /// The candidates for each actor's partitions, and what is known of their order.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Roster {
     /// The state of the hosts that this stands for.
     hosts: u64,
@@ -47,9 +48,11 @@ impl Roster {
 
 /// The candidates for one actor's partitions, in the order of ids.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Candidates(Vec<Candidate>);
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Candidate {
     id: NodeId,
     seed: Seed,

@@ -41,16 +41,35 @@ const CHUNK: u16 = 64;
 /// Members, leases and chunks of claims are shared with the views that callers hold until they change: showing a view
 /// costs its number of chunks, not of claims.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct View {
     pub(super) meta: Option<Meta>,
     pub(super) members: Arc<BTreeMap<NodeId, Known<Member>>>,
     pub(super) leases: Arc<BTreeMap<NodeId, Known<LeaseState>>>,
     pasts: BTreeMap<Arc<str>, Known<Past>>,
-    // By actor, by chunk, by number: so that a look-up by &str allocates nothing.
-    claims: BTreeMap<Arc<str>, BTreeMap<u16, Arc<BTreeMap<u16, Known<Claim>>>>>,
+    // By actor, then by chunk: so that a look-up by &str allocates nothing.
+    claims: BTreeMap<Arc<str>, BTreeMap<u16, Arc<Chunk>>>,
     // Revisions of deleted members and claims, so that they can be written again.
     markers: BTreeMap<Key, Known<()>>,
     pub(super) index: Index,
+}
+
+/// The claims of some neighbouring partitions, in their order. There are many in the memory of a node: no slot is empty.
+#[derive(Clone, Debug, Default)]
+struct Chunk(Vec<(u16, Known<Claim>)>);
+
+impl Chunk {
+    fn get(&self, number: u16) -> Option<&Known<Claim>> {
+        let at = self.0.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        self.0.get(at).map(|(_, claim)| claim)
+    }
+
+    fn put(&mut self, number: u16, claim: Known<Claim>) {
+        match self.0.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(at) => self.0[at].1 = claim,
+            Err(at) => self.0.insert(at, (number, claim)),
+        }
+    }
 }
 
 /// Something with the revision it was learned at.
@@ -177,7 +196,7 @@ impl View {
                 self.index_claim(&part, value.node.as_ref());
                 let chunks = self.claims.entry(part.actor).or_default();
                 let chunk = Arc::make_mut(chunks.entry(part.number / CHUNK).or_default());
-                chunk.insert(part.number, Known { value, revision, at });
+                chunk.put(part.number, Known { value, revision, at });
             }
         }
         revision > known
@@ -220,7 +239,7 @@ impl View {
                 if let Some(chunk) =
                     self.claims.get_mut(&part.actor).and_then(|chunks| chunks.get_mut(&(part.number / CHUNK)))
                 {
-                    Arc::make_mut(chunk).remove(&part.number);
+                    Arc::make_mut(chunk).0.retain(|(number, _)| *number != part.number);
                 }
             }
         }
@@ -244,7 +263,7 @@ impl View {
 
     pub(super) fn claims(&self) -> impl Iterator<Item = (Part, &Known<Claim>)> {
         let chunks = self.claims.iter().flat_map(|(actor, chunks)| chunks.values().map(move |chunk| (actor, chunk)));
-        let all = chunks.flat_map(|(actor, chunk)| chunk.iter().map(move |claim| (actor, claim)));
+        let all = chunks.flat_map(|(actor, chunk)| chunk.0.iter().map(move |claim| (actor, claim)));
         all.map(|(actor, (number, claim))| (Part { actor: actor.clone(), number: *number }, claim))
     }
 
@@ -285,7 +304,7 @@ impl View {
     }
 
     fn claim_of(&self, actor: &str, partition: u16) -> Option<&Known<Claim>> {
-        self.claims.get(actor)?.get(&(partition / CHUNK))?.get(&partition)
+        self.claims.get(actor)?.get(&(partition / CHUNK))?.get(partition)
     }
 
     fn learned_at(&self, key: &Key) -> Option<Millis> {

@@ -11,6 +11,7 @@ use crate::ownership::record::Claim;
 
 /// What this node does about a partition.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Local {
     /// It admits turns.
     Serving { epoch: u64 },

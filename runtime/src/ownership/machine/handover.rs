@@ -28,6 +28,7 @@ pub(super) struct Retry {
 
 /// The keys of a partition that still run at its old owner.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Held {
     from: NodeId,
     pub(super) keys: BTreeSet<String>,

@@ -7,6 +7,7 @@ use super::claims::Local;
 
 /// The partitions of this node.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Parts {
     all: BTreeMap<Part, Local>,
     giving: usize,

@@ -14,6 +14,7 @@ const EXPIRIES_MAX: usize = 1_024;
 
 /// What is doubted, and what has been told.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Doubt {
     blame: Option<Blame>,
     /// When other leases were seen to expire, within the last renew interval.

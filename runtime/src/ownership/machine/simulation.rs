@@ -3,12 +3,14 @@
 //! Time, delays, losses and faults come from one splitmix64, so that a seed replays: `GREENROOM_SEED=n` runs that one
 //! alone and prints its trace, and `GREENROOM_SEEDS=n` tries that many. [`broker`] keeps revisions, compare-and-set,
 //! TTL, markers that vanish and a watch that shows only the last value of a key; [`world`] plays the nodes and the
-//! faults, [`links`] their connections and what the broker says of those, [`driver`] their drivers; [`checks`] holds what must be true at every instant, and at the end.
+//! faults, [`links`] their connections and what the broker says of those, [`driver`] their drivers; [`checks`] holds what must be true at every instant, and at the end, and [`rules`] aims faults
+//! at one rule each.
 
 mod broker;
 mod checks;
 mod driver;
 mod links;
+mod rules;
 mod world;
 
 use std::collections::BTreeMap;

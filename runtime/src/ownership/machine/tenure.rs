@@ -11,6 +11,7 @@ use crate::ownership::record::Lease;
 
 /// The state of the own lease.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Tenure {
     pub(super) started: bool,
     connection: Option<(String, u64)>,
@@ -279,8 +280,8 @@ impl Machine {
     fn learn_own_lease(&mut self, revision: u64) {
         let Some((server, client)) = self.tenure.connection.clone() else { return };
         let lease = Lease { incarnation: self.config.incarnation.clone(), server, client, ended_by: None };
-        let key = crate::ownership::record::Key::Lease(self.config.me.clone());
-        self.shown(key);
+        let me = self.config.me.clone();
+        self.shown(|| crate::ownership::record::Key::Lease(me));
         self.view.learn(Entry::Lease(self.config.me.clone(), lease), revision, self.now);
     }
 }

@@ -30,6 +30,7 @@ const CLOSURES_MAX: usize = 4_096;
 
 /// The connections that have ended, by the broker's word, and when this node heard it.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Closures {
     heard: BTreeMap<(NodeId, String, u64), Millis>,
 }

@@ -13,6 +13,7 @@ const AT_ONCE: usize = 64;
 
 /// The state of the own writes.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Writes {
     last: CasId,
     pending: BTreeMap<CasId, (Write, u64)>,
@@ -23,6 +24,7 @@ pub(super) struct Writes {
 
 /// What was asked for.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Write {
     Put(Entry),
     Delete(Key),
@@ -30,6 +32,7 @@ enum Write {
 
 /// Why a key must not be written now.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Block {
     InFlight,
     /// Refused at this revision: somebody wrote, and the watch has to show it.
@@ -146,7 +149,7 @@ impl Machine {
         match (result, write) {
             (CasResult::Ok(revision), write) => {
                 self.writes.blocked.remove(&key);
-                self.shown(key.clone());
+                self.shown(|| key.clone());
                 match write {
                     Write::Put(entry) => drop(self.learn(entry, revision, out)),
                     Write::Delete(key) => {

@@ -10,6 +10,7 @@ use crate::ownership::record::{NodeId, Part};
 
 /// The second order.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(in crate::ownership) struct Index {
     /// Grows with every change that callers can see.
     pub(super) version: u64,

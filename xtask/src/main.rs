@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::demo::DemoOptions;
 use xtask::tools::{self, Version};
-use xtask::{bench, checks, demo, orders, workspace_root};
+use xtask::{bench, checks, demo, orders, scale, workspace_root};
 
 #[derive(Parser)]
 #[command(
@@ -38,6 +38,13 @@ enum Command {
     #[command(after_help = BENCH_HELP)]
     Bench {
         /// Which measurements, and their options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Measure the ownership machine with a thousand nodes in one process; `--quick` for a hundred, `--help` for more
+    #[command(disable_help_flag = true)]
+    Scale {
+        /// `--nodes N`, `--partitions N`, `--types N`, `--quick`, `--json PATH`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -95,6 +102,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Test { args }) => checks::test(&args, progress)?,
         Some(Command::Lint) => checks::lint(progress)?,
         Some(Command::Bench { args }) => bench::run(&args, progress)?,
+        Some(Command::Scale { args }) => scale::run(&args)?,
         Some(Command::Tools) => {
             let tools = tools::provision(progress)?;
             for (name, program) in [("nats-server", &tools.nats_server), ("nats", &tools.nats)] {

@@ -285,8 +285,8 @@ fn serves_its_share(around: &Surroundings, patient: bool) -> bool {
     let mut keyed = hosted.values().filter(|hosted| hosted.keyed);
     let me = NodeId::new(around.id.as_str());
     keyed.all(|hosted| {
-        let desired = Candidates::desired(&view, hosted.name);
-        let mine = |number| desired.prefer(number, &me);
+        let desired = Candidates::desired(&view, hosted.name, &me);
+        let mine = |number| desired.prefer_me(number);
         (0..around.settings.partitions).all(|number| match around.cluster.locate(hosted.name, number) {
             Located::Here => hosted.gate.epoch(number) != 0,
             Located::Node { .. } => !(patient && mine(number)),

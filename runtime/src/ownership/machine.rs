@@ -109,9 +109,9 @@ impl Machine {
         let mut view = View::new();
         view.watch_open(&actors, config.partitions);
         Self {
+            roster: Roster::new(config.me.clone()),
             config,
             view,
-            roster: Roster::default(),
             now: 0,
             phase: Phase::Running,
             sync: Sync::default(),

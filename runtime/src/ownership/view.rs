@@ -140,7 +140,12 @@ impl View {
         &'a self,
         actor: &'b str,
     ) -> impl Iterator<Item = (&'a NodeId, &'a Member, u32)> + use<'a, 'b> {
-        let live = self.members.iter().filter(|(id, _)| self.is_live(id));
+        // Both are in the order of ids: one walk instead of a look-up for each member.
+        let mut leases = self.leases.iter().peekable();
+        let live = self.members.iter().filter(move |(id, _)| {
+            while leases.next_if(|(other, _)| other < id).is_some() {}
+            leases.peek().is_some_and(|(other, lease)| other == id && matches!(lease.value, LeaseState::Live(_)))
+        });
         live.filter_map(move |(id, member)| Some((id, &member.value, member.value.hosts.get(actor)?.weight)))
     }
 

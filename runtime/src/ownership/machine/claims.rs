@@ -49,13 +49,17 @@ impl Machine {
     /// Looks at every partition that this node does, or may have to do, something about: all but those that another
     /// live node holds and that were not free at the last look.
     pub(super) fn settle_all(&mut self, out: &mut Vec<Effect>) {
-        let own = self.parts.iter().map(|(part, _)| part).chain(self.view.held_by(&self.config.me));
-        let mut parts: Vec<Part> = own.chain(self.free_since.keys()).cloned().collect();
+        let mut parts: Vec<Part> = self.parts.iter().map(|(part, _)| part.clone()).collect();
+        let own = parts.len();
+        parts.extend(self.view.held_by(&self.config.me).filter(|part| self.parts.get(part).is_none()).cloned());
+        parts.extend(self.free_since.keys().cloned());
         if self.phase == Phase::Running && self.may_act() {
             parts.extend(self.view.open().cloned());
         }
-        parts.sort();
-        parts.dedup();
+        if parts.len() > own {
+            parts.sort();
+            parts.dedup();
+        }
         for part in parts {
             if self.phase == Phase::Over {
                 return;
@@ -255,7 +259,7 @@ impl Machine {
         }
         let since = *self.free_since.entry(part.clone()).or_insert(self.now);
         let candidates = self.roster.of(&self.view, &part.actor);
-        let Some(place) = candidates.place(part.number, &self.config.me, None) else { return };
+        let Some(place) = candidates.place(part.number, None) else { return };
         // The first at once, the second after the patience, anybody after twice that.
         if self.now >= since + self.config.orphan_patience_ms * place && self.has_room_for(part) {
             let claim = Claim { from, ..self.own_claim(epoch) };

@@ -61,10 +61,14 @@ impl Machine {
     pub(super) fn hand_on(&mut self, part: &Part, out: &mut Vec<Effect>) {
         let Some(Local::Serving { epoch }) = self.parts.get(part) else { return };
         let epoch = *epoch;
+        let draining = self.phase == Phase::Draining;
+        if !draining && self.roster.is_at_home(&self.view, part) && !self.retries.contains_key(part) {
+            // As almost always.
+            return;
+        }
         if !self.may_act() || !self.may_write(part) {
             return;
         }
-        let draining = self.phase == Phase::Draining;
         let overdue = draining && self.now >= self.release_at;
         if self.held.contains_key(part) && !overdue {
             // Its old owner tells this node, and nobody else, when the last turns there have ended.

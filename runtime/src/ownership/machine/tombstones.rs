@@ -110,9 +110,9 @@ impl Machine {
 
     /// True if this node is the first or second in rendezvous order for a partition of that node, without it.
     fn inherits_from(&mut self, holder: &NodeId) -> bool {
-        let (view, roster, me) = (&self.view, &mut self.roster, &self.config.me);
+        let (view, roster) = (&self.view, &mut self.roster);
         let held = view.held_by(holder).filter(|part| self.config.hosts.contains_key(part.actor.as_ref()));
-        let mut places = held.map(|part| roster.of(view, &part.actor).place(part.number, me, Some(holder)));
+        let mut places = held.map(|part| roster.of(view, &part.actor).place(part.number, Some(holder)));
         places.any(|place| place.is_some_and(|place| place < 2))
     }
 }

@@ -176,7 +176,7 @@ mod tests {
     fn candidates(count: u64, me: u64) -> Candidates {
         let candidate = |n: u64| {
             let id = NodeId::new(format!("node{n:03}-x"));
-            Candidate { seed: Seed::new(&id, "order"), id, weight: (n % 4) as u32, ready: n % 5 != 0 }
+            Candidate { seed: Seed::new(&id, "order"), id, weight: (n % 4) as u32, ready: !n.is_multiple_of(5) }
         };
         Candidates::of((0..count).map(candidate).collect(), &NodeId::new(format!("node{me:03}-x")))
     }

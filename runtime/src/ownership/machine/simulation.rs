@@ -21,7 +21,7 @@ use self::world::{Fault, Plan, World};
 /// Seeds of the everyday run. The library's own tests, which nothing optimises, try the first of them; `runtime/scale`
 /// compiles the same source with optimisation, and there all are tried in seconds.
 fn seeds() -> u64 {
-    if env!("CARGO_PKG_NAME") == "greenroom" { 400 } else { 4_000 }
+    if env!("CARGO_PKG_NAME") == "greenroom" { 400 } else { 2_000 }
 }
 
 /// The generator of all randomness here.

@@ -250,11 +250,10 @@ impl World {
             println!("{:>6} FAULT {fault:?}", self.now);
         }
         // A node that has not started yet, or has ended, has nothing to lose.
-        let aimed = match fault {
-            Fault::Crash(at) | Fault::Pause(at, _) | Fault::Cut(at, _) | Fault::CutOwn(at, _) | Fault::Drain(at) => at,
-            Fault::Outage(_) => 0,
-        };
-        if self.nodes.get(aimed).is_none_or(|node| node.life != Life::Up) {
+        if let Fault::Crash(at) | Fault::Pause(at, _) | Fault::Cut(at, _) | Fault::CutOwn(at, _) | Fault::Drain(at) =
+            fault
+            && self.nodes.get(at).is_none_or(|node| node.life != Life::Up)
+        {
             return;
         }
         match fault {

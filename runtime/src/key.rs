@@ -1,8 +1,12 @@
 //! Keys: which actor of its type. Any UTF-8 text of 1 to 128 bytes, one subject token each.
 
+mod fnv;
+
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use self::fnv::fnv1a32;
+use self::fnv::{FNV_START, fnv_step};
 use crate::error::{Error, ErrorKind};
 
 /// The longest key, in bytes of UTF-8.
@@ -100,18 +104,6 @@ impl Key {
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
-/// FNV-1a, 32 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
-const FNV_START: u32 = 0x811c_9dc5;
-
-fn fnv_step(hash: u32, byte: u8) -> u32 {
-    (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-}
-
-/// The hash that the broker's `partition` mapping takes of a token.
-pub(crate) fn fnv1a32(token: &str) -> u32 {
-    token.bytes().fold(FNV_START, fnv_step)
-}
 
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'

@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use xtask::demo::DemoOptions;
 use xtask::sim::SimOptions;
 use xtask::tools::{self, Version};
-use xtask::{bench, checks, demo, orders, sim, workspace_root};
+use xtask::{bench, checks, demo, orders, scale, sim, workspace_root};
 
 #[derive(Parser)]
 #[command(
@@ -44,6 +44,13 @@ enum Command {
     },
     /// Simulate whole nodes, and ownership alone, under as many seeds as you like: crashes, pauses, cuts, lost answers
     Sim(SimArgs),
+    /// Measure the ownership machine with a thousand nodes in one process; `--quick` for a hundred, `--help` for more
+    #[command(disable_help_flag = true)]
+    Scale {
+        /// `--nodes N`, `--partitions N`, `--types N`, `--quick`, `--json PATH`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Find or fetch nats-server and the nats CLI, and say where they are
     Tools,
     /// Write the demo's data to `examples/data` again
@@ -114,6 +121,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Sim(SimArgs { seeds, seed, nodes_only })) => {
             sim::run(&SimOptions { seeds, seed, nodes_only }, progress)?;
         }
+        Some(Command::Scale { args }) => scale::run(&args)?,
         Some(Command::Tools) => {
             let tools = tools::provision(progress)?;
             for (name, program) in [("nats-server", &tools.nats_server), ("nats", &tools.nats)] {

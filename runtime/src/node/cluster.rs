@@ -42,9 +42,9 @@ impl Cluster {
         Self { me, seen: RwLock::new(seen), changes: Changes::default() }
     }
 
-    /// Makes a view the one that callers see.
+    /// Makes a view the one that callers see. Costs little: what has not changed is shared.
     pub(crate) fn publish(&self, view: &View, current: bool) {
-        *self.seen.write() = Seen { view: Arc::new(view.clone()), current };
+        *self.seen.write() = Seen { view: Arc::new(view.shown()), current };
         self.changes.note();
     }
 

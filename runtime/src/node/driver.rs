@@ -126,6 +126,8 @@ struct Running {
     current: bool,
     /// Whether the view has changed since callers were shown it.
     unpublished: bool,
+    /// The version of the view that callers were shown last, and whether it was current.
+    published: Option<(u64, bool)>,
     /// The keys that ran when a partition's transfer began.
     busy: HashMap<Part, Vec<crate::key::Key>>,
     over: Option<Over>,
@@ -148,6 +150,7 @@ impl Driver {
             rewatch: true,
             current: false,
             unpublished: false,
+            published: None,
             busy: HashMap::new(),
             over: None,
         };
@@ -213,11 +216,17 @@ impl Running {
                 },
             }
             self.take_what_waits();
-            if std::mem::take(&mut self.unpublished) {
+            if std::mem::take(&mut self.unpublished) && self.is_news() {
                 self.driver.around.cluster.publish(self.driver.machine.view(), self.current);
             }
         }
         self.farewell().await;
+    }
+
+    /// True if callers have not been shown what is known now. Renewals are most of what a watch shows, and none of it.
+    fn is_news(&mut self) -> bool {
+        let newest = Some((self.driver.machine.view().version(), self.current));
+        std::mem::replace(&mut self.published, newest) != newest
     }
 
     fn idle(&mut self, part: Part, epoch: u64, key: String, answer: Option<Subject>) {

@@ -17,7 +17,7 @@ use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
 use super::{Inner, Node, birth, idle, listen, notice};
 use crate::error::{Error, ErrorKind};
-use crate::ownership::{Config, HostInfo, Machine};
+use crate::ownership::{Candidates, Config, HostInfo, Machine, NodeId};
 use crate::subject::{Name, Subjects};
 use crate::supervision::{ChildSpec, Group, Tree};
 use crate::transport::{Bucket, Connect, NatsTransport, SERVER_FLOOR, Transport};
@@ -294,12 +294,14 @@ fn serves_its_share(around: &Surroundings, patient: bool) -> bool {
     let view = around.cluster.view();
     let hosted = around.all_hosted();
     let mut keyed = hosted.values().filter(|hosted| hosted.keyed);
-    let mine = |name, number| view.desired(name, number).is_none_or(|id| id.as_str() == around.id);
+    let me = NodeId::new(around.id.as_str());
     keyed.all(|hosted| {
+        let desired = Candidates::desired(&view, hosted.name, &me);
+        let mine = |number| desired.prefer_me(number);
         (0..around.settings.partitions).all(|number| match around.cluster.locate(hosted.name, number) {
             Located::Here => hosted.gate.epoch(number) != 0,
-            Located::Node { .. } => !(patient && mine(hosted.name, number)),
-            Located::Vacant => !mine(hosted.name, number),
+            Located::Node { .. } => !(patient && mine(number)),
+            Located::Vacant => !mine(number),
             Located::NoHosts => false,
         })
     })

@@ -19,6 +19,7 @@
 mod protocol;
 mod tenure;
 mod writes;
+mod parts;
 mod peers;
 mod tombstones;
 mod claims;
@@ -37,18 +38,22 @@ pub(crate) use self::protocol::{CasResult, Config, Effect, Gone, Input, LeaveCau
 
 use self::claims::Local;
 use self::handover::{Held, Leaves, Retry};
+use self::parts::Parts;
 use self::peers::Doubt;
 use self::tenure::Tenure;
 use self::tombstones::Closures;
 use self::writes::Writes;
 use super::record::{Entry, Key, Lease, Member, NodeId, Part, WIRE};
+use super::roster::Roster;
 use super::view::View;
 
 /// One node's part in deciding who owns what. See the module's head for what it promises.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Machine {
     config: Config,
     view: View,
+    roster: Roster,
     now: Millis,
     phase: Phase,
     sync: Sync,
@@ -58,10 +63,8 @@ pub(crate) struct Machine {
     doubt: Doubt,
     closures: Closures,
     writes: Writes,
-    /// The hosted actor types, to name partitions with.
-    actors: Vec<Arc<str>>,
     /// What this node does about each partition that it serves, gives, awaits or leaves.
-    parts: BTreeMap<Part, Local>,
+    parts: Parts,
     /// Leaves that are not quiet yet.
     leaving: BTreeMap<(Part, u64), Leaves>,
     /// When a draining node stops offering what nobody has taken, and releases it.
@@ -81,6 +84,7 @@ enum Phase {
 
 /// Where the watch stands.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 struct Sync {
     /// When the last snapshot was complete; `None` before, and while another is under way.
     at: Option<Millis>,
@@ -93,16 +97,21 @@ struct Sync {
 enum Scope {
     Nothing,
     One(Part),
+    /// One, and then those whose writes found no room.
+    Waiting(Part),
     All,
 }
 
 impl Machine {
     /// A machine that has been told nothing yet.
     pub(crate) fn new(config: Config) -> Self {
+        let actors: Vec<Arc<str>> = config.hosts.keys().map(|actor| Arc::from(actor.as_str())).collect();
+        let mut view = View::new();
+        view.watch_open(&actors, config.partitions);
         Self {
-            actors: config.hosts.keys().map(|actor| Arc::from(actor.as_str())).collect(),
+            roster: Roster::new(config.me.clone()),
             config,
-            view: View::new(),
+            view,
             now: 0,
             phase: Phase::Running,
             sync: Sync::default(),
@@ -111,7 +120,7 @@ impl Machine {
             doubt: Doubt::default(),
             closures: Closures::default(),
             writes: Writes::default(),
-            parts: BTreeMap::new(),
+            parts: Parts::default(),
             leaving: BTreeMap::new(),
             release_at: Millis::MAX,
             free_since: BTreeMap::new(),
@@ -122,8 +131,8 @@ impl Machine {
 
     /// Takes in one input and pushes what is to be done about it. `now` is monotonic; an earlier one counts as the
     /// last. After [`Effect::Drained`] or [`Effect::Retire`] it only keeps its view. The cost of a step is that of the
-    /// partitions it concerns; a tick looks at all of the hosted actors', and ranks nodes only for those that are free
-    /// or its own.
+    /// partitions it concerns; a tick, and a change of members or leases, looks at those that are its own or that no
+    /// live node holds. What others hold costs nothing.
     pub(crate) fn step(&mut self, input: Input, now: Millis, out: &mut Vec<Effect>) {
         // Half of the range is no bound in practice, and leaves room for every sum of a time and a duration.
         self.now = self.now.max(now.min(Millis::MAX / 2));
@@ -141,6 +150,10 @@ impl Machine {
         match scope {
             Scope::Nothing => {}
             Scope::One(part) => self.settle(&part, out),
+            Scope::Waiting(part) => {
+                self.settle(&part, out);
+                self.settle_waiting(out);
+            }
             Scope::All => self.settle_all(out),
         }
         if self.phase != Phase::Over {
@@ -266,7 +279,7 @@ impl Machine {
     }
 
     fn recorded(&mut self, revision: u64, entry: Entry, out: &mut Vec<Effect>) -> Scope {
-        self.shown(entry.key());
+        self.shown(|| entry.key());
         match &entry {
             Entry::Meta(meta) if meta.partitions != self.config.partitions || meta.wire != WIRE => {
                 self.retire(RetireReason::MetaMismatch, out);
@@ -286,7 +299,7 @@ impl Machine {
     }
 
     fn deleted(&mut self, revision: u64, key: Key, reason: Gone, out: &mut Vec<Effect>) -> Scope {
-        self.shown(key.clone());
+        self.shown(|| key.clone());
         if !self.view.unlearn(key.clone(), reason, revision, self.now) {
             return Scope::Nothing;
         }
@@ -329,9 +342,9 @@ impl Machine {
         if self.view.learn(entry, revision, self.now) { scope } else { Scope::Nothing }
     }
 
-    fn shown(&mut self, key: Key) {
+    fn shown(&mut self, key: impl FnOnce() -> Key) {
         if let Some(shown) = &mut self.sync.shown {
-            shown.insert(key);
+            shown.insert(key());
         }
     }
 

@@ -1,14 +1,20 @@
 //! What a node knows: members, leases and claims as the watch has shown them.
 //!
-//! Owns that knowledge and the two questions asked of it, who owns a partition and who should. It has no clock (it
+//! Owns that knowledge and the question asked of it, who owns a partition. It has no clock (it
 //! keeps when things were learned, for the machine) and decides nobody's death: see [`machine`](super::machine).
-//! Its size is that of the bucket: what the bucket forgets is dropped here too.
+//! Its size is that of the bucket: what the bucket forgets is dropped here too. What the machine asks at every step has
+//! an index (`index`), so that no question costs a walk over all nodes or all claims.
+
+mod index;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::index::Index;
+
 use super::machine::{Gone, Millis};
 use super::record::{Claim, Entry, Key, Lease, Member, Meta, NodeId, Part, Past};
+#[cfg(test)]
 use super::rendezvous;
 
 /// Where messages for a partition go.
@@ -27,17 +33,43 @@ pub(crate) enum Owner {
     NoHosts,
 }
 
+/// How many claims of an actor are copied together, once callers hold an older view.
+const CHUNK: u16 = 64;
+
 /// The shared knowledge. Made by feeding it every record of the watch.
-#[derive(Clone, Debug, Default)]
+///
+/// Members, leases and chunks of claims are shared with the views that callers hold until they change: showing a view
+/// costs its number of chunks, not of claims.
+#[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct View {
     pub(super) meta: Option<Meta>,
-    pub(super) members: BTreeMap<NodeId, Known<Member>>,
-    pub(super) leases: BTreeMap<NodeId, Known<LeaseState>>,
+    pub(super) members: Arc<BTreeMap<NodeId, Known<Member>>>,
+    pub(super) leases: Arc<BTreeMap<NodeId, Known<LeaseState>>>,
     pasts: BTreeMap<Arc<str>, Known<Past>>,
-    // In two levels, so that a look-up by &str allocates nothing.
-    claims: BTreeMap<Arc<str>, BTreeMap<u16, Known<Claim>>>,
+    // By actor, then by chunk: so that a look-up by &str allocates nothing.
+    claims: BTreeMap<Arc<str>, BTreeMap<u16, Arc<Chunk>>>,
     // Revisions of deleted members and claims, so that they can be written again.
     markers: BTreeMap<Key, Known<()>>,
+    pub(super) index: Index,
+}
+
+/// The claims of some neighbouring partitions, in their order. There are many in the memory of a node: no slot is empty.
+#[derive(Clone, Debug, Default)]
+struct Chunk(Vec<(u16, Known<Claim>)>);
+
+impl Chunk {
+    fn get(&self, number: u16) -> Option<&Known<Claim>> {
+        let at = self.0.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        self.0.get(at).map(|(_, claim)| claim)
+    }
+
+    fn put(&mut self, number: u16, claim: Known<Claim>) {
+        match self.0.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(at) => self.0[at].1 = claim,
+            Err(at) => self.0.insert(at, (number, claim)),
+        }
+    }
 }
 
 /// Something with the revision it was learned at.
@@ -64,6 +96,22 @@ impl View {
         Self::default()
     }
 
+    /// What callers are shown: everything but the indexes and markers of the machine.
+    pub(crate) fn shown(&self) -> Self {
+        Self {
+            meta: self.meta,
+            members: self.members.clone(),
+            leases: self.leases.clone(),
+            claims: self.claims.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Grows with every change that callers can see; the renewal of a lease is none.
+    pub(crate) fn version(&self) -> u64 {
+        self.index.version
+    }
+
     /// Who owns a partition, as far as is known.
     pub(crate) fn owner(&self, actor: &str, partition: u16) -> Owner {
         if let Some(Claim { node: Some(id), epoch, lease, .. }) =
@@ -80,6 +128,7 @@ impl View {
 
     /// Who should own a partition: the first in weighted rendezvous order among the live hosts that are ready for it,
     /// or among the others if there are none.
+    #[cfg(test)]
     pub(crate) fn desired(&self, actor: &str, partition: u16) -> Option<&NodeId> {
         self.first_host(actor, partition, |member| member.is_ready())
             .or_else(|| self.first_host(actor, partition, |member| !member.draining))
@@ -91,7 +140,12 @@ impl View {
         &'a self,
         actor: &'b str,
     ) -> impl Iterator<Item = (&'a NodeId, &'a Member, u32)> + use<'a, 'b> {
-        let live = self.members.iter().filter(|(id, _)| self.is_live(id));
+        // Both are in the order of ids: one walk instead of a look-up for each member.
+        let mut leases = self.leases.iter().peekable();
+        let live = self.members.iter().filter(move |(id, _)| {
+            while leases.next_if(|(other, _)| other < id).is_some() {}
+            leases.peek().is_some_and(|(other, lease)| other == id && matches!(lease.value, LeaseState::Live(_)))
+        });
         live.filter_map(move |(id, member)| Some((id, &member.value, member.value.hosts.get(actor)?.weight)))
     }
 
@@ -130,17 +184,24 @@ impl View {
         self.markers.remove(&key);
         match entry {
             Entry::Meta(meta) => self.meta = Some(meta),
-            Entry::Member(id, value) => drop(self.members.insert(id, Known { value, revision, at })),
+            Entry::Member(id, value) => {
+                Arc::make_mut(&mut self.members).insert(id.clone(), Known { value, revision, at });
+                self.index.hosts_changed();
+                self.index_node(&id);
+            }
             Entry::Past(name, value) => drop(self.pasts.insert(name, Known { value, revision, at })),
             Entry::Lease(id, lease) => {
                 let value = match lease.ended_by {
                     Some(by) => LeaseState::Tombstone(by),
                     None => LeaseState::Live(lease),
                 };
-                drop(self.leases.insert(id, Known { value, revision, at }));
+                self.put_lease(id, Known { value, revision, at });
             }
             Entry::Claim(part, value) => {
-                self.claims.entry(part.actor).or_default().insert(part.number, Known { value, revision, at });
+                self.index_claim(&part, value.node.as_ref());
+                let chunks = self.claims.entry(part.actor).or_default();
+                let chunk = Arc::make_mut(chunks.entry(part.number / CHUNK).or_default());
+                chunk.put(part.number, Known { value, revision, at });
             }
         }
         revision > known
@@ -152,7 +213,7 @@ impl View {
             return false;
         }
         if let Key::Lease(id) = key {
-            self.leases.insert(id, Known { value: LeaseState::Gone(reason), revision, at: now });
+            self.put_lease(id, Known { value: LeaseState::Gone(reason), revision, at: now });
         } else {
             self.forget(&key);
             self.markers.insert(key, Known { value: (), revision, at: now });
@@ -165,12 +226,25 @@ impl View {
         self.markers.remove(key);
         match key {
             Key::Meta => self.meta = None,
-            Key::Member(id) => drop(self.members.remove(id)),
-            Key::Lease(id) => drop(self.leases.remove(id)),
+            Key::Member(id) => {
+                if Arc::make_mut(&mut self.members).remove(id).is_some() {
+                    self.index.hosts_changed();
+                    self.index_node(id);
+                }
+            }
+            Key::Lease(id) => {
+                let was_live = self.is_live(id);
+                if Arc::make_mut(&mut self.leases).remove(id).is_some() {
+                    self.lease_changed(id, was_live);
+                }
+            }
             Key::Past(name) => drop(self.pasts.remove(name)),
             Key::Part(part) => {
-                if let Some(claims) = self.claims.get_mut(&part.actor) {
-                    claims.remove(&part.number);
+                self.index_claim(part, None);
+                if let Some(chunk) =
+                    self.claims.get_mut(&part.actor).and_then(|chunks| chunks.get_mut(&(part.number / CHUNK)))
+                {
+                    Arc::make_mut(chunk).0.retain(|(number, _)| *number != part.number);
                 }
             }
         }
@@ -193,7 +267,8 @@ impl View {
     }
 
     pub(super) fn claims(&self) -> impl Iterator<Item = (Part, &Known<Claim>)> {
-        let all = self.claims.iter().flat_map(|(actor, claims)| claims.iter().map(move |claim| (actor, claim)));
+        let chunks = self.claims.iter().flat_map(|(actor, chunks)| chunks.values().map(move |chunk| (actor, chunk)));
+        let all = chunks.flat_map(|(actor, chunk)| chunk.0.iter().map(move |claim| (actor, claim)));
         all.map(|(actor, (number, claim))| (Part { actor: actor.clone(), number: *number }, claim))
     }
 
@@ -216,27 +291,25 @@ impl View {
         self.leases.get(id).is_some_and(|known| !matches!(known.value, LeaseState::Live(_)) && known.revision > lease)
     }
 
-    /// The hosts to choose a partition's owner from, but for `without`: those that are ready; if there are none, those
-    /// that wait.
-    pub(super) fn candidates<'a>(&'a self, actor: &str, without: Option<&NodeId>) -> Vec<(&'a NodeId, u32)> {
-        let others = self.hosts(actor).filter(|(id, member, _)| !member.draining && Some(*id) != without);
-        let (ready, waiting): (Vec<_>, Vec<_>) = others.partition(|(_, member, _)| member.is_ready());
-        let chosen = if ready.is_empty() { waiting } else { ready };
-        chosen.into_iter().map(|(id, _, weight)| (id, weight)).collect()
-    }
-
     /// How many nodes of a name have died of late.
     pub(super) fn deaths(&self, name: &str) -> u32 {
         self.pasts.get(name).map_or(0, |past| past.value.deaths)
     }
 
+    fn put_lease(&mut self, id: NodeId, lease: Known<LeaseState>) {
+        let was_live = self.is_live(&id);
+        Arc::make_mut(&mut self.leases).insert(id.clone(), lease);
+        self.lease_changed(&id, was_live);
+    }
+
+    #[cfg(test)]
     fn first_host(&self, actor: &str, partition: u16, fit: impl Fn(&Member) -> bool) -> Option<&NodeId> {
         let hosts = self.hosts(actor).filter(|(_, member, _)| fit(member));
         rendezvous::first(actor, partition, hosts.map(|(id, _, weight)| (id, weight)))
     }
 
     fn claim_of(&self, actor: &str, partition: u16) -> Option<&Known<Claim>> {
-        self.claims.get(actor)?.get(&partition)
+        self.claims.get(actor)?.get(&(partition / CHUNK))?.get(partition)
     }
 
     fn learned_at(&self, key: &Key) -> Option<Millis> {

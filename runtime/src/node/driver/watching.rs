@@ -71,6 +71,7 @@ impl Running {
                     self.driver.machine = self.driver.machine.anew();
                     self.made = made;
                     self.unpublished = true;
+                    self.published = None;
                     self.step(Input::Started);
                     self.own_status();
                     self.rewatch = true;

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use super::protocol::{Effect, LeaveCause, Millis, RetireReason};
 use super::{Entry, Key, Machine, NodeId, Part, Phase};
 use crate::ownership::record::Claim;
-use crate::ownership::rendezvous;
 
 /// What this node does about a partition.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Local {
     /// It admits turns.
     Serving { epoch: u64 },
@@ -38,17 +38,43 @@ impl Local {
     pub(super) fn admits(&self) -> bool {
         self.serving().is_some()
     }
+
+    /// True from the offer until the claim is the heir's.
+    pub(super) fn is_giving(&self) -> bool {
+        matches!(self, Self::Offering { .. } | Self::Transferring { .. })
+    }
 }
 
 impl Machine {
+    /// Looks at every partition that this node does, or may have to do, something about: all but those that another
+    /// live node holds and that were not free at the last look.
     pub(super) fn settle_all(&mut self, out: &mut Vec<Effect>) {
-        for actor in self.actors.clone() {
-            for number in 0..self.config.partitions {
-                if self.phase == Phase::Over {
-                    return;
-                }
-                self.settle(&Part { actor: actor.clone(), number }, out);
+        let mut parts: Vec<Part> = self.parts.iter().map(|(part, _)| part.clone()).collect();
+        let own = parts.len();
+        parts.extend(self.view.held_by(&self.config.me).filter(|part| self.parts.get(part).is_none()).cloned());
+        parts.extend(self.free_since.keys().cloned());
+        if self.phase == Phase::Running && self.may_act() {
+            parts.extend(self.view.open().cloned());
+        }
+        if parts.len() > own {
+            parts.sort();
+            parts.dedup();
+        }
+        for part in parts {
+            if self.phase == Phase::Over {
+                return;
             }
+            self.settle(&part, out);
+        }
+    }
+
+    /// Looks at those whose writes found no room, until there is none again.
+    pub(super) fn settle_waiting(&mut self, out: &mut Vec<Effect>) {
+        while self.phase != Phase::Over
+            && !self.writes.is_full()
+            && let Some(part) = self.writes.next_waiting()
+        {
+            self.settle(&part, out);
         }
     }
 
@@ -122,25 +148,30 @@ impl Machine {
 
     /// Makes what this node does agree with what the claim says.
     fn follow(&mut self, part: &Part, out: &mut Vec<Effect>) {
-        let claim = self.view.claim(part).map(|claim| (claim.value.clone(), claim.revision));
-        match claim {
-            Some((claim, revision)) if claim.node.as_ref() == Some(&self.config.me) => {
-                self.follow_own(part, &claim, revision, out);
+        match self.view.claim(part) {
+            Some(claim) if claim.value.node.as_ref() == Some(&self.config.me) => {
+                // A claim from before the present lease may be about to be taken: it is written anew first.
+                let stands = self.tenure.birth > 0 && claim.value.lease >= self.tenure.birth;
+                if stands && self.is_news(part, claim.value.epoch, claim.revision) {
+                    let claim = claim.value.clone();
+                    self.serve(part, &claim, out);
+                }
             }
-            claim => self.follow_other(part, claim.map(|(claim, _)| claim), out),
+            claim if self.parts.get(part).is_some() => {
+                let claim = claim.map(|claim| claim.value.clone());
+                self.follow_other(part, claim, out);
+            }
+            _ => {}
         }
     }
 
-    fn follow_own(&mut self, part: &Part, claim: &Claim, revision: u64, out: &mut Vec<Effect>) {
-        let news = match self.parts.get(part) {
+    /// True if an own claim asks for more than is done about it.
+    fn is_news(&self, part: &Part, claimed: u64, revision: u64) -> bool {
+        match self.parts.get(part) {
             None | Some(Local::Holding { .. }) => true,
-            Some(Local::Serving { epoch } | Local::Offering { epoch, .. }) => claim.epoch != *epoch,
+            Some(Local::Serving { epoch } | Local::Offering { epoch, .. }) => claimed != *epoch,
             Some(Local::Transferring { expect, .. }) => revision > *expect,
             Some(Local::Releasing { .. }) => false,
-        };
-        // A claim from before the present lease may be about to be taken: it is written anew first.
-        if news && self.tenure.birth > 0 && self.stands(part) {
-            self.serve(part, claim, out);
         }
     }
 
@@ -227,9 +258,10 @@ impl Machine {
             return;
         }
         let since = *self.free_since.entry(part.clone()).or_insert(self.now);
-        let Some(rank) = self.rank(part) else { return };
+        let candidates = self.roster.of(&self.view, &part.actor);
+        let Some(place) = candidates.place(part.number, None) else { return };
         // The first at once, the second after the patience, anybody after twice that.
-        if self.now >= since + self.config.orphan_patience_ms * rank.min(2) {
+        if self.now >= since + self.config.orphan_patience_ms * place && self.has_room_for(part) {
             let claim = Claim { from, ..self.own_claim(epoch) };
             self.cas(Entry::Claim(part.clone(), claim), out);
         }
@@ -244,13 +276,6 @@ impl Machine {
             busy: Vec::new(),
             from: None,
         }
-    }
-
-    /// This node's place in rendezvous order among the candidates.
-    fn rank(&self, part: &Part) -> Option<u64> {
-        let candidates = self.view.candidates(&part.actor, None);
-        let ranked = rendezvous::ranked(&part.actor, part.number, candidates.into_iter());
-        ranked.iter().position(|id| self.is_me(id)).map(|rank| rank as u64)
     }
 
     /// The state of a partition's key for a write.

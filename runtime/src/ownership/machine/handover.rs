@@ -9,7 +9,6 @@ use super::claims::Local;
 use super::protocol::{Effect, LeaveCause, Millis};
 use super::{Entry, Machine, NodeId, Part, Phase, Scope};
 use crate::ownership::record::Claim;
-use crate::ownership::rendezvous;
 use crate::ownership::view::{Known, LeaseState};
 
 /// The first pause between two offers of one partition; it doubles up to one TTL, or to a fifteenth of it while
@@ -29,6 +28,7 @@ pub(super) struct Retry {
 
 /// The keys of a partition that still run at its old owner.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Held {
     from: NodeId,
     pub(super) keys: BTreeSet<String>,
@@ -61,21 +61,30 @@ impl Machine {
     pub(super) fn hand_on(&mut self, part: &Part, out: &mut Vec<Effect>) {
         let Some(Local::Serving { epoch }) = self.parts.get(part) else { return };
         let epoch = *epoch;
+        let draining = self.phase == Phase::Draining;
+        if !draining && self.roster.is_at_home(&self.view, part) && !self.retries.contains_key(part) {
+            // As almost always.
+            return;
+        }
         if !self.may_act() || !self.may_write(part) {
             return;
         }
-        let draining = self.phase == Phase::Draining;
         let overdue = draining && self.now >= self.release_at;
         if self.held.contains_key(part) && !overdue {
             // Its old owner tells this node, and nobody else, when the last turns there have ended.
             return;
         }
         let retry = self.retries.get(part).copied().unwrap_or(Retry { failed: 0, not_before: 0 });
-        match self.heir(part, retry.failed).cloned() {
-            Some(_) if overdue => self.begin_release(part, epoch, out),
-            None if draining => self.begin_release(part, epoch, out),
+        if draining && (overdue || !self.roster.of(&self.view, &part.actor).any(&self.config.me)) {
+            return self.begin_release(part, epoch, out);
+        }
+        let soon = self.now >= retry.not_before && self.parts.giving() < self.config.handovers_at_once;
+        if !soon && (draining || retry.failed == 0) {
+            return;
+        }
+        match self.heir(part, retry.failed) {
             None => drop(self.retries.remove(part)),
-            Some(heir) if self.now >= retry.not_before && self.offers() < self.config.handovers_at_once => {
+            Some(heir) if soon => {
                 out.push(Effect::Offer { part: part.clone(), epoch, to: heir.clone() });
                 self.parts.insert(part.clone(), Local::Offering { epoch, heir, since: self.now });
             }
@@ -158,8 +167,7 @@ impl Machine {
         if self.phase != Phase::Draining || !quiet || !self.writes.is_idle(&self.view, self.now) {
             return;
         }
-        let holds = self.view.claims().any(|(_, claim)| claim.value.node.as_ref() == Some(&self.config.me));
-        if !holds {
+        if self.view.held_by(&self.config.me).next().is_none() {
             self.phase = Phase::Over;
             self.tenure.fenced = true;
             out.push(Effect::Drained);
@@ -168,21 +176,22 @@ impl Machine {
 
     /// The node that should have a partition instead of this one. A draining node whose offers have `failed` asks
     /// others too.
-    fn heir(&self, part: &Part, failed: u32) -> Option<&NodeId> {
-        let draining = self.phase == Phase::Draining;
-        if !draining {
-            let candidates = self.view.candidates(&part.actor, None).into_iter();
-            return rendezvous::first(&part.actor, part.number, candidates).filter(|id| !self.is_me(id));
+    fn heir(&mut self, part: &Part, failed: u32) -> Option<NodeId> {
+        let me = &self.config.me;
+        if self.phase != Phase::Draining {
+            if self.roster.is_at_home(&self.view, part) {
+                return None;
+            }
+            let first = self.roster.of(&self.view, &part.actor).first(part.number, None);
+            let heir = first.filter(|id| *id != me).cloned();
+            if heir.is_none() {
+                self.roster.settle(part);
+            }
+            return heir;
         }
-        let others = self.view.candidates(&part.actor, Some(&self.config.me)).into_iter();
-        let ranked = rendezvous::ranked(&part.actor, part.number, others);
+        let ranked = self.roster.of(&self.view, &part.actor).ranked(part.number, Some(me));
         let place = (failed / OFFERS_EACH) as usize;
-        ranked.get(place % ranked.len().max(1)).copied()
-    }
-
-    fn offers(&self) -> usize {
-        let giving = |local: &&Local| matches!(local, Local::Offering { .. } | Local::Transferring { .. });
-        self.parts.values().filter(giving).count()
+        ranked.get(place % ranked.len().max(1)).copied().cloned()
     }
 
     fn send_transfer(&mut self, part: &Part, epoch: u64, heir: &NodeId, out: &mut Vec<Effect>) -> bool {

@@ -14,6 +14,7 @@ const EXPIRIES_MAX: usize = 1_024;
 
 /// What is doubted, and what has been told.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Doubt {
     blame: Option<Blame>,
     /// When other leases were seen to expire, within the last renew interval.
@@ -80,7 +81,8 @@ impl Machine {
         if matches!(self.doubt.blame, Some(Blame::Until(until)) if self.now >= until) {
             self.doubt.blame = None;
         }
-        let lost: Vec<NodeId> = self.view.leases.keys().filter(|id| self.is_gone(id)).cloned().collect();
+        let ended = self.view.absent().filter(|id| self.view.leases.contains_key(*id));
+        let lost: Vec<NodeId> = ended.filter(|id| self.is_gone(id)).cloned().collect();
         for id in lost {
             self.tell_lost(id, out);
         }
@@ -120,7 +122,7 @@ impl Machine {
         let overdue = |lease: &Known<LeaseState>| {
             matches!(lease.value, LeaseState::Live(_)) && self.now >= lease.at + 2 * self.config.lease_ttl_ms
         };
-        let silent = self.view.leases.iter().any(|(id, lease)| !self.is_me(id) && overdue(lease));
+        let silent = self.view.leases.iter().any(|(id, lease)| overdue(lease) && !self.is_me(id));
         if refused || silent || self.writes.stuck(&self.view, since) {
             // Not more often than a broker that is slow to answer can bear.
             let pause = if silent { self.config.renew_every_ms } else { 2 * self.config.unsure_patience_ms };
@@ -164,16 +166,10 @@ impl Machine {
             let tombstone = lease.is_some_and(|lease| matches!(lease.value, LeaseState::Tombstone(_)));
             !tombstone && !self.is_me(id) && since.is_some_and(|at| at <= before) && self.is_gone(id)
         };
-        let members = self.view.members.keys();
-        let mut gone: BTreeSet<NodeId> =
-            members.chain(self.view.leases.keys()).filter(|id| gone(id)).cloned().collect();
+        let holds = |id: &NodeId| self.view.held_by(id).next().is_some();
+        let gone: Vec<NodeId> = self.view.absent().filter(|id| gone(id) && !holds(id)).cloned().collect();
         if gone.is_empty() {
             return;
-        }
-        for (_, claim) in self.view.claims() {
-            if let Some(holder) = &claim.value.node {
-                gone.remove(holder);
-            }
         }
         let mine = self.may_act() && self.phase == Phase::Running && self.is_first();
         for id in gone {

@@ -324,3 +324,28 @@ fn a_refusal_that_the_watch_has_explained_blocks_nothing() {
     script.tell(Input::RenewDone { sent_at, result: CasResult::Conflict });
     assert!(script.did(|effect| matches!(effect, Effect::Renew { expect, .. } if *expect == marker)));
 }
+
+/// At most 64 writes are under way; each answer makes room for the next in order, and no tick is waited for.
+#[test]
+fn what_finds_no_room_is_written_when_there_is_some() {
+    let mut script = Script::bare(true);
+    script.machine = Machine::new(Config::new("a", "1", member("a-1", false).hosts, 500));
+    script.tell(Input::Started);
+    script.tell(Input::Connected { server: "s".into(), client: 1 });
+    script.answer_renewal();
+    script.tell(Input::SnapshotDone);
+    script.answer_writes();
+    let mut served = Vec::new();
+    let mut answered = 0;
+    while let Some(at) = script.out.iter().position(|effect| write(effect).is_some()) {
+        let under_way = script.out.iter().filter(|effect| write(effect).is_some()).count();
+        assert!(under_way == 64 || answered + under_way == 500, "{under_way} after {answered}");
+        let id = write(&script.out.remove(at)).expect("just found");
+        script.revision += 1;
+        script.tell(Input::CasDone { id, result: CasResult::Ok(script.revision) });
+        served.extend(script.out.extract_if(.., |effect| matches!(effect, Effect::Serve { .. })));
+        answered += 1;
+        assert_eq!(served.len(), answered, "what was answered is served before others are claimed");
+    }
+    assert_eq!(script.machine.serving().count(), 500);
+}

@@ -11,6 +11,7 @@ use crate::ownership::record::Lease;
 
 /// The state of the own lease.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Tenure {
     pub(super) started: bool,
     connection: Option<(String, u64)>,
@@ -166,8 +167,7 @@ impl Machine {
 
     pub(super) fn renew_if_due(&mut self, out: &mut Vec<Effect>) {
         let tenure = &mut self.tenure;
-        let Some((server, client)) = tenure.connection.clone() else { return };
-        if self.config.is_client() || !tenure.started || tenure.in_flight.is_some() {
+        if tenure.connection.is_none() || self.config.is_client() || !tenure.started || tenure.in_flight.is_some() {
             return;
         }
         match tenure.refused {
@@ -176,6 +176,7 @@ impl Machine {
             None if self.now < tenure.due_at => return,
             None => {}
         }
+        let Some((server, client)) = tenure.connection.clone() else { return };
         let (sent_at, expect) = (self.now, tenure.revision);
         tenure.in_flight = Some(Renewal { sent_at, generation: tenure.generation, expect });
         let lease = Lease { incarnation: self.config.incarnation.clone(), server, client, ended_by: None };
@@ -185,11 +186,11 @@ impl Machine {
     /// Keeps the proof that the owning connection stands fresh, four times in its life.
     pub(super) fn prove_connection(&mut self, out: &mut Vec<Effect>) {
         let tenure = &mut self.tenure;
-        let Some((server, client)) = tenure.connection.clone() else { return };
         let waits = tenure.trip.is_some_and(|trip| self.now < trip.sent_at + self.config.stands_ms);
         if self.config.is_client() || !tenure.started || waits || self.now < tenure.trip_due_at {
             return;
         }
+        let Some((server, client)) = tenure.connection.clone() else { return };
         tenure.trips += 1;
         tenure.trip = Some(Trip { id: tenure.trips, sent_at: self.now });
         tenure.trip_due_at = self.now + self.config.stands_ms / 4;
@@ -260,7 +261,9 @@ impl Machine {
     pub(super) fn fence_or_unfence(&mut self, out: &mut Vec<Effect>) {
         if !self.lease_holds() {
             self.fence(out);
-        } else if self.tenure.fenced && !self.parts.iter().any(|(part, local)| local.admits() && !self.stands(part)) {
+        } else if self.tenure.fenced
+            && !self.parts.iter().rev().any(|(part, local)| local.admits() && !self.stands(part))
+        {
             self.tenure.fenced = false;
             out.push(Effect::Unfence);
         }
@@ -277,8 +280,8 @@ impl Machine {
     fn learn_own_lease(&mut self, revision: u64) {
         let Some((server, client)) = self.tenure.connection.clone() else { return };
         let lease = Lease { incarnation: self.config.incarnation.clone(), server, client, ended_by: None };
-        let key = crate::ownership::record::Key::Lease(self.config.me.clone());
-        self.shown(key);
+        let me = self.config.me.clone();
+        self.shown(|| crate::ownership::record::Key::Lease(me));
         self.view.learn(Entry::Lease(self.config.me.clone(), lease), revision, self.now);
     }
 }

@@ -20,7 +20,6 @@ use std::collections::BTreeMap;
 use super::protocol::{Effect, Millis};
 use super::{Entry, Key, Machine, NodeId, Phase};
 use crate::ownership::record::Lease;
-use crate::ownership::rendezvous;
 use crate::ownership::view::{Known, LeaseState};
 
 /// How long the word waits where nothing volatile is served: the journals refuse whoever is not the owner any more, and
@@ -31,6 +30,7 @@ const CLOSURES_MAX: usize = 4_096;
 
 /// The connections that have ended, by the broker's word, and when this node heard it.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Closures {
     heard: BTreeMap<(NodeId, String, u64), Millis>,
 }
@@ -58,17 +58,19 @@ impl Machine {
         let mut due = Vec::new();
         for ((id, server, client), at) in &self.closures.heard {
             let Some(Known { value: LeaseState::Live(lease), .. }) = self.view.leases.get(id) else { continue };
-            let stands = self.stands_for(id);
-            if lease.server != *server || lease.client != *client || self.now < at + stands {
-                continue;
-            }
-            // One of those that wait is enough, and those who inherit have reason to be the first.
-            if self.now >= at + stands + self.config.orphan_patience_ms || self.inherits_from(id) {
-                due.push(Entry::Lease(id.clone(), Lease { ended_by: Some(self.config.me.clone()), ..lease.clone() }));
+            let since = at + self.stands_for(id);
+            if lease.server == *server && lease.client == *client && self.now >= since {
+                due.push((id.clone(), since));
             }
         }
-        for tombstone in due {
-            self.cas(tombstone, out);
+        for (id, since) in due {
+            // One of those that wait is enough, and those who inherit have reason to be the first.
+            if self.now < since + self.config.orphan_patience_ms && !self.inherits_from(&id) {
+                continue;
+            }
+            let Some(Known { value: LeaseState::Live(lease), .. }) = self.view.leases.get(&id) else { continue };
+            let tombstone = Lease { ended_by: Some(self.config.me.clone()), ..lease.clone() };
+            self.cas(Entry::Lease(id, tombstone), out);
         }
     }
 
@@ -92,27 +94,25 @@ impl Machine {
         }
         let orphaned =
             |lease: &Known<LeaseState>| lease.at < forgotten && self.phase == Phase::Running && self.is_first();
-        let leases = self.view.leases.iter().filter(|(_, lease)| match &lease.value {
-            LeaseState::Tombstone(by) => self.is_me(by) || orphaned(lease),
-            LeaseState::Live(_) | LeaseState::Gone(_) => false,
-        });
-        let mine: Vec<NodeId> = leases.map(|(id, _)| id.clone()).collect();
+        let to_clear = |id: &&NodeId| match self.view.leases.get(*id) {
+            Some(lease @ Known { value: LeaseState::Tombstone(by), .. }) => self.is_me(by) || orphaned(lease),
+            _ => false,
+        };
+        let mine: Vec<NodeId> = self.view.absent().filter(to_clear).cloned().collect();
         for id in mine {
             if self.view.members.contains_key(&id) {
                 self.bury(id, out);
-            } else if !self.view.claims().any(|(_, claim)| claim.value.node.as_ref() == Some(&id)) {
+            } else if self.view.held_by(&id).next().is_none() {
                 self.delete(Key::Lease(id), out);
             }
         }
     }
 
     /// True if this node is the first or second in rendezvous order for a partition of that node, without it.
-    fn inherits_from(&self, holder: &NodeId) -> bool {
-        let held = self.view.claims().filter(|(_, claim)| claim.value.node.as_ref() == Some(holder));
-        held.filter(|(part, _)| self.config.hosts.contains_key(part.actor.as_ref())).any(|(part, _)| {
-            let candidates = self.view.candidates(&part.actor, Some(holder));
-            let ranked = rendezvous::ranked(&part.actor, part.number, candidates.into_iter());
-            ranked.iter().take(2).any(|id| self.is_me(id))
-        })
+    fn inherits_from(&mut self, holder: &NodeId) -> bool {
+        let (view, roster) = (&self.view, &mut self.roster);
+        let held = view.held_by(holder).filter(|part| self.config.hosts.contains_key(part.actor.as_ref()));
+        let mut places = held.map(|part| roster.of(view, &part.actor).place(part.number, Some(holder)));
+        places.any(|place| place.is_some_and(|place| place < 2))
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Owns the bookkeeping of compare-and-set. What is written, and why, is decided elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::protocol::{CasId, CasResult, Effect, Millis};
-use super::{Entry, Key, Machine, Scope};
+use super::{Entry, Key, Machine, Part, Scope};
 use crate::ownership::view::View;
 
 /// Writes in flight at once, renewals apart; the rest waits for the next look.
@@ -13,14 +13,18 @@ const AT_ONCE: usize = 64;
 
 /// The state of the own writes.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Writes {
     last: CasId,
     pending: BTreeMap<CasId, (Write, u64)>,
     blocked: BTreeMap<Key, Block>,
+    /// The partitions whose writes found no room.
+    waiting: BTreeSet<Part>,
 }
 
 /// What was asked for.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Write {
     Put(Entry),
     Delete(Key),
@@ -28,6 +32,7 @@ enum Write {
 
 /// Why a key must not be written now.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Block {
     InFlight,
     /// Refused at this revision: somebody wrote, and the watch has to show it.
@@ -51,7 +56,17 @@ impl Writes {
             Some(Block::Refused { expect, .. }) => known != *expect,
             Some(Block::Unsure { expect, until }) => known != *expect || now >= *until,
         };
-        free && self.pending.len() < AT_ONCE
+        free && !self.is_full()
+    }
+
+    /// True if nothing more may be written before an answer comes.
+    pub(super) fn is_full(&self) -> bool {
+        self.pending.len() >= AT_ONCE
+    }
+
+    /// Whose turn it is when there is room again.
+    pub(super) fn next_waiting(&mut self) -> Option<Part> {
+        self.waiting.pop_first()
     }
 
     /// True if no write is in flight and none may still turn out to have happened.
@@ -134,7 +149,7 @@ impl Machine {
         match (result, write) {
             (CasResult::Ok(revision), write) => {
                 self.writes.blocked.remove(&key);
-                self.shown(key.clone());
+                self.shown(|| key.clone());
                 match write {
                     Write::Put(entry) => drop(self.learn(entry, revision, out)),
                     Write::Delete(key) => {
@@ -151,15 +166,30 @@ impl Machine {
             }
         }
         match key {
-            // With a full window, others may have been waiting for this answer.
-            Key::Part(part) if self.writes.pending.len() + 1 < AT_ONCE => Scope::One(part),
+            Key::Part(part) if self.writes.waiting.is_empty() => Scope::One(part),
+            // Others have been waiting for this answer.
+            Key::Part(part) => Scope::Waiting(part),
             _ => Scope::All,
         }
+    }
+
+    /// True if there is room for one more write; if not, the partition's turn comes when there is.
+    pub(super) fn has_room_for(&mut self, part: &Part) -> bool {
+        let full = self.writes.is_full();
+        if full {
+            self.writes.waiting.insert(part.clone());
+        }
+        !full
     }
 
     fn start(&mut self, entry: &Entry) -> Option<(CasId, u64)> {
         let key = entry.key();
         let expect = self.view.revision(&key);
+        if let Entry::Claim(part, _) = entry
+            && !self.has_room_for(part)
+        {
+            return None;
+        }
         let ready = self.writes.ready(&key, expect, self.now);
         ready.then(|| (self.writes.start(key, Write::Put(entry.clone()), expect), expect))
     }

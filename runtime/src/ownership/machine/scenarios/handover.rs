@@ -285,3 +285,33 @@ fn a_partition_that_is_still_being_left_can_be_taken_back() {
     script.tell(offer);
     assert!(script.did(|effect| matches!(effect, Effect::Join { epoch: 3, .. })), "{:?}", script.out);
 }
+
+/// A turn on the old owner waits for an actor whose message the new one holds. The claim changes hands while the turn
+/// runs, and holds back that turn's key alone: so what it waits for is served, it ends, and its key follows.
+#[test]
+fn handover_under_chain() {
+    // `transferring` has seen the claim written with the reply, although no turn has ended.
+    let (mut old, heir, id) = transferring();
+    old.tell(Input::CasDone { id, result: CasResult::Ok(900) });
+    let left = Effect::Leave { part: part(), epoch: 1, heir: Some(heir), cause: LeaveCause::HandedOver };
+    assert!(old.did(|effect| *effect == left), "at once: {:?}", old.out);
+    old.out.clear();
+    old.pass(60_000);
+    assert!(!old.did(|effect| write(effect).is_some() || *effect == left), "it waits for nothing: {:?}", old.out);
+
+    let mut new = holding();
+    new.claim(Some("a-1"), 4, Some("b-2"), &["k1"]);
+    let held = vec!["k1".to_owned()];
+    let serve = Effect::Serve { part: part(), epoch: 4, busy: held.clone(), from: Some("b-2".into()) };
+    assert!(new.did(|effect| *effect == serve), "{:?}", new.out);
+    assert!(new.machine.settled(&part(), 4, "k2"), "what k1's turn asks for is admitted while it runs");
+    // However long that takes.
+    for _ in 0..12 {
+        new.pass(5_000);
+        new.lease("b-2");
+    }
+    assert!(!new.machine.settled(&part(), 4, "k1") && !new.did(|effect| matches!(effect, Effect::Admit { .. })));
+    assert_eq!(new.machine.serving().collect::<Vec<_>>(), [(&part(), 4)], "and k2 is served all the time");
+    new.tell(Input::Idle { part: part(), epoch: 4, key: "k1".into() });
+    assert!(new.did(|effect| *effect == Effect::Admit { part: part(), keys: held.clone() }));
+}

@@ -9,7 +9,7 @@ use crate::ownership::record::{Entry, Key, Lease, NodeId};
 const MARKER_MS: u64 = 3_000;
 
 /// The bucket.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Broker {
     pub(super) up: bool,
     pub(super) revision: u64,
@@ -123,6 +123,10 @@ impl Broker {
 
     pub(super) fn entry(&self, key: &Key) -> Option<&Entry> {
         self.keys.get(key)?.value.as_ref().ok()
+    }
+
+    pub(super) fn revision_of(&self, key: &Key) -> u64 {
+        self.keys.get(key).map_or(0, |stored| stored.revision)
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {

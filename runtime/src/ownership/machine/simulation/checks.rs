@@ -1,12 +1,13 @@
 //! What must be true.
 //!
 //! At every instant: (i) for each partition at most one node is *active*, which is to say that it admits turns, is not
-//! fenced, and its own clock is before `serves_until`; crashed nodes count for nothing, paused ones count. (ii) Epochs
+//! fenced, and its own clock is before `serves_until`; crashed nodes count for nothing, paused ones count. And the
+//! stored claim names that node. (ii) Epochs
 //! grow by one with each change of holder, and only then; only a holder gives away (both in `broker`). (iii) No node
 //! writes a claim before it has seen a whole snapshot and its own lease and member are acknowledged; a pure client
 //! writes nothing. (iv) Nobody retires whose lease has never ended, and no tombstone is
 //! written over a lease whose connection stands. At the end: every partition of every actor that has
-//! a host is active at the first in rendezvous order, nowhere else, with nothing held back; drained nodes have ended and
+//! a host is active at the first in rendezvous order, nowhere else, with nothing held back, and nobody holds calls for it; drained nodes have ended and
 //! left no record.
 
 use super::world::{Life, Node, World};
@@ -19,9 +20,21 @@ impl World {
     pub(super) fn check_active(&self, part: &Part) -> Result<(), String> {
         let active: Vec<&NodeId> =
             self.nodes.iter().filter(|node| node.is_active(part, self.now)).map(|node| &node.id).collect();
-        match active.len() {
-            0 | 1 => Ok(()),
+        match active[..] {
+            [] => Ok(()),
+            [one] => match self.broker.entry(&Key::Part(part.clone())) {
+                Some(Entry::Claim(_, claim)) if claim.node.as_ref() == Some(one) => Ok(()),
+                other => Err(format!("at {}: {one} is active on {part} without a claim: {other:?}", self.now)),
+            },
             _ => Err(format!("at {}: {active:?} are all active on {part}", self.now)),
+        }
+    }
+
+    /// Nobody is active on a partition any more when somebody else's claim is stored.
+    pub(super) fn check_claim(&self, entry: &Entry) -> Result<(), String> {
+        match entry {
+            Entry::Claim(part, _) => self.check_active(part),
+            _ => Ok(()),
         }
     }
 
@@ -64,6 +77,12 @@ impl World {
             }
             if node.life == Life::Up && node.held.values().any(|keys| !keys.is_empty()) {
                 return Err(format!("{} still holds keys back: {:?}", node.id, node.held));
+            }
+            // Whoever is in a queue group and admits nothing holds calls, and nobody would hear of them.
+            if node.life == Life::Up
+                && let Some(part) = node.joined.iter().find(|part| !node.admitting.contains_key(part))
+            {
+                return Err(format!("at {}: {} still holds the calls of {part}", self.now, node.id));
             }
             let lease = self.broker.entry(&Key::Lease(node.id.clone()));
             if node.life == Life::Ended && matches!(lease, Some(Entry::Lease(_, lease)) if lease.ended_by.is_none()) {

@@ -11,6 +11,10 @@ impl World {
         if self.nodes[at].life != Life::Up {
             return Ok(());
         }
+        self.boundary();
+        if self.nodes[at].life != Life::Up {
+            return Ok(());
+        }
         let mut out = Vec::new();
         let clock = self.nodes[at].clock(self.now);
         let renewed = matches!(input, Input::RenewDone { .. });
@@ -30,6 +34,10 @@ impl World {
             }
             self.check_effect(at, &effect)?;
             self.carry_out(at, effect)?;
+            self.boundary();
+            if self.nodes[at].life == Life::Crashed {
+                return Ok(());
+            }
         }
         if serves || renewed { self.check_all_active(at) } else { Ok(()) }
     }
@@ -59,6 +67,7 @@ impl World {
                 self.message(&to, Input::HandoverReply { part, epoch, heir: me, ready: false });
             }
             Effect::Join { part, reply_to: Some((to, epoch)), .. } => {
+                self.nodes[at].joined.insert(part.clone());
                 self.message(&to, Input::HandoverReply { part, epoch, heir: me, ready: true });
             }
             Effect::Serve { part, epoch, busy, .. } => {
@@ -95,7 +104,8 @@ impl World {
                     self.after(again, Event::Start(self.nodes[at].slot));
                 }
             }
-            Effect::Join { .. } | Effect::Fence | Effect::Unfence | Effect::Moved { .. } | Effect::NodeLost { .. } => {}
+            Effect::Join { part, .. } => drop(self.nodes[at].joined.insert(part)),
+            Effect::Fence | Effect::Unfence | Effect::Moved { .. } | Effect::NodeLost { .. } => {}
         }
         Ok(())
     }
@@ -103,6 +113,7 @@ impl World {
     fn leave(&mut self, at: usize, part: Part, epoch: u64, heir: Option<usize>, cause: LeaveCause) {
         self.nodes[at].admitting.remove(&part);
         self.nodes[at].held.remove(&part);
+        self.nodes[at].joined.remove(&part);
         let quiet = self.random.between(1, 3_000);
         let still = self.random.between(0, quiet);
         self.after(still, Event::Tell(at, Input::Stilled { part: part.clone(), epoch }));
@@ -130,6 +141,7 @@ impl World {
         let node = &mut self.nodes[at];
         node.life = Life::Ended;
         node.admitting.clear();
+        node.joined.clear();
         let id = node.id.clone();
         self.after(5, Event::Write(at, Write::Purge(Key::Lease(id.clone())), Fate::Unheard));
         self.after(10, Event::Write(at, Write::Purge(Key::Member(id)), Fate::Unheard));
@@ -183,6 +195,7 @@ impl World {
                 let stored = self.broker.put(&by, entry.clone(), expect, None)?;
                 if stored.is_some() {
                     self.check_tombstone(&entry)?;
+                    self.check_claim(&entry)?;
                 }
                 self.nodes[at].enrolled |= member && stored.is_some();
                 stored

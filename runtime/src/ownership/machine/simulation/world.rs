@@ -67,7 +67,7 @@ pub(super) enum Life {
 }
 
 /// One start of a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) slot: usize,
     pub(super) id: NodeId,
@@ -76,6 +76,8 @@ pub(super) struct Node {
     pub(super) life: Life,
     pub(super) admitting: BTreeMap<Part, u64>,
     pub(super) held: BTreeMap<Part, BTreeSet<String>>,
+    /// The partitions whose queue groups it is in; what it does not admit there, it holds.
+    pub(super) joined: BTreeSet<Part>,
     pub(super) snapshots: u32,
     pub(super) leased: bool,
     pub(super) enrolled: bool,
@@ -148,7 +150,7 @@ pub(super) enum Fate {
 }
 
 /// Everything, and what is about to happen.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) random: Random,
@@ -161,6 +163,10 @@ pub(super) struct World {
     /// How often each thing happened.
     pub(super) tally: BTreeMap<&'static str, u64>,
     starts: u64,
+    /// What goes wrong, and before how many more inputs and effects of anybody.
+    pub(super) planned: Option<(u64, Vec<Fault>)>,
+    /// How many inputs and effects there were.
+    pub(super) boundaries: u64,
     pub(super) faulty: bool,
     queue: BinaryHeap<Reverse<(u64, usize)>>,
     events: Vec<Option<Event>>,
@@ -178,6 +184,8 @@ impl World {
             digest: 0,
             tally: BTreeMap::new(),
             starts: 0,
+            planned: None,
+            boundaries: 0,
             faulty: false,
             queue: BinaryHeap::new(),
             events: Vec::new(),
@@ -241,6 +249,13 @@ impl World {
         if self.trace {
             println!("{:>6} FAULT {fault:?}", self.now);
         }
+        // A node that has not started yet, or has ended, has nothing to lose.
+        if let Fault::Crash(at) | Fault::Pause(at, _) | Fault::Cut(at, _) | Fault::CutOwn(at, _) | Fault::Drain(at) =
+            fault
+            && self.nodes.get(at).is_none_or(|node| node.life != Life::Up)
+        {
+            return;
+        }
         match fault {
             Fault::Crash(at) => {
                 self.nodes[at].life = Life::Crashed;
@@ -266,6 +281,20 @@ impl World {
                 (0..self.nodes.len()).for_each(|at| self.cut(at));
                 self.after(lasts, Event::BrokerUp);
             }
+        }
+    }
+
+    /// Between two inputs or effects: the moment for what is planned.
+    pub(super) fn boundary(&mut self) {
+        self.boundaries += 1;
+        match &mut self.planned {
+            Some((0, faults)) => {
+                let faults = std::mem::take(faults);
+                self.planned = None;
+                faults.into_iter().for_each(|fault| self.fault(fault));
+            }
+            Some((left, _)) => *left -= 1,
+            None => {}
         }
     }
 
@@ -360,6 +389,7 @@ impl World {
             life: Life::Up,
             admitting: BTreeMap::new(),
             held: BTreeMap::new(),
+            joined: BTreeSet::new(),
             snapshots: 0,
             leased: false,
             enrolled: false,

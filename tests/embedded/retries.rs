@@ -161,7 +161,7 @@ fn put(amount: u64) -> Put {
 }
 
 async fn till(ground: &Ground, name: &str) -> Node {
-    ground.node(name).host::<TillActor>().start().await.expect("a node starts")
+    ground.node(name).remembers(128).host::<TillActor>().start().await.expect("a node starts")
 }
 
 async fn one_and_client(ground: &Ground) -> (Node, Node) {

@@ -640,3 +640,25 @@ async fn rival(journals: &Journals, number: u64) {
     // Its own answer may be lost.
     stored.await.ok();
 }
+
+/// While an append is under way for long, as many turns run behind it as the next one may hold, and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e1_what_runs_behind_a_slow_append_is_bounded() {
+    bounded(async {
+        let broker = MemoryBroker::new();
+        let ground = Ground::on(broker.clone());
+        let node = tally(&ground, "one").await;
+        let actor = node.actor::<Tally>("slow").within(Duration::from_secs(20));
+        actor.ask(add(1)).await.expect("an answer");
+        // It is sent again until it is there.
+        broker.faults(&ground.subjects().journal_stream("tally")).delay_next(Duration::from_millis(700));
+        for (number, sum) in join_all((0..900).map(|_| actor.ask(add(1)))).await.into_iter().enumerate() {
+            assert_eq!(sum.expect("an answer"), number as u64 + 2);
+        }
+        let records = Journals::of(&ground, "slow").await.records().await;
+        assert_eq!(numbers(&records).len(), 901);
+        let most = records.iter().map(|record| list(record, "commands").len()).max();
+        assert_eq!(most, Some(256), "as many as may be, since all of them waited");
+    })
+    .await;
+}

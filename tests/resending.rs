@@ -1,9 +1,13 @@
 //! Durable asks while the process that serves them is killed: each is answered, and takes effect once.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use greenroom::prelude::*;
+use greenroom::subject::{Name, Subjects};
+use greenroom::transport::{Connect, NatsTransport, StreamConfig, Transport};
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::harness::{Profile, Server, eventually, holds};
@@ -14,12 +18,16 @@ const BROKER: &str = "GREENROOM_TEST_PURSES_AT";
 const BUDGET: Duration = Duration::from_secs(20);
 const PURSES: u64 = 16;
 
-#[contract(name = "purse", messages(Put, Count), event = PutIn)]
+#[contract(name = "purse", messages(Put, PutNow, Count), event = PutIn)]
 struct Purse;
 
 /// Puts one coin in.
 #[message(Purse, ask, reply = u64)]
 struct Put;
+
+/// The same by a handler that never waits.
+#[message(Purse, ask, reply = u64)]
+struct PutNow;
 
 #[message(Purse, read, reply = u64)]
 struct Count;
@@ -62,6 +70,12 @@ impl PurseActor {
         self.coins.count
     }
 
+    #[ask]
+    fn put_now(&mut self, _: PutNow) -> u64 {
+        self.coins.emit(PutIn::Coin);
+        self.coins.count
+    }
+
     #[read]
     fn count(&self, _: Count) -> u64 {
         self.coins.count
@@ -72,7 +86,7 @@ async fn host(name: &str, url: &str) -> Node {
     Node::builder("shop").name(name).connect(url).host::<PurseActor>().start().await.expect("a node starts")
 }
 
-/// No test by itself: the process that [`e1_kill_9_under_durable_asks_loses_and_doubles_nothing`] kills.
+/// No test by itself: the process that the tests here kill.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_with_purses() {
     let Ok(url) = std::env::var(BROKER) else { return };
@@ -94,10 +108,9 @@ fn owned(node: &Node, name: &str) -> usize {
     its.map(|claim| claim.partitions.len()).sum()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn e1_kill_9_under_durable_asks_loses_and_doubles_nothing() {
-    let server = Server::start(Profile::Shop).await;
-    let mut victim = victim(&server);
+/// A process that shares the purses with a node of this one, and a client of both.
+async fn victim_and_heir(server: &Server) -> (Child, Node, Node) {
+    let victim = victim(server);
     let heir = host("heir", server.url()).await;
     let client = Node::builder("shop").name("client").connect(server.url()).start().await.expect("a client starts");
     eventually(BUDGET, "two processes share the purses", async || {
@@ -105,6 +118,13 @@ async fn e1_kill_9_under_durable_asks_loses_and_doubles_nothing() {
         holds(shares.0 > 10 && shares.0 + shares.1 == 64, || format!("{shares:?}"))
     })
     .await;
+    (victim, heir, client)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e1_kill_9_under_durable_asks_loses_and_doubles_nothing() {
+    let server = Server::start(Profile::Shop).await;
+    let (mut victim, heir, client) = victim_and_heir(&server).await;
     let until = Instant::now() + Duration::from_secs(5);
     let callers: Vec<_> = [&client, &client, &client, &client, &client, &client, &heir, &heir]
         .map(|node| {
@@ -135,4 +155,92 @@ async fn e1_kill_9_under_durable_asks_loses_and_doubles_nothing() {
         there += client.actor::<Purse>(format!("p-{number}")).within(BUDGET).ask(Count).await.expect("an answer");
     }
     assert_eq!(there, asked, "each call once");
+}
+
+/// A key that so many ask at once that its turns share appends: the raw stream tells what was kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e1_kill_9_under_hot_keys_keeps_what_was_acknowledged_once() {
+    const HOT: usize = 4;
+    let server = Server::start(Profile::Shop).await;
+    let (mut victim, heir, client) = victim_and_heir(&server).await;
+    let until = Instant::now() + Duration::from_secs(4);
+    let callers: Vec<_> = (0..HOT * 12)
+        .map(|caller| {
+            let node = if caller % 3 == 2 { heir.clone() } else { client.clone() };
+            tokio::spawn(async move {
+                let mut told = Vec::new();
+                while Instant::now() < until {
+                    let purse = node.actor::<Purse>(format!("hot-{}", caller % HOT)).within(BUDGET);
+                    told.push(purse.ask(PutNow).await.unwrap_or_else(|error| panic!("{}: {error:?}", told.len())));
+                }
+                (caller % HOT, told)
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    victim.start_kill().expect("it is killed");
+    let mut told: [Vec<u64>; HOT] = Default::default();
+    for caller in callers {
+        let (purse, its) = caller.await.expect("every call is answered");
+        told[purse].extend(its);
+    }
+    let (mut shared, mut taken_over) = (0, 0);
+    for (purse, told) in told.iter_mut().enumerate() {
+        told.sort_unstable();
+        let story = Story::read(&server, &format!("hot-{purse}")).await;
+        // Each call was answered, each with a count of its own: the coins in the order in which they were put in.
+        assert_eq!(*told, (1..=told.len() as u64).collect::<Vec<_>>(), "hot-{purse}");
+        assert_eq!((story.coins, story.replies), (told.len() as u64, told.clone()), "hot-{purse}");
+        shared += story.shared;
+        taken_over += usize::from(story.epochs > 1);
+    }
+    println!("kill -9 under hot keys: {} calls, {shared} appends shared", told.iter().map(Vec::len).sum::<usize>());
+    assert!(shared > 10 && taken_over > 0, "{shared} appends were shared, {taken_over} keys changed hands");
+}
+
+/// A purse's journal as it stands in the stream.
+#[derive(Default)]
+struct Story {
+    coins: u64,
+    /// What the commands were answered, in ascending order.
+    replies: Vec<u64>,
+    /// Records of several commands.
+    shared: usize,
+    epochs: usize,
+}
+
+impl Story {
+    async fn read(server: &Server, key: &str) -> Self {
+        let settings = Connect::try_from(server.url()).expect("an address").name("story");
+        let transport = NatsTransport::connect(settings).await.expect("a connection");
+        let subjects = Subjects::new(Name::new("shop").expect("a name"));
+        let subject = subjects.journal("purse", &Key::new(key).expect("a key"));
+        let config = StreamConfig::new([subjects.journals("purse")]);
+        let stream = transport.stream(&subjects.journal_stream("purse"), config).await.expect("the stream");
+        let last = stream.last(&subject).await.expect("an answer").expect("it has a journal").sequence;
+        let (mut story, mut next, mut epoch) = (Self::default(), 1, 0);
+        let mut commands = BTreeMap::<String, u64>::new();
+        while next <= last {
+            let part = stream.read(&subject, next, last).await.expect("records");
+            next = part.last().expect("at least one").sequence + 1;
+            for record in part {
+                let record: Value = serde_json::from_slice(&record.body).expect("JSON");
+                let its = record["epoch"].as_u64().expect("a number");
+                assert!(its >= epoch, "{key}: an older owner wrote after a newer one");
+                story.epochs += usize::from(its > epoch);
+                epoch = its;
+                story.coins += record["events"].as_array().map_or(0, Vec::len) as u64;
+                let kept = record["commands"].as_array().cloned().unwrap_or_default();
+                story.shared += usize::from(kept.len() > 1);
+                for command in kept {
+                    let reply = command["fate"]["replied"].as_u64().expect("a count");
+                    let before = commands.insert(command["id"].to_string(), reply);
+                    assert_eq!(before, None, "{key}: a command is there twice");
+                }
+            }
+        }
+        story.replies = commands.into_values().collect();
+        story.replies.sort_unstable();
+        story
+    }
 }

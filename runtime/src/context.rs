@@ -175,8 +175,9 @@ impl<'a, A: Actor> Context<'a, A> {
             return Err(Error::new(ErrorKind::Unavailable, why));
         }
         let subject = around.subjects.journal(self.env.actor, self.env.key);
-        let opened =
-            Ledger::open(hosted.log(around).await?, subject, epoch, !hosted.gate.is_contested(partition)).await?;
+        let planned = !hosted.gate.is_contested(partition);
+        let log = hosted.log(around).await?;
+        let opened = Ledger::open(log, subject, epoch, planned, around.settings.remembers).await?;
         let contested = opened.contested && !opened.ledger.is_new();
         let mut cell = Durable::replay(opened)?;
         if contested {

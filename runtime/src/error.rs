@@ -164,6 +164,15 @@ impl Error {
         self
     }
 
+    /// The same for one more caller, without its cause.
+    pub(crate) fn again(&self) -> Self {
+        let same = Self::new(self.kind(), self.message());
+        match self.details() {
+            Some(details) => same.with_details(details.clone()),
+            None => same,
+        }
+    }
+
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

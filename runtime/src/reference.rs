@@ -127,7 +127,8 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
     ///
     /// - An id is for one message to one actor. Another message under it fails with `IdReused`.
     /// - It is remembered for ten minutes, from when the command took effect; what is sent again later takes effect
-    ///   again. An actor that is to remember more than 1,024 such commands at once answers `Overloaded`.
+    ///   again. An actor that is to remember more than 1,024 such commands at once, or more than 256 KiB of them, answers
+    ///   `Overloaded`.
     /// - A refusal is remembered too, and costs the actor's journal a record.
     /// - Reads, and actors that are not durable, take no notice of it.
     ///

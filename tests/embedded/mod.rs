@@ -21,6 +21,7 @@ mod services;
 mod handover;
 mod outsiders;
 mod durable;
+mod hot;
 mod retries;
 mod events;
 mod builds;

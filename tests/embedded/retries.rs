@@ -161,7 +161,7 @@ fn put(amount: u64) -> Put {
 }
 
 async fn till(ground: &Ground, name: &str) -> Node {
-    ground.node(name).host::<TillActor>().start().await.expect("a node starts")
+    ground.node(name).remembers(128).host::<TillActor>().start().await.expect("a node starts")
 }
 
 async fn one_and_client(ground: &Ground) -> (Node, Node) {
@@ -300,7 +300,7 @@ async fn last_command(ground: &Ground, key: &str) -> Value {
     let subject = subjects.journal("till", &Key::new(key).expect("a key"));
     let last = stream.last(&subject).await.expect("an answer").expect("a record");
     let record: Value = serde_json::from_slice(&last.body).expect("a record is JSON");
-    record["command"].clone()
+    record["commands"][0].clone()
 }
 
 async fn e1_a_no_to_a_call_that_was_sent_again_is_final(ground: Ground) {

@@ -4,13 +4,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::group::Stake;
 use super::job::Outcome;
-use super::turn::{Ended, Env, conclude};
-use crate::actor::Actor;
+use super::turn::{Ended, Env, WAITED, conclude, run_once};
+use crate::actor::{Actor, Handle};
 use crate::call::Call;
+use crate::context::Context;
 use crate::contract::Message;
 use crate::error::{AskError, Error, ErrorKind};
-use crate::journal::{self, Fate, Known, Mark, NotAppended, Write};
+use crate::journal::{self, Draft, Fate, Known, Mark, NotAppended, Write};
 
 /// What is to be done with a message, as far as the actor's journal knows.
 pub(crate) enum Before<M: Message> {
@@ -53,6 +55,35 @@ pub(crate) fn before<A: Actor, M: Message>(actor: &mut A, call: &Call, message: 
     }
 }
 
+/// What is to be kept of a turn that has ended.
+struct Wanted {
+    fate: Option<Result<Fate, Error>>,
+    write: Write,
+    /// Whether the state holds what must not be kept.
+    undone: bool,
+}
+
+/// What is to be kept of a turn that ended so; `None`: nothing.
+fn wanted<M: Message>(
+    dirty: bool,
+    call: &Call,
+    mark: Option<&Mark>,
+    steps: u32,
+    result: &Result<Result<M::Reply, M::Refusal>, String>,
+) -> Wanted {
+    let undone = dirty && matches!(result, Ok(Err(_)));
+    let (fate, write) = match result {
+        Ok(Ok(reply)) if dirty || steps > 0 => (Some(raw(reply).map(Fate::Replied)), Write::Turn),
+        // A caller that was told no may have an earlier attempt on its way: it must not take effect after that.
+        // And a turn that was refused after some of its steps is over, not cut.
+        Ok(Err(refusal)) if (call.attempt > 1 || steps > 0) && mark.is_some() => {
+            (Some(raw(refusal).map(Fate::Refused)), Write::Refusal)
+        }
+        Ok(_) | Err(_) => (None, Write::Turn),
+    };
+    Wanted { fate, write, undone }
+}
+
 /// Makes what a turn of a durable actor did permanent, and only then its outcome.
 pub(crate) async fn settle_durable<A: Actor, M: Message>(
     actor: &mut A,
@@ -63,20 +94,8 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
     result: Result<Result<M::Reply, M::Refusal>, String>,
 ) -> (Ended, Outcome<M>) {
     let Some(cell) = actor.cell() else { return super::turn::settle::<A, M>(actor, env, result) };
-    let dirty = cell.is_dirty();
-    let (fate, write) = match &result {
-        Err(_) => (None, None),
-        Ok(Ok(reply)) if dirty || steps > 0 => (Some(raw(reply).map(Fate::Replied)), Some(Write::Turn)),
-        Ok(Ok(_)) => (None, None),
-        // A caller that was told no may have an earlier attempt on its way: it must not take effect after that.
-        // And a turn that was refused after some of its steps is over, not cut.
-        Ok(Err(refusal)) if (call.attempt > 1 || steps > 0) && mark.is_some() => {
-            (Some(raw(refusal).map(Fate::Refused)), Some(Write::Refusal))
-        }
-        Ok(Err(_)) => (None, None),
-    };
-    let undone = dirty && matches!(result, Ok(Err(_)));
-    if let (Some(fate), Some(write)) = (fate, write) {
+    let Wanted { fate, write, undone } = wanted::<M>(cell.is_dirty(), call, mark.as_ref(), steps, &result);
+    if let Some(fate) = fate {
         let kept = match fate {
             Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write).await,
             Err(error) => Err(NotAppended::NotStored(error)),
@@ -91,6 +110,47 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
     (if undone { Ended::Lost } else { ended }, outcome)
 }
 
+/// What a turn came to that is not kept yet: how it ended, what is to be kept of it, what its caller has to do with
+/// that, and its outcome.
+pub(crate) type Ran<M> = (Ended, Option<Draft>, Stake, Outcome<M>);
+
+/// Runs a turn that never waits, on whatever state the actor has, and gathers what is to be kept of it.
+pub(crate) fn stage_durable<A, M>(actor: &mut A, message: M, call: &Call, env: &Env<'_>) -> Ran<M>
+where
+    A: Actor + Handle<M>,
+    M: Message<Contract = A::Contract>,
+{
+    let mark = match before::<A, M>(actor, call, &message, false) {
+        Before::Answered(outcome) => return (Ended::Fine, None, Stake::Repeat, outcome),
+        Before::Run { mark, .. } => mark,
+    };
+    let mut ctx = Context::new(env.clone(), call).with_command(mark.clone(), 0);
+    let ran = run_once(async { actor.handle(message, &mut ctx).await });
+    let result = ran.unwrap_or_else(|| Err(WAITED.to_owned()));
+    let Some(cell) = actor.cell() else {
+        let (ended, outcome) = super::turn::settle::<A, M>(actor, env, result);
+        return (ended, None, Stake::Sight, outcome);
+    };
+    let Wanted { fate, write, undone } = wanted::<M>(cell.is_dirty(), call, mark.as_ref(), 0, &result);
+    let draft = fate.map(|fate| {
+        let command = fate.map(|fate| mark.as_ref().map(|mark| (mark, fate)));
+        command.and_then(|command| Draft::of(cell, command, matches!(write, Write::Turn)))
+    });
+    let draft = match draft.transpose() {
+        Ok(draft) => draft,
+        Err(error) => return (Ended::Lost, None, Stake::Sight, Err(AskError::Failed(error))),
+    };
+    if let Some(draft) = &draft {
+        cell.kept();
+        if let Some(ledger) = cell.ledger() {
+            ledger.remember(draft);
+        }
+    }
+    let (ended, outcome) = conclude::<M>(env, result);
+    let stake = if draft.is_some() { Stake::Part } else { Stake::Sight };
+    (if undone { Ended::Lost } else { ended }, draft, stake, outcome)
+}
+
 /// What a caller is told whose turn was not made permanent.
 pub(crate) fn not_kept(env: &Env<'_>, why: NotAppended) -> Error {
     let who = format!("{}/{}", env.actor, env.key);
@@ -101,7 +161,7 @@ pub(crate) fn not_kept(env: &Env<'_>, why: NotAppended) -> Error {
             Error::new(ErrorKind::Unavailable, format!("another owner of {who} has written since; nothing was kept"))
         }
         NotAppended::Unknown(error) => {
-            let why = format!("{who} has run, and this node stopped before it was known whether that is kept");
+            let why = format!("{who} has run, and this node was lost or stopped before it knew whether that is kept");
             Error::new(ErrorKind::Unknown, why).with_source(error)
         }
     }

@@ -10,6 +10,7 @@ use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
 use super::gate::{Gate, Shut};
+use super::group::is_new;
 use super::job::Job;
 use super::registry::Registry;
 use super::slot::{Inner, Phase, Popped, Slot};
@@ -33,7 +34,7 @@ pub(crate) struct HostSettings {
 }
 
 /// Turns that a drain runs before it lets other tasks have the thread.
-const BURST: usize = 64;
+pub(super) const BURST: usize = 64;
 
 /// All keyed actors of one type on a node.
 pub(crate) struct Host<A: Actor> {
@@ -284,22 +285,20 @@ impl<A: Actor> Host<A> {
                 };
             }
             // Only now: the activation may have taken all the time that the call had.
-            if job.is_stale() {
-                job.give_up(self.name, slot.key().as_str());
-                continue;
-            }
-            // Only the lease: what waited when the partition was given away is still this node's to run.
-            if !self.gate.is_proved() {
-                job.fail(self.shut(Shut::Fenced));
-                continue;
-            }
+            let Some(job) = self.may_start(job, slot.key().as_str()) else { continue };
             let Some(live) = actor.as_mut() else { continue };
-            let env = self.env(&slot);
-            let ended =
-                if job.is_read() { self.look(&slot, live, job).await } else { guarded(job.run(live, env)).await };
+            let ended = if job.is_read() {
+                self.look(&slot, live, job).await
+            } else if job.is_ready() {
+                let ended;
+                (ended, left) = self.group(&slot, live, job, left).await;
+                ended
+            } else {
+                guarded(job.run(live, self.env(&slot))).await
+            };
             match ended {
                 // Of a key that never existed nothing is kept.
-                Ended::Fine if self.is_durable() && live_is_new(live) => drop_quietly(actor.take()),
+                Ended::Fine if self.is_durable() && is_new(live) => drop_quietly(actor.take()),
                 Ended::Fine => {}
                 Ended::Lost => drop_quietly(actor.take()),
                 Ended::Panicked(cause) => {
@@ -308,6 +307,20 @@ impl<A: Actor> Host<A> {
                 }
             }
         }
+    }
+
+    /// Gives a job back whose turn may start now, and ends any other.
+    pub(super) fn may_start(&self, job: Box<dyn Job<A>>, key: &str) -> Option<Box<dyn Job<A>>> {
+        if job.is_stale() {
+            job.give_up(self.name, key);
+            return None;
+        }
+        // Only the lease: what waited when the partition was given away is still this node's to run.
+        if !self.gate.is_proved() {
+            job.fail(self.shut(Shut::Fenced));
+            return None;
+        }
+        Some(job)
     }
 
     /// Runs a read, and beside it those that stand next in the queue or arrive meanwhile; a turn
@@ -378,13 +391,7 @@ impl<A: Actor> Host<A> {
                 _ => return,
             }
         };
-        for job in queue {
-            let same = Error::new(error.kind(), error.message());
-            job.fail(match error.details() {
-                Some(details) => same.with_details(details.clone()),
-                None => same,
-            });
-        }
+        queue.into_iter().for_each(|job| job.fail(error.again()));
     }
 
     /// Ends a drain: the actor rests, or goes if its partition has been given away.
@@ -393,6 +400,7 @@ impl<A: Actor> Host<A> {
         if self.is_durable() {
             slot.touch(self.around.proof.seconds());
         }
+        inner.tidy();
         let mut leaves = None;
         inner.phase = match actor {
             actor if given_away => {
@@ -446,11 +454,6 @@ fn check_journal<A: Actor>(name: &str, actor: &mut A) -> Result<(), Error> {
         _ => return Ok(()),
     };
     Err(Error::new(ErrorKind::Config, format!("{name} {why}")))
-}
-
-/// Whether nothing was ever written to the actor's journal.
-fn live_is_new<A: Actor>(actor: &mut A) -> bool {
-    actor.cell().and_then(|cell| cell.ledger()).is_some_and(|ledger| ledger.is_new())
 }
 
 impl<A: Send> JournalPlace for Slot<A> {

@@ -1,14 +1,16 @@
 //! Jobs: a message with whoever waits for its outcome, typed inside and not outside.
 
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::command::{Before, before, settle_durable};
-use super::turn::{Ended, Env, conclude, settle, turn_of};
+use super::command::{Before, before, settle_durable, stage_durable};
+use super::group::{Staged, Stake, Voice};
+use super::turn::{Ended, Env, cause_of, conclude, settle, turn_of};
 use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, not_started};
 use crate::context::Context;
@@ -57,6 +59,11 @@ pub(crate) trait Job<A>: Send {
     /// Whether it only looks.
     fn is_read(&self) -> bool;
 
+    /// Whether its turn may run on what is not kept yet: it is one of a durable actor, and cannot reach outside.
+    fn is_ready(&self) -> bool {
+        false
+    }
+
     /// What came with its message.
     fn call(&self) -> &Call;
 
@@ -69,6 +76,9 @@ pub(crate) trait Job<A>: Send {
 
     /// Runs the turn, settles the state cell, and replies.
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended>;
+
+    /// Runs the turn on the spot, and lets nothing of it out. Only called if [`is_ready`](Job::is_ready).
+    fn stage(self: Box<Self>, actor: &mut A, env: &Env<'_>) -> Staged;
 
     /// Runs a read beside others. Only called if [`is_read`](Job::is_read).
     fn look<'a>(self: Box<Self>, actor: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended>;
@@ -133,6 +143,10 @@ where
         false
     }
 
+    fn is_ready(&self) -> bool {
+        A::DURABLE && <A as Handle<M>>::READY
+    }
+
     fn call(&self) -> &Call {
         &self.0.call
     }
@@ -159,6 +173,23 @@ where
             reply.send(outcome);
             ended
         })
+    }
+
+    fn stage(self: Box<Self>, actor: &mut A, env: &Env<'_>) -> Staged {
+        let Parts { message, call, reply, stats } = self.0;
+        // That its events and its reply can be written is up to their author too.
+        let run = AssertUnwindSafe(|| stage_durable::<A, M>(actor, message, &call, env));
+        let (ended, draft, stake, outcome) = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+            let cause = cause_of(panic.as_ref());
+            let error = env.panicked(&cause);
+            (Ended::Panicked(cause), None, Stake::Sight, Err(AskError::Failed(error)))
+        });
+        let speak = Box::new(move |lost: Option<Error>| {
+            let outcome = lost.map_or(outcome, |error| Err(AskError::Failed(error)));
+            stats.ended(outcome.as_ref().err());
+            reply.send(outcome);
+        });
+        Staged { ended, draft, voice: Voice { stake, speak } }
     }
 
     fn look<'a>(self: Box<Self>, _: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
@@ -214,6 +245,13 @@ where
 
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
         self.look(actor, env)
+    }
+
+    fn stage(self: Box<Self>, _: &mut A, env: &Env<'_>) -> Staged {
+        // Never reached: the engine asks `is_ready` first.
+        let error = format!("a read of {}/{} was taken for a turn", env.actor, env.key);
+        self.0.fail(Error::new(crate::error::ErrorKind::Internal, error));
+        Staged { ended: Ended::Fine, draft: None, voice: Voice { stake: Stake::Sight, speak: Box::new(|_| {}) } }
     }
 
     fn look<'a>(self: Box<Self>, actor: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {

@@ -3,11 +3,13 @@
 //! An idle keyed actor is an entry in a map: no task, no channel. A call to it is polled once
 //! inside the caller's own future; what is not ready then is spawned at once, so a caller that
 //! stops polling or is dropped holds nobody. Messages that arrive during a turn queue, bounded,
-//! and are taken by one spawned task when the turn ends.
+//! and are taken by one spawned task when the turn ends. What durable actors are asked meanwhile may share an append
+//! ([`group`]).
 
 mod command;
 mod faults;
 mod gate;
+mod group;
 mod host;
 mod job;
 mod passivation;
@@ -21,4 +23,4 @@ pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};
 pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};
 pub(crate) use self::proof::Proof;
-pub(crate) use self::turn::{Ended, Env, cause_of, conclude, run_once, settle, turn_of};
+pub(crate) use self::turn::{Ended, Env, WAITED, cause_of, conclude, run_once, settle, turn_of};

@@ -121,6 +121,14 @@ impl<A> Inner<A> {
         }
     }
 
+    /// Gives back the memory of what waited and is gone.
+    pub(crate) fn tidy(&mut self) {
+        let holds = |extra: &Extra<A>| !extra.queue.is_empty() || extra.faults.is_some() || extra.journal.is_some();
+        if self.extra.as_ref().is_some_and(|extra| !holds(extra)) {
+            self.extra = None;
+        }
+    }
+
     /// The next job, unless its time is not now; the queue's memory goes with its last one.
     pub(crate) fn pop_if(&mut self, now: bool) -> Popped<A> {
         let Some(extra) = self.extra.as_mut().filter(|extra| !extra.queue.is_empty()) else { return Popped::Nothing };
@@ -138,6 +146,19 @@ impl<A> Inner<A> {
             }
         }
         Popped::Job(job)
+    }
+
+    /// The next job if its turn may run on what is not kept yet; remembers whom to wake when one arrives.
+    pub(crate) fn pop_turn(&mut self, waker: &Waker, now: bool) -> Popped<A> {
+        let front = self.extra.as_ref().and_then(|extra| extra.queue.front());
+        match front.map(|job| job.is_ready()) {
+            Some(true) => self.pop_if(now),
+            Some(false) => Popped::Nothing,
+            None => {
+                self.extra().arrival = Some(waker.clone());
+                Popped::Nothing
+            }
+        }
     }
 
     /// The next job if it is a read and there is room for one more; otherwise remembers whom to wake when one arrives.

@@ -66,6 +66,9 @@ pub(crate) async fn turn_of<T>(handler: impl Future<Output = T>) -> Result<T, St
     AssertUnwindSafe(handler).catch_unwind().await.map_err(|panic| cause_of(panic.as_ref()))
 }
 
+/// What is said of a handler that is not what it says.
+pub(crate) const WAITED: &str = "the handler says READY, and waited";
+
 /// Runs a turn with what belongs to it: that its events and its reply can be written is up to their author too.
 pub(crate) async fn guarded(turn: impl Future<Output = Ended>) -> Ended {
     turn_of(turn).await.unwrap_or_else(Ended::Panicked)

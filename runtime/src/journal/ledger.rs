@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::log::{Log, NotAppended};
+use super::draft::Draft;
+use super::log::{Log, NotAppended, Sealed};
 use super::record::{FORM, Record, Snapshot};
-use super::window::{Fate, Known, Remembered, Window};
+use super::window::{Fate, Known, Window};
 use crate::call::wall_ms;
 use crate::error::{Error, ErrorKind};
 use crate::node::Surroundings;
@@ -14,8 +15,8 @@ use crate::subject::Subject;
 /// A snapshot of at most so many bytes goes into every record: then one read brings the actor back.
 const SMALL_BYTES: usize = 512;
 /// Otherwise one is written when the records since the last are so many times its size, and at least so large: then
-/// snapshots cost a fraction of what they save.
-const GROWTH: u64 = 2;
+/// snapshots are a small part of what is written.
+const GROWTH: u64 = 4;
 const GROWN_BYTES: u64 = 4_096;
 
 /// The journal of one activation.
@@ -31,6 +32,8 @@ pub struct Ledger {
     since: u64,
     /// The size of the state when it was last written down.
     state_bytes: usize,
+    /// A snapshot that did not fit into a record is not tried again before the records since the last are so large.
+    hold_off: u64,
     /// The claim's epoch.
     epoch: u64,
     pub(crate) window: Window,
@@ -69,7 +72,13 @@ impl Ledger {
     ///
     /// # Errors
     /// `Unavailable` if the broker does not answer, or if a later owner has written already.
-    pub(crate) async fn open(log: Arc<Log>, subject: Subject, epoch: u64, planned: bool) -> Result<Opened, Error> {
+    pub(crate) async fn open(
+        log: Arc<Log>,
+        subject: Subject,
+        epoch: u64,
+        planned: bool,
+        remembers: usize,
+    ) -> Result<Opened, Error> {
         let mut ledger = Self {
             log: log.clone(),
             subject: subject.clone(),
@@ -78,8 +87,9 @@ impl Ledger {
             base: 0,
             since: 0,
             state_bytes: 0,
+            hold_off: 0,
             epoch,
-            window: Window::default(),
+            window: Window::default().of(remembers),
         };
         let Some((sequence, bytes, last)) = log.last(&subject).await? else {
             return Ok(Opened { ledger, snapshot: None, records: Vec::new(), contested: !planned });
@@ -107,11 +117,11 @@ impl Ledger {
                 let why = format!("{subject} has no snapshot at {}, where its newest record says", ledger.base);
                 return Err(Error::new(ErrorKind::Internal, why));
             };
-            ledger.window = found.window.clone();
+            ledger.window = found.window()?.of(remembers);
             ledger.state_bytes = found.state.get().len();
         }
-        for command in records.iter().filter_map(|record| record.command.clone()) {
-            ledger.window.remember(command);
+        for record in &mut records {
+            std::mem::take(&mut record.commands).into_iter().for_each(|command| ledger.window.remember(command));
         }
         Ok(Opened { ledger, snapshot, records, contested })
     }
@@ -127,6 +137,15 @@ impl Ledger {
     }
 }
 
+/// Whether a record may hold the state as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Embed {
+    /// It holds more than the record leaves.
+    Not,
+    IfDue,
+    Always,
+}
+
 /// Makes what a turn emitted permanent, with the command that it was for and what became of it.
 ///
 /// # Errors
@@ -137,56 +156,136 @@ pub(crate) async fn commit(
     command: Option<(&Mark, Fate)>,
     write: Write,
 ) -> Result<Vec<Committed>, NotAppended> {
-    let (events, committed) = match write {
-        Write::Turn => cell.written().map_err(NotAppended::NotStored)?,
-        Write::Refusal | Write::Activated => Default::default(),
+    let embed = match write {
+        Write::Turn => Embed::IfDue,
+        Write::Refusal => Embed::Not,
+        Write::Activated => Embed::Always,
     };
-    let command = command.map(|(mark, fate)| Remembered {
-        id: mark.id,
-        born: mark.born,
-        at: wall_ms(),
-        verb: mark.verb.to_owned(),
-        digest: mark.digest,
-        fate,
-    });
-    let volatile = || NotAppended::NotStored(Error::new(ErrorKind::Internal, "a volatile cell goes to no stream"));
-    let wanted = match write {
-        Write::Refusal => false,
-        Write::Turn => cell.ledger().ok_or_else(volatile)?.may_be_due(),
-        Write::Activated => true,
+    let draft = Draft::of(cell, command, matches!(write, Write::Turn)).map_err(NotAppended::NotStored)?;
+    // Should the append fail, the window goes with the cell.
+    ledger_of(cell)?.remember(&draft);
+    let append = prepared(around, cell, draft, embed)?;
+    let kept = append.send(around.clone()).await?;
+    cell.kept();
+    Ok(ledger_of(cell)?.took(kept))
+}
+
+/// Makes a record of what several turns leave. `whole`: nothing was emitted since that it does not hold.
+///
+/// # Errors
+/// `NotStored` if it cannot be written, or is too large.
+pub(crate) fn prepare(
+    around: &Arc<Surroundings>,
+    cell: &mut dyn Cell,
+    draft: Draft,
+    whole: bool,
+) -> Result<Append, NotAppended> {
+    prepared(around, cell, draft, if whole { Embed::IfDue } else { Embed::Not })
+}
+
+fn prepared(
+    around: &Arc<Surroundings>,
+    cell: &mut dyn Cell,
+    draft: Draft,
+    embed: Embed,
+) -> Result<Append, NotAppended> {
+    let wanted = match embed {
+        Embed::Not => false,
+        Embed::IfDue => ledger_of(cell)?.may_be_due(),
+        Embed::Always => true,
     };
     let state = if wanted { Some(cell.state().map_err(NotAppended::NotStored)?) } else { None };
-    let ledger = cell.ledger().ok_or_else(volatile)?;
+    let ledger = ledger_of(cell)?;
     ledger.state_bytes = state.as_ref().map_or(ledger.state_bytes, |state| state.get().len());
-    let embed = matches!(write, Write::Activated) || ledger.is_due();
-    let snapshot = state.filter(|_| embed).map(|state| {
-        let mut window = ledger.window.clone();
-        command.clone().into_iter().for_each(|command| window.remember(command));
-        Snapshot { state, window }
-    });
-    let record = Record {
+    let state = state.filter(|_| embed == Embed::Always || ledger.is_due());
+    let snapshot = state.map(|state| Snapshot::of(state, &ledger.window)).transpose();
+    let Draft { events, told, commands, .. } = draft;
+    let mut record = Record {
         form: FORM,
         id: ledger.log.append_id(),
         epoch: ledger.epoch,
         first: ledger.next_event,
         events,
-        command,
+        commands,
         base: ledger.base,
         since: ledger.since,
-        snapshot,
+        snapshot: snapshot.map_err(NotAppended::NotStored)?,
     };
-    let (sequence, bytes) = ledger.log.clone().append(around, &ledger.subject, ledger.sequence, &record).await?;
-    ledger.sequence = sequence;
-    ledger.since += bytes as u64;
-    record.command.into_iter().for_each(|command| ledger.window.remember(command));
-    if record.snapshot.is_some() {
-        ledger.base = sequence;
-        ledger.since = 0;
+    let mut sealed = Sealed::of(&record).map_err(NotAppended::NotStored)?;
+    if record.snapshot.is_some() && around.check_payload(sealed.bytes()).is_err() {
+        // It can do without: what came since the last one is there.
+        ledger.hold_off = ledger.since.saturating_mul(2).max(sealed.bytes() as u64);
+        record.snapshot = None;
+        sealed = Sealed::of(&record).map_err(NotAppended::NotStored)?;
     }
-    let first = ledger.next_event;
-    ledger.next_event += record.events.len() as u64;
-    cell.kept();
-    Ok((first..).zip(committed).map(|(sequence, event)| Committed { sequence, ..event }).collect())
+    around.check_payload(sealed.bytes()).map_err(NotAppended::NotStored)?;
+    Ok(Append {
+        log: ledger.log.clone(),
+        subject: ledger.subject.clone(),
+        expect: ledger.sequence,
+        is_snapshot: record.snapshot.is_some(),
+        sealed,
+        told,
+    })
+}
+
+fn ledger_of(cell: &mut dyn Cell) -> Result<&mut Ledger, NotAppended> {
+    cell.ledger()
+        .ok_or_else(|| NotAppended::NotStored(Error::new(ErrorKind::Internal, "a volatile cell goes to no stream")))
+}
+
+/// A record on its way: it has all that it needs, so that the actor may run on beside it.
+pub(crate) struct Append {
+    log: Arc<Log>,
+    subject: Subject,
+    expect: u64,
+    is_snapshot: bool,
+    sealed: Sealed,
+    told: Vec<Committed>,
+}
+
+/// A record that is stored.
+pub(crate) struct Kept {
+    sequence: u64,
+    bytes: u64,
+    is_snapshot: bool,
+    told: Vec<Committed>,
+}
+
+impl Append {
+    /// Ends when the record's fate is known.
+    ///
+    /// # Errors
+    /// See [`NotAppended`].
+    pub(crate) async fn send(self, around: Arc<Surroundings>) -> Result<Kept, NotAppended> {
+        let Self { log, subject, expect, is_snapshot, sealed, told } = self;
+        let sequence = log.append(&around, &subject, expect, &sealed).await?;
+        // Its answer may have come to a node that was frozen meanwhile, and is no owner any more.
+        if !around.proof.holds() {
+            around.permit().await.map_err(NotAppended::Unknown)?;
+        }
+        Ok(Kept { sequence, bytes: sealed.bytes() as u64, is_snapshot, told })
+    }
+}
+
+impl Ledger {
+    /// What a turn leaves counts from here on, for whoever comes next; it is not kept yet.
+    pub(crate) fn remember(&mut self, draft: &Draft) {
+        draft.commands.iter().cloned().for_each(|command| self.window.remember(command));
+    }
+
+    /// Takes in that a record is stored; gives its events with their places.
+    pub(crate) fn took(&mut self, kept: Kept) -> Vec<Committed> {
+        let Kept { sequence, bytes, is_snapshot, told } = kept;
+        self.sequence = sequence;
+        self.since += bytes;
+        if is_snapshot {
+            (self.base, self.since, self.hold_off) = (sequence, 0, 0);
+        }
+        let first = self.next_event;
+        self.next_event += told.len() as u64;
+        (first..).zip(told).map(|(sequence, event)| Committed { sequence, ..event }).collect()
+    }
 }
 
 impl Ledger {
@@ -203,6 +302,7 @@ impl Ledger {
     }
 
     fn has_grown(&self) -> bool {
-        self.since >= GROWN_BYTES.max(GROWTH * self.state_bytes as u64)
+        let snapshot = (self.state_bytes + self.window.bytes()) as u64;
+        self.since >= GROWN_BYTES.max(GROWTH * snapshot).max(self.hold_off)
     }
 }

@@ -34,6 +34,27 @@ pub(crate) struct Log {
     appends: AtomicU64,
 }
 
+/// A record as it is sent: the same bytes however often.
+pub(crate) struct Sealed {
+    /// The append's own id.
+    id: String,
+    headers: Headers,
+    body: Bytes,
+}
+
+impl Sealed {
+    /// # Errors
+    /// See [`Record::write`].
+    pub(crate) fn of(record: &Record) -> Result<Self, Error> {
+        Ok(Self { id: record.id.clone(), headers: headers(record), body: Bytes::from(record.write()?) })
+    }
+
+    /// The size of its body.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+}
+
 /// Why an append did not go through. In each case nothing of it is stored, now or later, unless it says so.
 #[derive(Debug)]
 pub(crate) enum NotAppended {
@@ -41,7 +62,7 @@ pub(crate) enum NotAppended {
     NotStored(Error),
     /// Another record stands where this one was to be: somebody else writes this journal.
     Superseded,
-    /// This node stops; it may be stored.
+    /// This node stops, or cannot prove any more that it is the owner; it may be stored.
     Unknown(Error),
 }
 
@@ -91,26 +112,21 @@ impl Log {
 
     /// Appends a record over the one at `expect`, and does not end before its fate is known: an answer that was lost
     /// is no answer, and the same bytes are sent again until they are acknowledged, or refused and found, or refused
-    /// and not found. So the actor must not go on meanwhile.
+    /// and not found. So nothing that saw it may leave the actor meanwhile. Gives its sequence.
     pub(crate) async fn append(
         &self,
         around: &Arc<Surroundings>,
         subject: &Subject,
         expect: u64,
-        record: &Record,
-    ) -> Result<(u64, usize), NotAppended> {
-        let body = Bytes::from(record.write().map_err(NotAppended::NotStored)?);
-        if let Err(error) = around.check_payload(body.len()) {
-            return Err(NotAppended::NotStored(error));
-        }
-        let bytes = body.len();
+        record: &Sealed,
+    ) -> Result<u64, NotAppended> {
         let mut sent = false;
         let mut pause = AGAIN_FIRST;
         loop {
-            match self.stream.append(subject, Some(expect), headers(record), body.clone()).await {
-                Ok(sequence) => return Ok((sequence, bytes)),
+            match self.stream.append(subject, Some(expect), record.headers.clone(), record.body.clone()).await {
+                Ok(sequence) => return Ok(sequence),
                 Err(WriteError::Conflict) => match self.standing(around, subject, expect, record).await {
-                    Some(sequence) => return Ok((sequence, bytes)),
+                    Some(sequence) => return Ok(sequence),
                     None if around.check_running().is_ok() => return Err(NotAppended::Superseded),
                     None => {}
                 },
@@ -136,7 +152,7 @@ impl Log {
         around: &Arc<Surroundings>,
         subject: &Subject,
         expect: u64,
-        record: &Record,
+        record: &Sealed,
     ) -> Option<u64> {
         let mut pause = AGAIN_FIRST;
         let mut looks = 0;

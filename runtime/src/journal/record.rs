@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 /// The version of this form.
 pub(crate) const FORM: u32 = 1;
 
-/// One append.
+/// One append: of one turn, or of several that ran one after the other while the append before them was under way.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The version of the form, [`FORM`].
@@ -26,9 +26,9 @@ pub(crate) struct Record {
     pub(crate) events: Vec<StoredEvent>,
     /// The number of the first of the events in the actor's whole life, from 1; of the next one if there are none.
     pub(crate) first: u64,
-    /// The command whose turn wrote it, if it had an id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) command: Option<Remembered>,
+    /// The commands whose turns wrote it, in order: those that had an id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) commands: Vec<Remembered>,
     /// The state that this record leaves, if it holds one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) snapshot: Option<Snapshot>,
@@ -53,8 +53,29 @@ pub struct StoredEvent {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     pub(crate) state: Box<RawValue>,
-    #[serde(default)]
-    pub(crate) window: Window,
+    /// A [`Window`], as it was written: most are never read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    window: Option<Box<RawValue>>,
+}
+
+impl Snapshot {
+    /// # Errors
+    /// Never with these types; the signature is serde's.
+    pub(crate) fn of(state: Box<RawValue>, window: &Window) -> Result<Self, Error> {
+        let window = if window.is_empty() { None } else { Some(raw(window, "the window")?) };
+        Ok(Self { state, window })
+    }
+
+    /// The commands that the actor remembered.
+    ///
+    /// # Errors
+    /// `Internal` if what was written is no window.
+    pub(crate) fn window(&self) -> Result<Window, Error> {
+        let Some(window) = &self.window else { return Ok(Window::default()) };
+        serde_json::from_str(window.get()).map_err(|error| {
+            Error::new(ErrorKind::Internal, "the commands of a snapshot cannot be read").with_source(error)
+        })
+    }
 }
 
 impl Record {
@@ -103,7 +124,7 @@ mod tests {
             epoch: 3,
             events: vec![event],
             first: 5,
-            command: None,
+            commands: Vec::new(),
             snapshot: None,
             base: 17,
             since: 120,

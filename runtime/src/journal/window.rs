@@ -4,23 +4,29 @@
 //! Bounded, and honest about its bound: of commands that say when they were made it keeps the newest, and the newest
 //! birth that it has forgotten. A command not born after that cannot be told from one that was forgotten, so it is
 //! never run. Of commands that do not say (a person's, with an id of their own) it keeps those of the last ten
-//! minutes, and refuses more than it can keep.
+//! minutes, and refuses more than it can keep. [`shelf`] finds them by their ids.
 
-use std::collections::VecDeque;
+mod shelf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use self::shelf::Shelf;
 use crate::call::TurnId;
 
 /// Commands with a birth that one actor remembers.
-const BORN_MAX: usize = 128;
-/// Commands without one that it remembers at once.
+pub(crate) const BORN_MAX: usize = 1_024;
+/// What they may take as JSON, in bytes; the newest one may be larger.
+const BORN_BYTES_MAX: usize = 256 * 1024;
+/// Commands without one that it remembers at once, and what those may take.
 const UNBORN_MAX: usize = 1_024;
+const UNBORN_BYTES_MAX: usize = 256 * 1024;
 /// How long it remembers those, in milliseconds of the owner's clock.
 const UNBORN_FOR_MS: u64 = 600_000;
 /// How far ahead of the owner's clock a birth may lie.
 const AHEAD_MAX_MS: u64 = 10_000;
+/// What a command takes as JSON beside its verb and its answer; more than it ever does.
+const COMMAND_BYTES: usize = 176;
 
 /// A command that took effect.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,10 +38,21 @@ pub(crate) struct Remembered {
     pub(crate) born: u64,
     /// When it took effect, in ms since 1970, by the owner's clock.
     pub(crate) at: u64,
-    pub(crate) verb: String,
+    pub(crate) verb: Box<str>,
     /// Tells its message from another one under the same id.
     pub(crate) digest: u64,
     pub(crate) fate: Fate,
+}
+
+impl Remembered {
+    /// What it takes as JSON, at most.
+    pub(crate) fn bytes(&self) -> usize {
+        let answer = match &self.fate {
+            Fate::Replied(answer) | Fate::Refused(answer) => answer.get().len(),
+            Fate::Begun(_) => 0,
+        };
+        COMMAND_BYTES + self.verb.len() + answer
+    }
 }
 
 /// What became of a command.
@@ -68,28 +85,43 @@ pub(crate) enum Known<'a> {
 }
 
 /// The commands one actor remembers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// The newest birth that was forgotten.
     #[serde(default, skip_serializing_if = "is_zero")]
     low: u64,
-    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
-    born: VecDeque<Remembered>,
-    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
-    unborn: VecDeque<Remembered>,
+    #[serde(default, skip_serializing_if = "Shelf::is_empty")]
+    born: Shelf,
+    #[serde(default, skip_serializing_if = "Shelf::is_empty")]
+    unborn: Shelf,
+    /// How many of those that say when they were made; not written down, since nodes may differ.
+    #[serde(skip, default = "born_max")]
+    most: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { low: 0, born: Shelf::default(), unborn: Shelf::default(), most: BORN_MAX }
+    }
 }
 
 impl Window {
+    /// The same, of another length.
+    pub(crate) fn of(mut self, most: usize) -> Self {
+        self.most = most.max(1);
+        self.shorten();
+        self
+    }
+
     /// What is known of a command; `now` is the owner's wall clock.
     pub(crate) fn look(&self, id: TurnId, born: u64, verb: &str, digest: u64, now: u64) -> Known<'_> {
-        let found = self.born.iter().chain(&self.unborn).rev().find(|known| known.id == id);
-        if let Some(known) = found {
-            let same = known.verb == verb && known.digest == digest;
+        if let Some(known) = self.born.find(id).or_else(|| self.unborn.find(id)) {
+            let same = &*known.verb == verb && known.digest == digest;
             return if same { Known::Here(known) } else { Known::Reused };
         }
         if born == 0 {
-            let live = self.unborn.iter().filter(|known| known.at + UNBORN_FOR_MS > now).count();
-            return if live >= UNBORN_MAX { Known::Full } else { Known::New };
+            let (live, bytes) = self.unborn.since(now.saturating_sub(UNBORN_FOR_MS));
+            return if live >= UNBORN_MAX || bytes >= UNBORN_BYTES_MAX { Known::Full } else { Known::New };
         }
         if born > now.saturating_add(AHEAD_MAX_MS) {
             return Known::Ahead;
@@ -97,29 +129,42 @@ impl Window {
         if born <= self.low { Known::Expired(self.low) } else { Known::New }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.low == 0 && self.born.is_empty() && self.unborn.is_empty()
+    }
+
     /// Whether it hardly adds to a record.
     pub(crate) fn is_small(&self) -> bool {
         self.born.len() + self.unborn.len() <= 2
     }
 
+    /// What it takes as JSON, at most.
+    pub(crate) fn bytes(&self) -> usize {
+        self.born.bytes() + self.unborn.bytes()
+    }
+
     /// Remembers a command, instead of an earlier step of it; forgets what is over the bounds.
     pub(crate) fn remember(&mut self, command: Remembered) {
         let now = command.at;
-        let kind = if command.born == 0 { &mut self.unborn } else { &mut self.born };
-        kind.retain(|known| known.id != command.id);
-        kind.push_back(command);
-        while self.unborn.front().is_some_and(|known| known.at + UNBORN_FOR_MS <= now) {
-            self.unborn.pop_front();
+        if command.born == 0 { &mut self.unborn } else { &mut self.born }.put(command);
+        while self.unborn.first().is_some_and(|known| known.at + UNBORN_FOR_MS <= now) || self.unborn.len() > UNBORN_MAX
+        {
+            self.unborn.forget_first();
         }
-        while self.unborn.len() > UNBORN_MAX {
-            self.unborn.pop_front();
-        }
-        while self.born.len() > BORN_MAX {
-            if let Some(forgotten) = self.born.pop_front() {
+        self.shorten();
+    }
+
+    fn shorten(&mut self) {
+        while self.born.len() > self.most || (self.born.bytes() > BORN_BYTES_MAX && self.born.len() > 1) {
+            if let Some(forgotten) = self.born.forget_first() {
                 self.low = self.low.max(forgotten.born);
             }
         }
     }
+}
+
+fn born_max() -> usize {
+    BORN_MAX
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -163,8 +208,8 @@ mod tests {
         assert_eq!(look(&window, 1, 1_001, 3_000), "Expired(1004)");
         assert_eq!(look(&window, 5, 1_005, 3_000), "here");
         // One that was delayed, and is older than what was forgotten: nobody knows.
-        assert_eq!(look(&window, 999, 1_004, 3_000), "Expired(1004)");
-        assert_eq!(look(&window, 999, 1_005, 3_000), "New");
+        assert_eq!(look(&window, 99_999, 1_004, 3_000), "Expired(1004)");
+        assert_eq!(look(&window, 99_999, 1_005, 3_000), "New");
         let json = serde_json::to_string(&window).expect("json");
         let back: Window = serde_json::from_str(&json).expect("a window");
         assert_eq!(look(&back, 1, 1_001, 3_000), "Expired(1004)");
@@ -201,5 +246,44 @@ mod tests {
         let Known::Here(known) = window.look(TurnId(3), 1_500, "add", 1, 2_002) else { panic!("it is here") };
         assert!(matches!(known.fate, Fate::Replied(_)));
         assert_eq!(window.born.len(), 2);
+    }
+
+    #[test]
+    fn e1_what_is_remembered_is_bounded_by_what_was_answered_too() {
+        let large = |id: u64| {
+            let reply = serde_json::value::to_raw_value(&"r".repeat(60_000)).expect("json");
+            Remembered { fate: Fate::Replied(reply), ..command(u128::from(id), 1_000 + id, 2_000 + id) }
+        };
+        let mut window = Window::default();
+        for id in 1..=8 {
+            window.remember(large(id));
+        }
+        assert!(window.bytes() <= BORN_BYTES_MAX, "{}", window.bytes());
+        assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
+        assert_eq!(look(&window, 5, 1_005, 3_000), "here");
+        // What is told of its size is never less than its size.
+        let json = serde_json::to_string(&window).expect("json");
+        assert!(json.len() <= window.bytes() + 64, "{} and {}", json.len(), window.bytes());
+        // One answer over the bound is remembered all the same: it was the last.
+        let huge = serde_json::value::to_raw_value(&"r".repeat(BORN_BYTES_MAX)).expect("json");
+        window.remember(Remembered { fate: Fate::Replied(huge), ..command(9, 1_009, 2_009) });
+        assert_eq!(look(&window, 9, 1_009, 3_000), "here");
+        assert_eq!(look(&window, 8, 1_008, 3_000), "Expired(1008)");
+        // Those that do not say when they were made are refused beyond their bound.
+        for id in 10..15 {
+            window.remember(Remembered { born: 0, ..large(id) });
+        }
+        assert_eq!(look(&window, 99, 0, 3_000), "Full");
+    }
+
+    #[test]
+    fn a_shorter_window_forgets_when_it_is_read_back() {
+        let mut window = Window::default();
+        for n in 1..=8 {
+            window.remember(command(u128::from(n), 1_000 + n, 2_000 + n));
+        }
+        let window = window.of(4);
+        assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
+        assert_eq!(look(&window, 5, 1_005, 3_000), "here");
     }
 }

@@ -69,6 +69,7 @@ pub struct NodeBuilder {
     pub(super) payload: usize,
     pub(super) activations: usize,
     pub(super) passivate_after: Duration,
+    pub(super) remembers: usize,
     #[cfg(test)]
     rig: Option<crate::simulation::Rig>,
 }
@@ -147,6 +148,7 @@ impl NodeBuilder {
             payload: 512 * 1024,
             activations: 4_000_000,
             passivate_after: Duration::from_secs(600),
+            remembers: crate::journal::BORN_MAX,
             #[cfg(test)]
             rig: None,
         }
@@ -267,6 +269,14 @@ impl NodeBuilder {
     /// leaving memory, one that was used long ago first; volatile ones stay, and calls to further ones are `Overloaded`.
     pub fn activations(mut self, actors: usize) -> Self {
         self.activations = actors;
+        self
+    }
+
+    /// How many commands that say when they were made a durable actor remembers; for tests of what it forgets.
+    #[cfg(any(test, feature = "testkit"))]
+    #[doc(hidden)]
+    pub fn remembers(mut self, commands: usize) -> Self {
+        self.remembers = commands;
         self
     }
 

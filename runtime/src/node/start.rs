@@ -55,6 +55,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         payload: builder.payload.min(room_for_payload(links.own.max_payload())),
         activations: builder.activations,
         passivate_after: builder.passivate_after,
+        remembers: builder.remembers,
         partitions: meta.partitions,
     };
     let runtime = builder.executor()?;

@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     /// Actors of one type in memory.
     pub(crate) activations: usize,
     pub(crate) passivate_after: Duration,
+    /// Commands with a birth that a durable actor remembers.
+    pub(crate) remembers: usize,
     pub(crate) partitions: u16,
 }
 

@@ -7,7 +7,7 @@ use crate::actor::{Actor, Handle, Read};
 use crate::call::{Call, not_started};
 use crate::context::Context;
 use crate::contract::Message;
-use crate::engine::{Ended, Entered, Env, Host, Outcome, cause_of, conclude, run_once, settle};
+use crate::engine::{Ended, Entered, Env, Host, Outcome, WAITED, cause_of, conclude, run_once, settle};
 use crate::error::{AskError, Error, ErrorKind};
 use crate::reference::Target;
 
@@ -54,8 +54,6 @@ where
         conclude::<M>(env, result)
     })
 }
-
-const WAITED: &str = "the handler says READY, and waited";
 
 fn with_idle<A, M>(
     host: &Arc<Host<A>>,

@@ -1,0 +1,59 @@
+//! Drafts: what turns want kept, before it is a record.
+
+use super::ledger::Mark;
+use super::record::StoredEvent;
+use super::window::{Fate, Remembered};
+use crate::call::wall_ms;
+use crate::error::Error;
+use crate::state::{Cell, Committed};
+
+/// What a record has around its events and commands, as JSON; more than it ever is.
+const FRAME_BYTES: usize = 512;
+/// What an event has around its name and its body, likewise.
+const EVENT_BYTES: usize = 48;
+
+/// What one turn, or several in a row, emitted, and the commands that they were for.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(super) events: Vec<StoredEvent>,
+    /// The same events as they are told to whoever watches.
+    pub(super) told: Vec<Committed>,
+    pub(super) commands: Vec<Remembered>,
+    bytes: usize,
+}
+
+impl Draft {
+    /// What a turn is to leave: its events, if `emitted` are to be kept, and its command.
+    ///
+    /// # Errors
+    /// `Internal` if an event cannot be written as JSON.
+    pub(crate) fn of(cell: &dyn Cell, command: Option<(&Mark, Fate)>, emitted: bool) -> Result<Self, Error> {
+        let (events, told) = if emitted { cell.written()? } else { Default::default() };
+        let command = command.map(|(mark, fate)| Remembered {
+            id: mark.id,
+            born: mark.born,
+            at: wall_ms(),
+            verb: mark.verb.into(),
+            digest: mark.digest,
+            fate,
+        });
+        // Each name stands in a header too.
+        let of_event = |event: &StoredEvent| EVENT_BYTES + 2 * event.name.len() + event.body.get().len();
+        let bytes =
+            FRAME_BYTES + events.iter().map(of_event).sum::<usize>() + command.as_ref().map_or(0, Remembered::bytes);
+        Ok(Self { events, told, commands: command.into_iter().collect(), bytes })
+    }
+
+    /// How large its record will be without the state, at most, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes in what a later turn leaves.
+    pub(crate) fn join(&mut self, later: Self) {
+        self.events.extend(later.events);
+        self.told.extend(later.told);
+        self.commands.extend(later.commands);
+        self.bytes += later.bytes - FRAME_BYTES;
+    }
+}

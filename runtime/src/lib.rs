@@ -89,6 +89,7 @@ mod codec;
 mod wire;
 mod outbound;
 mod pending;
+mod pauses;
 mod ownership;
 mod stats;
 

@@ -10,7 +10,7 @@ use crate::actor::Actor;
 use crate::call::Call;
 use crate::contract::Message;
 use crate::error::{AskError, Error, ErrorKind};
-use crate::journal::{self, Fate, Known, Mark, NotAppended, Write};
+use crate::journal::{self, Fate, Known, Mark, NotAppended, Outbox, Write};
 
 /// What is to be done with a message, as far as the actor's journal knows.
 pub(crate) enum Before<M: Message> {
@@ -59,14 +59,16 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
     env: &Env<'_>,
     call: &Call,
     mark: Option<Mark>,
-    steps: u32,
+    (steps, outbox): (u32, Outbox),
     result: Result<Result<M::Reply, M::Refusal>, String>,
 ) -> (Ended, Outcome<M>) {
     let Some(cell) = actor.cell() else { return super::turn::settle::<A, M>(actor, env, result) };
     let dirty = cell.is_dirty();
     let (fate, write) = match &result {
         Err(_) => (None, None),
-        Ok(Ok(reply)) if dirty || steps > 0 => (Some(raw(reply).map(Fate::Replied)), Some(Write::Turn)),
+        Ok(Ok(reply)) if dirty || steps > 0 || !outbox.is_empty() => {
+            (Some(raw(reply).map(Fate::Replied)), Some(Write::Turn))
+        }
         Ok(Ok(_)) => (None, None),
         // A caller that was told no may have an earlier attempt on its way: it must not take effect after that.
         // And a turn that was refused after some of its steps is over, not cut.
@@ -77,8 +79,9 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
     };
     let undone = dirty && matches!(result, Ok(Err(_)));
     if let (Some(fate), Some(write)) = (fate, write) {
+        let outbox = if result.as_ref().is_ok_and(Result::is_ok) { outbox } else { Outbox::default() };
         let kept = match fate {
-            Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write).await,
+            Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write, outbox).await,
             Err(error) => Err(NotAppended::NotStored(error)),
         };
         match kept {

@@ -343,7 +343,7 @@ impl<A: Actor> Host<A> {
     async fn activate(&self, slot: &Arc<Slot<A>>, call: &Call) -> Result<A, Error> {
         let call = Call { turn: None, ..call.clone() };
         let env = self.env(slot);
-        let mut ctx = Context::new(env.clone(), &call);
+        let mut ctx = Context::new(env.clone(), &call).without_turn();
         match turn_of(async { A::activate(&mut ctx).await }).await {
             Ok(Ok(mut actor)) => {
                 if ctx.made_cell() && actor.cell().is_none() {

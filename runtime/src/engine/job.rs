@@ -187,8 +187,10 @@ where
     };
     let mut ctx = Context::new(env.clone(), call).with_command(mark.clone(), resumed);
     let result = turn_of(async { actor.handle(message, &mut ctx).await }).await;
-    let steps = ctx.steps();
-    settle_durable::<A, M>(actor, env, call, mark, steps, result).await
+    let kept = (ctx.steps(), ctx.take_outbox());
+    // It takes nothing any more: whoever has an address of this turn is told so.
+    drop(ctx);
+    settle_durable::<A, M>(actor, env, call, mark, kept, result).await
 }
 
 impl<A, M> Job<A> for ReadJob<A, M>
@@ -224,7 +226,7 @@ where
             let (ended, outcome) = match permit {
                 Err(error) => (Ended::Fine, Err(AskError::Failed(error))),
                 Ok(()) => {
-                    let mut ctx = Context::new(env.clone(), &call);
+                    let mut ctx = Context::new(env.clone(), &call).without_turn();
                     let result = turn_of(async { actor.read(message, &mut ctx).await }).await;
                     conclude::<M>(&env, result)
                 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::log::{Log, NotAppended};
+use super::outbox::Outbox;
 use super::record::{FORM, Record, Snapshot};
 use super::window::{Fate, Known, Remembered, Window};
 use crate::call::wall_ms;
@@ -127,7 +128,7 @@ impl Ledger {
     }
 }
 
-/// Makes what a turn emitted permanent, with the command that it was for and what became of it.
+/// Makes what a turn emitted permanent, with what it sends, the command that it was for and what became of it.
 ///
 /// # Errors
 /// See [`NotAppended`]. The cell is then not to be used any more: its state holds what was not kept.
@@ -136,6 +137,7 @@ pub(crate) async fn commit(
     cell: &mut dyn Cell,
     command: Option<(&Mark, Fate)>,
     write: Write,
+    outbox: Outbox,
 ) -> Result<Vec<Committed>, NotAppended> {
     let (events, committed) = match write {
         Write::Turn => cell.written().map_err(NotAppended::NotStored)?,
@@ -171,6 +173,7 @@ pub(crate) async fn commit(
         first: ledger.next_event,
         events,
         command,
+        tells: outbox.tells,
         base: ledger.base,
         since: ledger.since,
         snapshot,

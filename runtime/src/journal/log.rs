@@ -18,6 +18,8 @@ pub(crate) const APPEND: &str = "Greenroom-Append";
 pub(crate) const EPOCH: &str = "Greenroom-Epoch";
 /// The names of the record's events, separated by commas.
 pub(crate) const EVENTS: &str = "Greenroom-Events";
+/// How many things the record has to send, if it has any.
+pub(crate) const OUTBOX: &str = "Greenroom-Outbox";
 
 /// The first pause before an append whose fate is not known is sent again; it doubles.
 const AGAIN_FIRST: Duration = Duration::from_millis(20);
@@ -169,6 +171,9 @@ fn headers(record: &Record) -> Headers {
     if !record.events.is_empty() {
         let names: Vec<&str> = record.events.iter().map(|event| event.name.as_str()).collect();
         headers.push(EVENTS, names.join(","));
+    }
+    if record.sends() > 0 {
+        headers.push(OUTBOX, record.sends().to_string());
     }
     headers
 }

@@ -5,15 +5,17 @@
 //! that is not the newest is refused, so two activations of one actor never both commit from the same state, whatever
 //! clocks and leases say.
 //!
-//! [`record`] is what one append holds, [`window`] the commands that an actor remembers, [`log`] the stream of one
-//! actor type, [`ledger`] what an activation knows of its journal.
+//! [`record`] is what one append holds, [`outbox`] what a turn sends with it, [`window`] the commands that an actor
+//! remembers, [`log`] the stream of one actor type, [`ledger`] what an activation knows of its journal.
 
 mod ledger;
 mod log;
+mod outbox;
 mod record;
 mod window;
 
 pub(crate) use self::ledger::{Ledger, Mark, Opened, Write, commit};
 pub(crate) use self::log::{Log, NotAppended};
+pub(crate) use self::outbox::{Gathering, Outbox, Slip, StoredTell};
 pub(crate) use self::record::{Record, StoredEvent, raw};
 pub(crate) use self::window::{Fate, Known};

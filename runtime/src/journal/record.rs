@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::outbox::StoredTell;
 use super::window::{Remembered, Window};
 use crate::error::{Error, ErrorKind};
 
@@ -29,6 +30,9 @@ pub(crate) struct Record {
     /// The command whose turn wrote it, if it had an id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) command: Option<Remembered>,
+    /// What the turn sends, in order, now that it is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tells: Vec<StoredTell>,
     /// The state that this record leaves, if it holds one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) snapshot: Option<Snapshot>,
@@ -58,6 +62,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Record {
+    /// How many things it has to send, of every kind.
+    pub(crate) fn sends(&self) -> usize {
+        self.tells.len()
+    }
+
     /// Reads a record.
     ///
     /// # Errors
@@ -104,6 +113,7 @@ mod tests {
             events: vec![event],
             first: 5,
             command: None,
+            tells: Vec::new(),
             snapshot: None,
             base: 17,
             since: 120,

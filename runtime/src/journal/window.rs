@@ -128,11 +128,11 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// An id as people see it elsewhere.
-fn write_id<S: Serializer>(id: &TurnId, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn write_id<S: Serializer>(id: &TurnId, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(id)
 }
 
-fn read_id<'de, D: Deserializer<'de>>(from: D) -> Result<TurnId, D::Error> {
+pub(super) fn read_id<'de, D: Deserializer<'de>>(from: D) -> Result<TurnId, D::Error> {
     let text = String::deserialize(from)?;
     u128::from_str_radix(&text, 16).map(TurnId).map_err(serde::de::Error::custom)
 }

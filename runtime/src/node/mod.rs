@@ -7,6 +7,7 @@ pub(crate) mod depth;
 mod discovery;
 mod drain;
 mod driver;
+pub(crate) mod duty;
 mod hosted;
 mod idle;
 mod keeper;
@@ -231,6 +232,7 @@ impl Inner {
     fn cut(&self) {
         self.around.enter_life(Life::Stopped);
         self.stop.cancel();
+        self.around.duties.end();
         self.around.all_hosted().values().for_each(|hosted| hosted.close());
         // Breaks the circle of the node and its hosts, and with it drops every actor.
         self.around.set_hosted(std::collections::HashMap::new());

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::cluster::Cluster;
+use super::duty::Duties;
 use super::hosted::Hosted;
 use super::permit::Permits;
 use crate::call::{Deadline, TurnId};
@@ -77,6 +78,8 @@ pub(crate) struct Surroundings {
     pub(super) permits: Permits,
     /// Until when keyed actors may be served.
     pub(crate) proof: Arc<Proof>,
+    /// What this node does for whole actor types, where it is the one to do it.
+    pub(crate) duties: Duties,
     /// Calls that are being passed on to their owners.
     pub(crate) passing: TaskTracker,
     /// Where calls to a service go: it has no keys.
@@ -115,6 +118,7 @@ impl Surroundings {
             pending: Pending::default(),
             permits: Permits::default(),
             proof: Arc::new(Proof::new()),
+            duties: Duties::new(Vec::new()),
             passing: TaskTracker::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },
             life: AtomicU8::new(Life::Running as u8),

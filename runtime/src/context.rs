@@ -1,5 +1,7 @@
 //! What a handler may do beside its message: its key, its deadline, calls that belong to its turn.
 
+mod reminders;
+
 use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::journal::{self, Fate, Gathering, Ledger, Mark, Outbox, Slip, StoredTe
 use crate::key::Key;
 use crate::node::{Node, Surroundings};
 use crate::reference::{Origin, Ref, ServiceRef};
+use crate::reminder::Draft;
 use crate::state::{Cell, Durable, JournalBox, State, VolatileJournal};
 
 /// The surroundings of one turn.
@@ -57,6 +60,8 @@ pub struct Context<'a, A: Actor> {
     resumed: u32,
     steps: u32,
     sends: Sends,
+    /// The actor's reminders, in a turn of a durable actor.
+    draft: Option<Box<Draft>>,
     actor: PhantomData<fn(A)>,
 }
 
@@ -84,6 +89,7 @@ impl<'a, A: Actor> Context<'a, A> {
             resumed: 0,
             steps: 0,
             sends: Sends::AtOnce,
+            draft: None,
             actor: PhantomData,
         }
     }
@@ -91,6 +97,11 @@ impl<'a, A: Actor> Context<'a, A> {
     pub(crate) fn with_command(mut self, command: Option<Mark>, resumed: u32) -> Self {
         (self.command, self.resumed, self.steps) = (command, resumed, resumed);
         self.sends = Sends::WithTurn(Gathering::open(resumed, self.env.around.settings.payload));
+        self
+    }
+
+    pub(crate) fn with_reminders(mut self, draft: Draft) -> Self {
+        self.draft = Some(Box::new(draft));
         self
     }
 
@@ -195,8 +206,8 @@ impl<'a, A: Actor> Context<'a, A> {
             return Err(Error::new(ErrorKind::Unavailable, why));
         }
         let subject = around.subjects.journal(self.env.actor, self.env.key);
-        let opened =
-            Ledger::open(hosted.log(around).await?, subject, epoch, !hosted.gate.is_contested(partition)).await?;
+        let (log, whose) = (hosted.log(around).await?, (self.env.actor, self.env.key.clone()));
+        let opened = Ledger::open(log, whose, subject, epoch, !hosted.gate.is_contested(partition)).await?;
         let contested = opened.contested && !opened.ledger.is_new();
         let mut cell = Durable::replay(opened)?;
         if contested {
@@ -238,7 +249,8 @@ impl<'a, A: Actor> Context<'a, A> {
     }
 
     /// Ends a step of a long turn: what the cell's turn emitted so far is kept, whatever becomes of
-    /// the rest, and is told to whoever watches; its durable tells go with it.
+    /// the rest, and is told to whoever watches; its durable tells and what it changed about its
+    /// reminders go with it.
     ///
     /// If the turn is cut after that, by the death of its node or by a panic, its message is
     /// remembered as begun: when it comes again it is answered `Interrupted`, unless its handler
@@ -256,9 +268,13 @@ impl<'a, A: Actor> Context<'a, A> {
         } else {
             let step = self.steps + 1;
             let command = self.command.as_ref().map(|mark| (mark, Fate::Begun(step)));
-            let outbox = self.take_outbox();
+            let reminders = self.draft.as_ref().map(|draft| draft.step(step)).unwrap_or_default();
+            let outbox = Outbox { reminders: reminders.clone(), ..self.take_outbox() };
             let kept = journal::commit(self.env.around, cell, command, Write::Turn, outbox).await;
             let committed = kept.map_err(|why| crate::engine::not_kept(&self.env, why))?;
+            if let Some(draft) = &mut self.draft {
+                draft.kept(&reminders);
+            }
             self.steps = step;
             committed
         };
@@ -272,16 +288,21 @@ impl<'a, A: Actor> Context<'a, A> {
         self.resumed
     }
 
-    pub(crate) fn steps(&self) -> u32 {
-        self.steps
+    fn sends_nothing(&self) -> bool {
+        let reminded = self.draft.as_ref().is_some_and(|draft| draft.is_dirty());
+        !reminded && !matches!(&self.sends, Sends::WithTurn(gathering) if !gathering.is_empty())
     }
 
-    fn sends_nothing(&self) -> bool {
-        !matches!(&self.sends, Sends::WithTurn(gathering) if !gathering.is_empty())
+    /// What the turn has to keep and to send since its last commit, now that it has ended: nothing of what it asked
+    /// for if it was refused or panicked. With the number of steps that were kept.
+    pub(crate) fn end(&self, in_vain: bool) -> (u32, Outbox) {
+        let reminders = self.draft.as_ref().map(|draft| draft.end(in_vain)).unwrap_or_default();
+        let outbox = self.take_outbox();
+        (self.steps, Outbox { reminders, ..if in_vain { Outbox::default() } else { outbox } })
     }
 
     /// What the turn has to send since its last commit.
-    pub(crate) fn take_outbox(&self) -> Outbox {
+    fn take_outbox(&self) -> Outbox {
         match &self.sends {
             Sends::WithTurn(gathering) => gathering.take(),
             Sends::AtOnce | Sends::Never => Outbox::default(),

@@ -57,6 +57,7 @@
 //! - [`contract`](mod@contract): what callers know of an actor: its address type, messages, refusals, events
 //! - [`actor`](mod@actor): the kernel, `Actor`, `Handle`, `Read`; [`context`]: what a turn may do
 //! - [`state`] and [`event`](mod@event): state that changes by events, inside turns
+//! - [`reminder`]: messages that an actor sends itself later
 //! - [`node`]: building, running and draining a node; [`reference`](mod@reference): addresses of actors
 //! - [`subscribe`]: events of others; [`supervision`]: restarts
 //! - [`key`], [`subject`], [`error`]: the vocabulary on the wire
@@ -71,6 +72,7 @@ pub mod actor;
 pub mod context;
 pub mod state;
 pub mod event;
+pub mod reminder;
 pub mod node;
 pub mod reference;
 pub mod subscribe;
@@ -111,6 +113,8 @@ pub use self::key::Key;
 pub use self::node::{Ended, HostOptions, Node, NodeBuilder, TaskGroup};
 #[doc(no_inline)]
 pub use self::reference::{Ref, ServiceRef};
+#[doc(no_inline)]
+pub use self::reminder::Schedule;
 pub use self::routes::Verbs;
 #[doc(no_inline)]
 pub use self::state::{Durable, State};
@@ -127,7 +131,7 @@ pub mod prelude {
     #[cfg(feature = "macros")]
     pub use greenroom_macros::{actor, contract, data, event, message, refusal, service};
 
-    pub use crate::{Actor, AskError, Context, Durable, Error, ErrorKind, Key, Node, Ref, ServiceRef, State};
+    pub use crate::{Actor, AskError, Context, Durable, Error, ErrorKind, Key, Node, Ref, Schedule, ServiceRef, State};
 }
 
 /// What the attributes' code refers to.

@@ -71,15 +71,14 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
         }
         Ok(Ok(_)) => (None, None),
         // A caller that was told no may have an earlier attempt on its way: it must not take effect after that.
-        // And a turn that was refused after some of its steps is over, not cut.
-        Ok(Err(refusal)) if (call.attempt > 1 || steps > 0) && mark.is_some() => {
+        // And a turn that was refused after some of its steps is over, not cut; that of a reminder has fired.
+        Ok(Err(refusal)) if ((call.attempt > 1 || steps > 0) && mark.is_some()) || !outbox.is_empty() => {
             (Some(raw(refusal).map(Fate::Refused)), Some(Write::Refusal))
         }
         Ok(Err(_)) => (None, None),
     };
     let undone = dirty && matches!(result, Ok(Err(_)));
     if let (Some(fate), Some(write)) = (fate, write) {
-        let outbox = if result.as_ref().is_ok_and(Result::is_ok) { outbox } else { Outbox::default() };
         let kept = match fate {
             Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write, outbox).await,
             Err(error) => Err(NotAppended::NotStored(error)),

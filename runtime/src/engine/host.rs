@@ -4,18 +4,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
+use super::firing::FireJob;
 use super::gate::{Gate, Shut};
 use super::job::Job;
 use super::registry::Registry;
 use super::slot::{Inner, Phase, Popped, Slot};
 use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded, turn_of};
 use crate::actor::Actor;
-use crate::call::Call;
+use crate::call::{Call, Deadline, wall_ms};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -34,6 +36,9 @@ pub(crate) struct HostSettings {
 
 /// Turns that a drain runs before it lets other tasks have the thread.
 const BURST: usize = 64;
+
+/// How long the turn of a reminder may wait that was found overdue; its wake-up comes as well.
+const OVERDUE_WITHIN: Duration = Duration::from_secs(60);
 
 /// All keyed actors of one type on a node.
 pub(crate) struct Host<A: Actor> {
@@ -255,6 +260,7 @@ impl<A: Actor> Host<A> {
     /// Runs what is queued, in order, until nothing is.
     async fn drain(self: Arc<Self>, slot: Arc<Slot<A>>, mut actor: Option<A>, burst: usize) {
         let mut left = burst;
+        let mut reminded = false;
         loop {
             let job = {
                 let mut inner = slot.lock();
@@ -282,6 +288,15 @@ impl<A: Actor> Host<A> {
                         continue;
                     }
                 };
+                // Once in a drain: a turn that fails must not hold up the others.
+                if let Some(overdue) = actor.as_mut().filter(|_| !reminded).and_then(|actor| self.overdue(&slot, actor))
+                {
+                    reminded = true;
+                    let mut inner = slot.lock();
+                    inner.push_first(job);
+                    overdue.into_iter().rev().for_each(|job| inner.push_first(job));
+                    continue;
+                }
             }
             // Only now: the activation may have taken all the time that the call had.
             if job.is_stale() {
@@ -365,6 +380,18 @@ impl<A: Actor> Host<A> {
                 Err(error)
             }
         }
+    }
+
+    /// The turns of reminders whose time came while their actor was not in memory.
+    fn overdue(&self, slot: &Slot<A>, actor: &mut A) -> Option<Vec<Box<dyn Job<A>>>> {
+        let draft = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.draft())?;
+        let now = wall_ms();
+        let jobs = draft.overdue(now).into_iter().map(|due| {
+            let call =
+                FireJob::call(self.name, slot.key().as_str(), &due, now, Deadline::After(OVERDUE_WITHIN).fixed());
+            Box::new(FireJob::new(due, call, None)) as Box<dyn Job<A>>
+        });
+        Some(jobs.collect()).filter(|jobs: &Vec<_>| !jobs.is_empty())
     }
 
     /// Notes a panic. Whoever queued behind it is told if the actor is now to be left alone.

@@ -185,9 +185,13 @@ where
         Before::Answered(outcome) => return (Ended::Fine, outcome),
         Before::Run { mark, resumed } => (mark, resumed),
     };
+    let draft = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.draft());
     let mut ctx = Context::new(env.clone(), call).with_command(mark.clone(), resumed);
+    if let Some(draft) = draft {
+        ctx = ctx.with_reminders(draft);
+    }
     let result = turn_of(async { actor.handle(message, &mut ctx).await }).await;
-    let kept = (ctx.steps(), ctx.take_outbox());
+    let kept = ctx.end(!matches!(result, Ok(Ok(_))));
     // It takes nothing any more: whoever has an address of this turn is told so.
     drop(ctx);
     settle_durable::<A, M>(actor, env, call, mark, kept, result).await

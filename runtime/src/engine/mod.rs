@@ -7,6 +7,7 @@
 
 mod command;
 mod faults;
+mod firing;
 mod gate;
 mod host;
 mod job;
@@ -17,6 +18,7 @@ mod slot;
 mod turn;
 
 pub(crate) use self::command::not_kept;
+pub(crate) use self::firing::{FireJob, ReminderTurn, run_reminder};
 pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};
 pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};

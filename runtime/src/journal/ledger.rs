@@ -5,10 +5,13 @@ use std::sync::Arc;
 use super::log::{Log, NotAppended};
 use super::outbox::Outbox;
 use super::record::{FORM, Record, Snapshot};
+use super::reminders::Reminders;
 use super::window::{Fate, Known, Remembered, Window};
 use crate::call::wall_ms;
 use crate::error::{Error, ErrorKind};
+use crate::key::Key;
 use crate::node::Surroundings;
+use crate::reminder::Draft;
 use crate::state::{Cell, Committed};
 use crate::subject::Subject;
 
@@ -22,6 +25,8 @@ const GROWN_BYTES: u64 = 4_096;
 /// The journal of one activation.
 pub struct Ledger {
     log: Arc<Log>,
+    /// Its actor: type and key.
+    whose: (&'static str, Key),
     subject: Subject,
     /// The sequence of the newest record, 0 if there is none: what the next append expects.
     sequence: u64,
@@ -35,6 +40,7 @@ pub struct Ledger {
     /// The claim's epoch.
     epoch: u64,
     pub(crate) window: Window,
+    pub(crate) reminders: Reminders,
 }
 
 /// A command on its way through a turn.
@@ -70,9 +76,16 @@ impl Ledger {
     ///
     /// # Errors
     /// `Unavailable` if the broker does not answer, or if a later owner has written already.
-    pub(crate) async fn open(log: Arc<Log>, subject: Subject, epoch: u64, planned: bool) -> Result<Opened, Error> {
+    pub(crate) async fn open(
+        log: Arc<Log>,
+        whose: (&'static str, Key),
+        subject: Subject,
+        epoch: u64,
+        planned: bool,
+    ) -> Result<Opened, Error> {
         let mut ledger = Self {
             log: log.clone(),
+            whose,
             subject: subject.clone(),
             sequence: 0,
             next_event: 1,
@@ -81,6 +94,7 @@ impl Ledger {
             state_bytes: 0,
             epoch,
             window: Window::default(),
+            reminders: Reminders::default(),
         };
         let Some((sequence, bytes, last)) = log.last(&subject).await? else {
             return Ok(Opened { ledger, snapshot: None, records: Vec::new(), contested: !planned });
@@ -109,10 +123,14 @@ impl Ledger {
                 return Err(Error::new(ErrorKind::Internal, why));
             };
             ledger.window = found.window.clone();
+            ledger.reminders = found.reminders.clone();
             ledger.state_bytes = found.state.get().len();
         }
         for command in records.iter().filter_map(|record| record.command.clone()) {
             ledger.window.remember(command);
+        }
+        for change in records.iter().flat_map(|record| &record.reminders) {
+            ledger.reminders.apply(change);
         }
         Ok(Opened { ledger, snapshot, records, contested })
     }
@@ -122,13 +140,19 @@ impl Ledger {
         self.sequence == 0
     }
 
+    /// The reminders, for a turn that may change them.
+    pub(crate) fn draft(&self) -> Draft {
+        Draft::new(self.reminders.clone(), self.epoch)
+    }
+
     /// What is known of a command.
     pub(crate) fn look(&self, mark: &Mark) -> Known<'_> {
         self.window.look(mark.id, mark.born, mark.verb, mark.digest, wall_ms())
     }
 }
 
-/// Makes what a turn emitted permanent, with what it sends, the command that it was for and what became of it.
+/// Makes what a turn emitted permanent, with what it sends, the command that it was for and what became of it. What
+/// wakes its actor for the reminders that it arms is stored before.
 ///
 /// # Errors
 /// See [`NotAppended`]. The cell is then not to be used any more: its state holds what was not kept.
@@ -159,12 +183,16 @@ pub(crate) async fn commit(
     };
     let state = if wanted { Some(cell.state().map_err(NotAppended::NotStored)?) } else { None };
     let ledger = cell.ledger().ok_or_else(volatile)?;
+    let reminders = ledger.reminders.with(&outbox.reminders);
+    let (actor, key) = &ledger.whose;
+    let woken = around.wakes.store(around, actor, key, &ledger.reminders, &reminders).await;
+    woken.map_err(NotAppended::NotStored)?;
     ledger.state_bytes = state.as_ref().map_or(ledger.state_bytes, |state| state.get().len());
     let embed = matches!(write, Write::Activated) || ledger.is_due();
     let snapshot = state.filter(|_| embed).map(|state| {
         let mut window = ledger.window.clone();
         command.clone().into_iter().for_each(|command| window.remember(command));
-        Snapshot { state, window }
+        Snapshot { state, window, reminders: reminders.clone() }
     });
     let record = Record {
         form: FORM,
@@ -174,6 +202,7 @@ pub(crate) async fn commit(
         events,
         command,
         tells: outbox.tells,
+        reminders: outbox.reminders,
         base: ledger.base,
         since: ledger.since,
         snapshot,
@@ -182,6 +211,9 @@ pub(crate) async fn commit(
     ledger.sequence = sequence;
     ledger.since += bytes as u64;
     record.command.into_iter().for_each(|command| ledger.window.remember(command));
+    let (actor, key) = &ledger.whose;
+    around.wakes.remove(around, actor, key, &ledger.reminders, &reminders);
+    ledger.reminders = reminders;
     if record.snapshot.is_some() {
         ledger.base = sequence;
         ledger.since = 0;
@@ -197,15 +229,20 @@ impl Ledger {
     /// as much as a snapshot.
     fn may_be_due(&self) -> bool {
         // The window goes with it, which is why the state alone being small is not enough.
-        self.has_grown() || (self.state_bytes <= SMALL_BYTES && self.window.is_small())
+        self.has_grown() || (self.held_bytes() <= SMALL_BYTES && self.window.is_small())
     }
 
     /// Whether it should, by the size it has now.
     fn is_due(&self) -> bool {
-        self.has_grown() || self.state_bytes <= SMALL_BYTES
+        self.has_grown() || self.held_bytes() <= SMALL_BYTES
     }
 
     fn has_grown(&self) -> bool {
-        self.since >= GROWN_BYTES.max(GROWTH * self.state_bytes as u64)
+        self.since >= GROWN_BYTES.max(GROWTH * self.held_bytes() as u64)
+    }
+
+    /// The size of the state when it was last written down, and of the reminders, which go with it.
+    fn held_bytes(&self) -> usize {
+        self.state_bytes + self.reminders.bytes()
     }
 }

@@ -12,10 +12,12 @@ mod ledger;
 mod log;
 mod outbox;
 mod record;
+mod reminders;
 mod window;
 
 pub(crate) use self::ledger::{Ledger, Mark, Opened, Write, commit};
 pub(crate) use self::log::{Log, NotAppended};
 pub(crate) use self::outbox::{Gathering, Outbox, Slip, StoredTell};
 pub(crate) use self::record::{Record, StoredEvent, raw};
+pub(crate) use self::reminders::{Armed, Change, Next, Reminders};
 pub(crate) use self::window::{Fate, Known};

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::reminders::Change;
 use super::window::{read_id, write_id};
 use crate::call::TurnId;
 use crate::error::{Error, ErrorKind};
@@ -39,16 +40,19 @@ pub(crate) struct StoredTell {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     pub(crate) tells: Vec<StoredTell>,
+    /// Changes of the actor's reminders: nobody has to send them, their wake-ups stand before the record does.
+    pub(crate) reminders: Vec<Change>,
 }
 
 impl Outbox {
-    /// How many things it holds, of every kind.
+    /// How many things it has to send, of every kind.
     pub(crate) fn len(&self) -> usize {
         self.tells.len()
     }
 
+    /// Whether there is nothing to keep.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.reminders.is_empty()
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::outbox::StoredTell;
+use super::reminders::{Change, Reminders};
 use super::window::{Remembered, Window};
 use crate::error::{Error, ErrorKind};
 
@@ -33,6 +34,9 @@ pub(crate) struct Record {
     /// What the turn sends, in order, now that it is kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tells: Vec<StoredTell>,
+    /// What its turn changed about the actor's reminders, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reminders: Vec<Change>,
     /// The state that this record leaves, if it holds one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) snapshot: Option<Snapshot>,
@@ -59,6 +63,8 @@ pub(crate) struct Snapshot {
     pub(crate) state: Box<RawValue>,
     #[serde(default)]
     pub(crate) window: Window,
+    #[serde(default, skip_serializing_if = "Reminders::is_untouched")]
+    pub(crate) reminders: Reminders,
 }
 
 impl Record {
@@ -114,6 +120,7 @@ mod tests {
             first: 5,
             command: None,
             tells: Vec::new(),
+            reminders: Vec::new(),
             snapshot: None,
             base: 17,
             since: 120,

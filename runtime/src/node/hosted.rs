@@ -5,23 +5,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::OnceCell;
 #[cfg(feature = "ractor")]
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::Actor;
+use crate::call::Deadline;
 use crate::contract::{Contract, Kind, Message};
-use crate::engine::{Gate, Host, HostSettings};
+use crate::engine::{FireJob, Gate, Host, HostSettings};
 use crate::error::{Error, ErrorKind};
 use crate::journal::Log;
 use crate::key::Key;
 use crate::node::Surroundings;
 use crate::pool::Pool;
+use crate::reference::Target;
+use crate::reminder::{Due, Fired};
 use crate::routes::{Engine, LocalRoute, Verb, Verbs};
 use crate::subject::Name;
 use crate::supervision::{ChildSpec, Restart};
+
+/// How long the turn of a reminder may wait until it starts.
+const FIRE_WITHIN: Duration = Duration::from_secs(60);
 
 /// How one actor type is hosted.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +105,8 @@ pub(crate) trait Control: Send + Sync {
     fn passivate(&self, partition: u16, idle: Duration) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
     fn release(&self, key: &Key) -> bool;
+    /// Runs the turn of a reminder, if it is armed like that. Ends when that is kept.
+    fn fire(&self, key: &Key, due: Due, born: u64) -> BoxFuture<'_, Result<Fired, Error>>;
 }
 
 impl<A: Actor> Control for Arc<Host<A>> {
@@ -134,6 +142,19 @@ impl<A: Actor> Control for Arc<Host<A>> {
 
     fn release(&self, key: &Key) -> bool {
         Host::release(self, key)
+    }
+
+    fn fire(&self, key: &Key, due: Due, born: u64) -> BoxFuture<'_, Result<Fired, Error>> {
+        let to = Target { key: key.clone(), partition: self.around.partition_of(key) };
+        Box::pin(async move {
+            let (answer, outcome) = oneshot::channel();
+            let call = FireJob::call(self.name, to.key.as_str(), &due, born, Deadline::After(FIRE_WITHIN).fixed());
+            self.admit(&to, &call.clone(), false, || Some(Box::new(FireJob::new(due, call, Some(answer)))))?;
+            outcome.await.unwrap_or_else(|_| {
+                let why = format!("the turn of a reminder of {}/{} was cut", self.name, to.key);
+                Err(Error::new(ErrorKind::Interrupted, why))
+            })
+        })
     }
 }
 
@@ -226,6 +247,11 @@ impl Control for Unkeyed {
     fn release(&self, _: &Key) -> bool {
         false
     }
+
+    fn fire(&self, _: &Key, _: Due, _: u64) -> BoxFuture<'_, Result<Fired, Error>> {
+        let why = "a service has no reminders";
+        Box::pin(std::future::ready(Err(Error::new(ErrorKind::Config, why))))
+    }
 }
 
 impl Hosted {
@@ -306,6 +332,11 @@ impl Hosted {
             log: OnceCell::new(),
             over: CancellationToken::new(),
         })
+    }
+
+    /// Whether its actors may have reminders.
+    pub(crate) fn is_remindable(&self) -> bool {
+        self.durable && self.verbs.iter().any(Verb::is_remindable)
     }
 
     /// Ends a service on this node: its instances are gone for good.

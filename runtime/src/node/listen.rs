@@ -17,6 +17,7 @@ use super::surroundings::Surroundings;
 use super::{passing, serve};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
+use crate::reminder;
 use crate::subject::{Call as Asked, FLUSH_VERB, Filter, PROBE_VERB, Subject, Subjects};
 use crate::transport::{Inbound, Outbound, Status, Subscription, Transport};
 use crate::wire::reply_headers;
@@ -144,6 +145,7 @@ async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Send
             }
         }
         "info" => info(around, &message),
+        "remind" => reminder::heard(around, message),
         "offer" | "ready" | "idle" => match serde_json::from_slice::<Word>(&message.body) {
             Ok(word) => {
                 let answer = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));

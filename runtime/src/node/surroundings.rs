@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::cluster::Cluster;
-use super::duty::Duties;
+use super::duty::{self, Duties};
 use super::hosted::Hosted;
 use super::permit::Permits;
 use crate::call::{Deadline, TurnId};
@@ -27,6 +27,7 @@ use crate::key::Key;
 use crate::node::Node;
 use crate::pending::Pending;
 use crate::reference::Target;
+use crate::reminder::{Lane, Wakes};
 use crate::state::Committed;
 use crate::subject::Subjects;
 use crate::transport::{Headers, Outbound, Status, Transport};
@@ -76,6 +77,8 @@ pub(crate) struct Surroundings {
     pub(crate) pending: Pending,
     /// What shows that this node was the owner a moment ago.
     pub(super) permits: Permits,
+    /// What wakes actors that are to be reminded.
+    pub(crate) wakes: Wakes,
     /// Until when keyed actors may be served.
     pub(crate) proof: Arc<Proof>,
     /// What this node does for whole actor types, where it is the one to do it.
@@ -117,8 +120,9 @@ impl Surroundings {
             transport,
             pending: Pending::default(),
             permits: Permits::default(),
+            wakes: Wakes::default(),
             proof: Arc::new(Proof::new()),
-            duties: Duties::new(Vec::new()),
+            duties: Duties::new(vec![Box::new(Lane)]),
             passing: TaskTracker::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },
             life: AtomicU8::new(Life::Running as u8),
@@ -151,6 +155,11 @@ impl Surroundings {
     pub(crate) fn partition_of(&self, key: &Key) -> u16 {
         // Both fit: the remainder is below a u16.
         (key.token_hash() % u32::from(self.settings.partitions.max(1))) as u16
+    }
+
+    /// The lane of a key.
+    pub(crate) fn lane_of(&self, key: &Key) -> u16 {
+        (key.token_hash() % u32::from(duty::lanes(self.settings.partitions))) as u16
     }
 
     /// The id of a turn that starts here: this node's nonce and a number.

@@ -269,6 +269,16 @@ impl Subjects {
         format!("{}-rem", self.app)
     }
 
+    /// `{app}.rem.s.{actor}.{key}.>`: the wake-ups of an actor, one for each reminder that is armed.
+    pub fn wake_ups(&self, actor: &str, key: &Key) -> Filter {
+        Filter::of(format!("{}.rem.s.{actor}.{}.>", self.app, key.token()))
+    }
+
+    /// `{app}.rem.f.>`: wake-ups whose time has come, and that nobody has dealt with yet.
+    pub fn firings(&self) -> Filter {
+        Filter::of(format!("{}.rem.f.>", self.app))
+    }
+
     /// `{app}.rem.s.{actor}.{key}.{name}.{epoch}-{number}`: the wake-up of one arming.
     pub(crate) fn reminder_schedule(&self, actor: &str, key: &Key, name: &str, epoch: u64, number: u64) -> Subject {
         Subject::of(format!("{}.rem.s.{actor}.{}.{name}.{epoch}-{number}", self.app, key.token()))

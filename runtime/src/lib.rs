@@ -58,6 +58,7 @@
 //! - [`actor`](mod@actor): the kernel, `Actor`, `Handle`, `Read`; [`context`]: what a turn may do
 //! - [`state`] and [`event`](mod@event): state that changes by events, inside turns
 //! - [`node`]: building, running and draining a node; [`reference`](mod@reference): addresses of actors
+//! - [`tell`]: durable tells, and what becomes of those that cannot be delivered
 //! - [`subscribe`]: events of others; [`supervision`]: restarts
 //! - [`key`], [`subject`], [`error`]: the vocabulary on the wire
 //! - [`transport`]: the seam to the broker
@@ -73,6 +74,7 @@ pub mod state;
 pub mod event;
 pub mod node;
 pub mod reference;
+pub mod tell;
 pub mod subscribe;
 pub mod supervision;
 pub mod key;

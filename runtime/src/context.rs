@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::journal::{self, Fate, Gathering, Ledger, Mark, Outbox, Slip, StoredTell, Write};
 use crate::key::Key;
 use crate::node::{Node, Surroundings};
-use crate::reference::{Origin, Ref, ServiceRef};
+use crate::reference::{Origin, Ref, ServiceRef, Tells};
 use crate::reminder::Draft;
 use crate::state::{Cell, Durable, JournalBox, State, VolatileJournal};
 
@@ -239,7 +239,8 @@ impl<'a, A: Actor> Context<'a, A> {
         let why = match &self.sends {
             Sends::WithTurn(gathering) => {
                 let key = Key::new(key.as_ref())?;
-                let origin = (parent, self.born, self.call.trace.as_deref());
+                let trace = self.call.trace.as_deref();
+                let origin = Gathered { parent, born: self.born, trace, own: None };
                 return gather(self.env.around, &gathering.slip(), origin, &key, &message);
             }
             Sends::AtOnce => "keeps no journal to keep a durable tell in: use ctx.actor(..).tell_durably(..).await",
@@ -326,6 +327,11 @@ impl<'a, A: Actor> Context<'a, A> {
             born: self.born,
             again: self.call.turn.is_some() && (self.call.attempt > 1 || self.call.born == 0),
             trace: self.call.trace.clone(),
+            tells: match &self.sends {
+                Sends::WithTurn(gathering) => Tells::WithTurn(gathering.slip()),
+                Sends::AtOnce => Tells::AtOnce,
+                Sends::Never => Tells::Never,
+            },
         }
     }
 }
@@ -340,11 +346,20 @@ impl<A: Actor> std::fmt::Debug for Context<'_, A> {
     }
 }
 
+/// What a durable tell has of its turn.
+pub(crate) struct Gathered<'a> {
+    pub(crate) parent: TurnId,
+    pub(crate) born: u64,
+    pub(crate) trace: Option<&'a str>,
+    /// The id that the author gave it.
+    pub(crate) own: Option<TurnId>,
+}
+
 /// Adds a durable tell to the turn that an address belongs to.
 pub(crate) fn gather<M: Message>(
     around: &Surroundings,
     slip: &Slip,
-    (parent, born, trace): (TurnId, u64, Option<&str>),
+    origin: Gathered<'_>,
     key: &Key,
     message: &M,
 ) -> Result<(), Error> {
@@ -355,12 +370,12 @@ pub(crate) fn gather<M: Message>(
     let bytes = body.get().len() + key.as_str().len();
     slip.add_tell(bytes, |step, number| StoredTell {
         // By its place in its step: a turn that goes on after a step does not make that step's tells again.
-        id: parent.child(number, &format!("step {step} {actor}/{key}"), verb),
-        born,
+        id: origin.own.unwrap_or_else(|| origin.parent.child(number, &format!("step {step} {actor}/{key}"), verb)),
+        born: origin.born,
         actor: actor.to_owned(),
         key: key.as_str().to_owned(),
         verb: verb.to_owned(),
         body,
-        trace: trace.map(str::to_owned),
+        trace: origin.trace.map(str::to_owned),
     })
 }

@@ -59,6 +59,7 @@
 //! - [`state`] and [`event`](mod@event): state that changes by events, inside turns
 //! - [`reminder`]: messages that an actor sends itself later
 //! - [`node`]: building, running and draining a node; [`reference`](mod@reference): addresses of actors
+//! - [`tell`]: durable tells, and what becomes of those that cannot be delivered
 //! - [`subscribe`]: events of others; [`supervision`]: restarts
 //! - [`key`], [`subject`], [`error`]: the vocabulary on the wire
 //! - [`transport`]: the seam to the broker
@@ -75,6 +76,7 @@ pub mod event;
 pub mod reminder;
 pub mod node;
 pub mod reference;
+pub mod tell;
 pub mod subscribe;
 pub mod supervision;
 pub mod key;

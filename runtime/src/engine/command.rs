@@ -25,7 +25,7 @@ pub(crate) fn before<A: Actor, M: Message>(actor: &mut A, call: &Call, message: 
     let run = Before::Run { mark: None, resumed: 0 };
     let Some(ledger) = actor.cell().and_then(|cell| cell.ledger()) else { return run };
     let Some(id) = call.turn else { return run };
-    let mark = Mark { id, born: call.born, verb: M::VERB, digest: digest(message) };
+    let mark = Mark { id, born: call.born, verb: M::VERB, digest: digest(message), stored: call.stored };
     let failed = |kind: ErrorKind, why: String| Before::Answered(Err(AskError::Failed(Error::new(kind, why))));
     match ledger.look(&mark) {
         Known::New => Before::Run { mark: Some(mark), resumed: 0 },

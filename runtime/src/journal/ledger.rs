@@ -50,6 +50,8 @@ pub(crate) struct Mark {
     pub(crate) born: u64,
     pub(crate) verb: &'static str,
     pub(crate) digest: u64,
+    /// Whether it is a durable tell.
+    pub(crate) stored: bool,
 }
 
 /// What a record is written for.
@@ -147,7 +149,12 @@ impl Ledger {
 
     /// What is known of a command.
     pub(crate) fn look(&self, mark: &Mark) -> Known<'_> {
-        self.window.look(mark.id, mark.born, mark.verb, mark.digest, wall_ms())
+        match self.window.look(mark.id, mark.born, mark.verb, mark.digest, wall_ms()) {
+            // What the broker keeps may be as old as it likes: one comes after the other, and is not forgotten before
+            // the broker has forgotten it.
+            Known::Expired(_) | Known::Full | Known::Ahead if mark.stored => Known::New,
+            known => known,
+        }
     }
 }
 
@@ -173,6 +180,7 @@ pub(crate) async fn commit(
         at: wall_ms(),
         verb: mark.verb.to_owned(),
         digest: mark.digest,
+        stored: mark.stored,
         fate,
     });
     let volatile = || NotAppended::NotStored(Error::new(ErrorKind::Internal, "a volatile cell goes to no stream"));
@@ -207,6 +215,9 @@ pub(crate) async fn commit(
         since: ledger.since,
         snapshot,
     };
+    if record.sends() > 0 {
+        ledger.log.announce(around).await.map_err(NotAppended::NotStored)?;
+    }
     let (sequence, bytes) = ledger.log.clone().append(around, &ledger.subject, ledger.sequence, &record).await?;
     ledger.sequence = sequence;
     ledger.since += bytes as u64;

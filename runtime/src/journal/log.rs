@@ -10,6 +10,7 @@ use super::record::Record;
 use crate::error::{Error, ErrorKind};
 use crate::node::Surroundings;
 use crate::subject::Subject;
+use crate::tell::Mark;
 use crate::transport::{Headers, Stream, StreamConfig, WriteError};
 
 /// The append's own id, beside the one in the body: for whoever reads headers only.
@@ -30,6 +31,7 @@ const LOOKS_MAX: u32 = 20;
 
 /// The journals of one actor type.
 pub(crate) struct Log {
+    actor: String,
     stream: Box<dyn Stream>,
     /// This node's id, and a number: an append's id.
     node: String,
@@ -55,7 +57,17 @@ impl Log {
     pub(crate) async fn open(around: &Surroundings, actor: &str) -> Result<Self, Error> {
         let config = StreamConfig::new([around.subjects.journals(actor)]);
         let stream = around.transport.stream(&around.subjects.journal_stream(actor), config).await?;
-        Ok(Self { stream, node: around.id.clone(), appends: AtomicU64::new(0) })
+        Ok(Self { actor: actor.to_owned(), stream, node: around.id.clone(), appends: AtomicU64::new(0) })
+    }
+
+    /// Sees that whoever sends what stands in records knows of these journals, before one of them has something to
+    /// send.
+    ///
+    /// # Errors
+    /// `Unavailable` if that cannot be known.
+    pub(crate) async fn announce(&self, around: &Surroundings) -> Result<(), Error> {
+        let from = async { Ok(Some(self.stream.end().await? + 1)) };
+        around.marks.set(around, Mark::Sends, &self.actor, from).await
     }
 
     /// An id that no other append has.

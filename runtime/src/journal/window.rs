@@ -17,6 +17,9 @@ use crate::call::TurnId;
 const BORN_MAX: usize = 128;
 /// Commands without one that it remembers at once.
 const UNBORN_MAX: usize = 1_024;
+/// Durable tells that it remembers. They come one by one, and the last is not acknowledged before it is remembered, so
+/// one would do for what the broker gives out again; the others are for what was sent into the stream twice.
+const STORED_MAX: usize = 128;
 /// How long it remembers those, in milliseconds of the owner's clock.
 const UNBORN_FOR_MS: u64 = 600_000;
 /// How far ahead of the owner's clock a birth may lie.
@@ -35,6 +38,9 @@ pub(crate) struct Remembered {
     pub(crate) verb: String,
     /// Tells its message from another one under the same id.
     pub(crate) digest: u64,
+    /// Whether it is a durable tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stored: bool,
     pub(crate) fate: Fate,
 }
 
@@ -77,12 +83,15 @@ pub(crate) struct Window {
     born: VecDeque<Remembered>,
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     unborn: VecDeque<Remembered>,
+    /// Durable tells, whatever their births.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    stored: VecDeque<Remembered>,
 }
 
 impl Window {
     /// What is known of a command; `now` is the owner's wall clock.
     pub(crate) fn look(&self, id: TurnId, born: u64, verb: &str, digest: u64, now: u64) -> Known<'_> {
-        let found = self.born.iter().chain(&self.unborn).rev().find(|known| known.id == id);
+        let found = self.born.iter().chain(&self.unborn).chain(&self.stored).rev().find(|known| known.id == id);
         if let Some(known) = found {
             let same = known.verb == verb && known.digest == digest;
             return if same { Known::Here(known) } else { Known::Reused };
@@ -99,13 +108,17 @@ impl Window {
 
     /// Whether it hardly adds to a record.
     pub(crate) fn is_small(&self) -> bool {
-        self.born.len() + self.unborn.len() <= 2
+        self.born.len() + self.unborn.len() + self.stored.len() <= 2
     }
 
     /// Remembers a command, instead of an earlier step of it; forgets what is over the bounds.
     pub(crate) fn remember(&mut self, command: Remembered) {
         let now = command.at;
-        let kind = if command.born == 0 { &mut self.unborn } else { &mut self.born };
+        let kind = match command.born {
+            _ if command.stored => &mut self.stored,
+            0 => &mut self.unborn,
+            _ => &mut self.born,
+        };
         kind.retain(|known| known.id != command.id);
         kind.push_back(command);
         while self.unborn.front().is_some_and(|known| known.at + UNBORN_FOR_MS <= now) {
@@ -113,6 +126,9 @@ impl Window {
         }
         while self.unborn.len() > UNBORN_MAX {
             self.unborn.pop_front();
+        }
+        while self.stored.len() > STORED_MAX {
+            self.stored.pop_front();
         }
         while self.born.len() > BORN_MAX {
             if let Some(forgotten) = self.born.pop_front() {
@@ -143,7 +159,7 @@ mod tests {
 
     fn command(id: u128, born: u64, at: u64) -> Remembered {
         let fate = Fate::Replied(serde_json::value::to_raw_value(&id.to_string()).expect("json"));
-        Remembered { id: TurnId(id), born, at, verb: "add".into(), digest: 1, fate }
+        Remembered { id: TurnId(id), born, at, verb: "add".into(), digest: 1, stored: false, fate }
     }
 
     fn look(window: &Window, id: u128, born: u64, now: u64) -> String {
@@ -201,5 +217,22 @@ mod tests {
         let Known::Here(known) = window.look(TurnId(3), 1_500, "add", 1, 2_002) else { panic!("it is here") };
         assert!(matches!(known.fate, Fate::Replied(_)));
         assert_eq!(window.born.len(), 2);
+    }
+
+    #[test]
+    fn e3_durable_tells_are_remembered_apart_from_what_is_asked() {
+        let mut window = Window::default();
+        window.remember(Remembered { stored: true, ..command(1, 1_000, 2_000) });
+        for n in 2..=10 * BORN_MAX as u64 {
+            window.remember(command(u128::from(n), 5_000 + n, 9_000));
+        }
+        assert_eq!(look(&window, 1, 1_000, 9_000), "here", "however much was asked meanwhile");
+        let json = serde_json::to_string(&window).expect("json");
+        let back: Window = serde_json::from_str(&json).expect("a window");
+        assert_eq!(look(&back, 1, 1_000, 9_000), "here");
+        for n in 0..STORED_MAX as u64 {
+            window.remember(Remembered { stored: true, ..command(u128::from(n) + 100_000, 1, 9_000) });
+        }
+        assert_eq!(window.stored.len(), STORED_MAX, "the oldest goes");
     }
 }

@@ -66,10 +66,14 @@ pub(crate) struct Post {
 }
 
 impl Post {
+    /// Whether nothing is known of the claim having gone.
+    pub(crate) fn is_current(&self) -> bool {
+        !self.stop.is_cancelled() && self.hosted.gate.epoch(self.partition) == self.epoch
+    }
+
     /// Whether this node is known to serve the claim still: after a pause of the process it may not be.
     pub(crate) fn holds(&self) -> bool {
-        let gate = &self.hosted.gate;
-        !self.stop.is_cancelled() && gate.epoch(self.partition) == self.epoch && gate.is_proved()
+        self.is_current() && self.hosted.gate.is_proved()
     }
 }
 

@@ -26,6 +26,8 @@ use crate::routes::{Engine, LocalRoute, Verb, Verbs};
 use crate::subject::Name;
 use crate::supervision::{ChildSpec, Restart};
 
+/// How often a durable tell is tried that fails, unless its host says otherwise.
+const TELL_ATTEMPTS: u32 = 10;
 /// How long the turn of a reminder may wait until it starts.
 const FIRE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -35,6 +37,7 @@ pub struct HostOptions {
     pub(crate) pool: Option<usize>,
     pub(crate) weight: Option<u32>,
     pub(crate) restart: Restart,
+    pub(crate) tell_attempts: Option<u32>,
 }
 
 impl HostOptions {
@@ -60,6 +63,15 @@ impl HostOptions {
         self
     }
 
+    /// How often a durable tell for a keyed actor of this type is tried that fails, 1 to 100; 10 unless set. Then it is
+    /// a dead letter. The pauses between grow from 100 ms to 30 s. What was certainly not run, because the actor could
+    /// not be reached, does not count; a turn that panics four times in a row ends its tell earlier.
+    #[must_use]
+    pub fn tell_attempts(mut self, attempts: u32) -> Self {
+        self.tell_attempts = Some(attempts);
+        self
+    }
+
     /// What happens when an instance of a service cannot be activated.
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
@@ -79,6 +91,8 @@ pub(crate) struct Hosted {
     pub(crate) version: &'static str,
     pub(crate) weight: u32,
     pub(crate) pool: usize,
+    /// How often a durable tell is tried that fails.
+    pub(crate) tell_attempts: u32,
     pub(crate) verbs: Vec<Verb>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) control: Box<dyn Control>,
@@ -272,6 +286,11 @@ impl Hosted {
             );
             return Err(Error::new(ErrorKind::Config, why));
         }
+        let tell_attempts = options.tell_attempts.unwrap_or(TELL_ATTEMPTS);
+        if !(1..=100).contains(&tell_attempts) {
+            let why = format!("{name}: a durable tell is tried 1 to 100 times; got {tell_attempts}");
+            return Err(Error::new(ErrorKind::Config, why));
+        }
         if A::DURABLE && !keyed {
             let why = format!("{name} is a service, which has no key to keep a journal by: it cannot be durable");
             return Err(Error::new(ErrorKind::Config, why));
@@ -297,6 +316,7 @@ impl Hosted {
             version: A::VERSION,
             weight,
             pool: if keyed { 0 } else { pool_size },
+            tell_attempts,
             verbs: Verbs::<A>::of().build(&engine),
             gate,
             control,
@@ -326,17 +346,13 @@ impl Hosted {
             version: "0.0.0",
             weight: 100,
             pool: 1,
+            tell_attempts: TELL_ATTEMPTS,
             verbs,
             gate: Arc::new(Gate::new(0, around.proof.clone())),
             control: Box::new(Unkeyed(Arc::new(rooms))),
             log: OnceCell::new(),
             over: CancellationToken::new(),
         })
-    }
-
-    /// Whether its actors may have reminders.
-    pub(crate) fn is_remindable(&self) -> bool {
-        self.durable && self.verbs.iter().any(Verb::is_remindable)
     }
 
     /// Ends a service on this node: its instances are gone for good.

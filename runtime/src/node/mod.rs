@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::birth::partitions_of;
 use self::builder::Broker;
 pub use self::builder::{NodeBuilder, TaskGroup};
 pub(crate) use self::cluster::Located;
@@ -48,6 +49,7 @@ use crate::key::Key;
 use crate::reference::{Origin, Ref, ServiceRef};
 use crate::subscribe::Subscribe;
 use crate::supervision::{GroupReport, Tree};
+use crate::tell::DeadLetters;
 use crate::transport::{MemoryBroker, Status};
 
 /// How long a drain waits for turns that run, unless told otherwise.
@@ -155,6 +157,12 @@ impl Node {
     /// Begins a subscription to the events of an actor type, on whichever nodes they happen.
     pub fn subscribe<E: Event>(&self) -> Subscribe<E> {
         Subscribe::new(self.inner.around.clone())
+    }
+
+    /// The durable tells that could not be delivered: to look at, to deliver again, to throw away.
+    pub fn dead_letters(&self) -> DeadLetters {
+        let around = &self.inner.around;
+        DeadLetters::new(around.transport.clone(), around.subjects.clone(), around.settings.partitions)
     }
 
     /// What this node knows of itself and the others.

@@ -12,14 +12,17 @@ use tokio_util::task::TaskTracker;
 use super::builder::{Broker, NodeBuilder};
 use super::cluster::Located;
 use super::driver::{self, Driver, Feed, Over};
+use super::duty::Duties;
 use super::hosted::Hosted;
 use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
 use super::{Inner, Node, birth, idle, listen, notice};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Config, HostInfo, Machine};
+use crate::reminder;
 use crate::subject::{Name, Subjects};
 use crate::supervision::{ChildSpec, Group, Tree};
+use crate::tell::{Lanes, Relay};
 use crate::transport::{Bucket, Connect, NatsTransport, SERVER_FLOOR, Transport};
 
 /// How long a background task may take to notice that it is stopped.
@@ -57,7 +60,9 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         passivate_after: builder.passivate_after,
         partitions: meta.partitions,
     };
-    let around = Arc::new(Surroundings::new(id, seed, settings, subjects, links.own.clone())?);
+    let mut around = Surroundings::new(id, seed, settings, subjects, links.own.clone())?;
+    around.duties = Duties::new(vec![Box::new(Relay), Box::new(Lanes), Box::new(reminder::Lane)]);
+    let around = Arc::new(around);
     let tree = Tree::start(around.runtime.clone(), &around.id).await?;
     tree.on_give_up(|gave_up| tracing::error!(?gave_up, "a group of children is given up and stays stopped"));
     let children = host(&mut builder, &around)?;

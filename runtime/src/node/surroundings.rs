@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -27,10 +27,11 @@ use crate::key::Key;
 use crate::node::Node;
 use crate::pending::Pending;
 use crate::reference::Target;
-use crate::reminder::{Lane, Wakes};
+use crate::reminder::Wakes;
 use crate::state::Committed;
 use crate::subject::Subjects;
-use crate::transport::{Headers, Outbound, Status, Transport};
+use crate::tell::Marks;
+use crate::transport::{Headers, Outbound, Status, Stream, Transport};
 use crate::wire::{SCHEMA, SEQUENCE};
 
 /// How long the last answers of a node may be behind the news that it is gone.
@@ -81,6 +82,10 @@ pub(crate) struct Surroundings {
     pub(crate) wakes: Wakes,
     /// Until when keyed actors may be served.
     pub(crate) proof: Arc<Proof>,
+    /// Which actor types send, and are told durably.
+    pub(crate) marks: Marks,
+    /// The stream of durable tells, once somebody has needed it.
+    pub(crate) commands: OnceCell<Arc<dyn Stream>>,
     /// What this node does for whole actor types, where it is the one to do it.
     pub(crate) duties: Duties,
     /// Calls that are being passed on to their owners.
@@ -122,7 +127,9 @@ impl Surroundings {
             permits: Permits::default(),
             wakes: Wakes::default(),
             proof: Arc::new(Proof::new()),
-            duties: Duties::new(vec![Box::new(Lane)]),
+            marks: Marks::default(),
+            commands: OnceCell::new(),
+            duties: Duties::default(),
             passing: TaskTracker::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },
             life: AtomicU8::new(Life::Running as u8),

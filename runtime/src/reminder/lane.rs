@@ -20,6 +20,7 @@ use crate::node::duty::{Duty, Post, lanes};
 use crate::node::{Hosted, Located, Surroundings};
 use crate::pending::Got;
 use crate::subject::Subject;
+use crate::tell::{self, Mark};
 use crate::transport::{ConsumerConfig, Delivery, Inbound, Outbound};
 
 /// How many turns of reminders one lane runs at a time.
@@ -42,7 +43,7 @@ impl Duty for Lane {
     }
 
     fn is_wanted(&self, around: &Surroundings, hosted: &Hosted, partition: u16) -> bool {
-        hosted.is_remindable() && partition < lanes(around.settings.partitions)
+        partition < lanes(around.settings.partitions) && around.marks.has(Mark::Reminds, hosted.name)
     }
 
     fn work(&self, post: Post) -> BoxFuture<'static, Result<(), Error>> {
@@ -54,7 +55,8 @@ async fn work(post: Post) -> Result<(), Error> {
     let (around, actor, lane) = (&post.around, post.hosted.name, post.partition);
     let stream = around.wakes.stream(around).await?;
     let config = ConsumerConfig::new([around.subjects.reminder_lane(lane, actor)]).ack_wait(ACK_WAIT).fetch(AT_ONCE);
-    let mut consumer = stream.consumer(&format!("{actor}-{lane}"), config).await?;
+    // What an owner before this one had taken and not acknowledged comes at once.
+    let Some(mut consumer) = tell::open(&post, &*stream, config).await? else { return Ok(()) };
     let mut turns = FuturesUnordered::new();
     while !post.stop.is_cancelled() {
         tokio::select! {
@@ -106,7 +108,7 @@ async fn fire(post: &Post, firing: &Firing) -> Result<Fired, Error> {
     let (around, actor) = (&post.around, post.hosted.name);
     match around.cluster.locate(actor, around.partition_of(&firing.key)) {
         Located::Here => post.hosted.control.fire(&firing.key, firing.due.clone(), firing.born).await,
-        Located::Node { id, .. } => tell(around, &id, &Word::of(firing)).await,
+        Located::Node { id, .. } => pass_on(around, &id, &Word::of(firing)).await,
         Located::Vacant | Located::NoHosts => {
             let why = format!("nobody serves {actor}/{} just now", firing.key);
             Err(Error::new(ErrorKind::Unavailable, why))
@@ -132,7 +134,7 @@ impl Word {
     }
 }
 
-async fn tell(around: &Arc<Surroundings>, node: &str, word: &Word) -> Result<Fired, Error> {
+async fn pass_on(around: &Arc<Surroundings>, node: &str, word: &Word) -> Result<Fired, Error> {
     let body = serde_json::to_vec(word).unwrap_or_default();
     let told = around.exchange(Some(node), Instant::now() + TOLD_WITHIN, |reply| {
         Ok(Outbound::new(around.subjects.node(node, "remind"), body).reply_to(reply))

@@ -20,6 +20,7 @@ use crate::journal::{Armed, Reminders};
 use crate::key::Key;
 use crate::node::Surroundings;
 use crate::subject::{Subject, Subjects};
+use crate::tell::Mark;
 use crate::transport::{Headers, Record, Retention, Stream, StreamConfig, WriteError};
 
 /// The number under which the reminder was armed.
@@ -97,6 +98,8 @@ impl Wakes {
         if new.is_empty() {
             return Ok(());
         }
+        // Whoever serves the lanes must know of it first.
+        around.marks.set(around, Mark::Reminds, actor, async { Ok(None) }).await?;
         let stream = self.stream(around).await?;
         for some in new.chunks(AT_ONCE) {
             let stored: Vec<_> = some.iter().map(|armed| wake(around, &*stream, actor, key, armed)).collect();

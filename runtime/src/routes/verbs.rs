@@ -128,11 +128,6 @@ impl Verb {
         self.reminded.as_ref()?.downcast_ref().copied()
     }
 
-    /// Whether a reminder may have it for its message.
-    pub(crate) fn is_remindable(&self) -> bool {
-        self.reminded.is_some()
-    }
-
     pub(crate) fn local<M: Message>(&self) -> Option<&dyn LocalRoute<M>> {
         self.local.downcast_ref::<Arc<dyn LocalRoute<M>>>().map(|route| &**route)
     }

@@ -181,6 +181,7 @@ on_both!(
     e5_the_turn_of_a_reminder_may_arm_it_again,
     e5_a_lane_reaches_actors_of_other_nodes,
     e5_a_reminder_moves_with_its_actor,
+    e5_a_hundred_reminders_fire_once_each_and_how_late,
 );
 
 /// With a broker of their own, which they stop.
@@ -584,6 +585,29 @@ async fn e5_a_reminder_moves_with_its_actor(ground: Ground) {
         let rung = two.actor::<Bell>(key).ask(Rung).await.expect("an answer");
         let times: Vec<u64> = rung.into_iter().map(|Rang::At { ms, .. }| ms).collect();
         assert_eq!(listed(&two, key).await, ["often"], "{times:?}");
+    }
+}
+
+/// Prints how late they are, for whoever runs it with `--nocapture`.
+async fn e5_a_hundred_reminders_fire_once_each_and_how_late(ground: Ground) {
+    let one = bell(&ground, "one").await;
+    let keys: Vec<String> = (0..100).map(|number| format!("v-{number}")).collect();
+    let mut due = Vec::new();
+    for (number, key) in (0..).zip(&keys) {
+        armed(&one, key, arm("it", When::In(1_000 + number * 20), 1)).await;
+        due.push(one.actor::<Bell>(key).ask(List).await.expect("an answer")[0].due);
+    }
+    let mut late = Vec::new();
+    for (key, due) in keys.iter().zip(due) {
+        rings(&one, key, &[1]).await;
+        let Rang::At { ms, .. } = one.actor::<Bell>(key).ask(Rung).await.expect("an answer")[0];
+        late.push(ms.checked_sub(due).expect("never before its time"));
+    }
+    late.sort_unstable();
+    println!("lateness of 100 reminders: p50 {} ms, p99 {} ms, max {} ms", late[49], late[98], late[99]);
+    Wakes::of(&ground).await.are_dealt_with().await;
+    for key in &keys {
+        assert_eq!(tags(&one, key).await, [1], "{key}");
     }
 }
 

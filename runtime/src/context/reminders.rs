@@ -14,8 +14,8 @@ impl<A: Actor> Context<'_, A> {
     /// It is kept with this turn, in the same record as its events: a refusal, a panic or a lost activation undoes it.
     /// What falls due while nobody can serve it (the broker is away, no node hosts the actor) fires once afterwards.
     /// A firing takes effect once: that it has fired is kept in the same record as what its turn did. A turn that
-    /// panics or fails is tried again, after a second at first and a minute at most, until it succeeds or the reminder
-    /// is cancelled; one that is refused counts as run. It fires within about a quarter of a second of its time if the
+    /// panics or fails is tried again, after one second, five, and then every two minutes, until it succeeds or the
+    /// reminder is cancelled; one that is refused counts as run. It fires within about a quarter of a second of its time if the
     /// node and the broker are up.
     ///
     /// ```

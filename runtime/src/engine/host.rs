@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
+use super::faults::Faults;
 use super::firing::FireJob;
 use super::gate::{Gate, Shut};
 use super::job::Job;
@@ -207,7 +208,7 @@ impl<A: Actor> Host<A> {
             return false;
         };
         let mut inner = slot.lock();
-        let was = inner.faults().is_some_and(super::faults::Faults::is_quarantined);
+        let was = inner.faults().is_some_and(Faults::is_quarantined);
         inner.set_faults(None);
         was
     }
@@ -382,8 +383,12 @@ impl<A: Actor> Host<A> {
         }
     }
 
-    /// The turns of reminders whose time came while their actor was not in memory.
+    /// The turns of reminders whose time came while their actor was not in memory. After a panic they wait for their
+    /// wake-up: it may be one of them that panicked, and whoever asks the actor something must not run it again.
     fn overdue(&self, slot: &Slot<A>, actor: &mut A) -> Option<Vec<Box<dyn Job<A>>>> {
+        if slot.lock().faults().is_some_and(Faults::is_recent) {
+            return None;
+        }
         let draft = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.draft())?;
         let now = wall_ms();
         let jobs = draft.overdue(now).into_iter().map(|due| {

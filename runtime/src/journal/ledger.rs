@@ -192,9 +192,11 @@ pub(crate) async fn commit(
     let state = if wanted { Some(cell.state().map_err(NotAppended::NotStored)?) } else { None };
     let ledger = cell.ledger().ok_or_else(volatile)?;
     let reminders = ledger.reminders.with(&outbox.reminders);
-    let (actor, key) = &ledger.whose;
-    let woken = around.wakes.store(around, actor, key, &ledger.reminders, &reminders).await;
-    woken.map_err(NotAppended::NotStored)?;
+    if !outbox.reminders.is_empty() {
+        let (actor, key) = &ledger.whose;
+        let woken = around.wakes.store(around, actor, key, &ledger.reminders, &reminders).await;
+        woken.map_err(NotAppended::NotStored)?;
+    }
     ledger.state_bytes = state.as_ref().map_or(ledger.state_bytes, |state| state.get().len());
     let embed = matches!(write, Write::Activated) || ledger.is_due();
     let snapshot = state.filter(|_| embed).map(|state| {
@@ -222,9 +224,11 @@ pub(crate) async fn commit(
     ledger.sequence = sequence;
     ledger.since += bytes as u64;
     record.command.into_iter().for_each(|command| ledger.window.remember(command));
-    let (actor, key) = &ledger.whose;
-    around.wakes.remove(around, actor, key, &ledger.reminders, &reminders);
-    ledger.reminders = reminders;
+    if !record.reminders.is_empty() {
+        let (actor, key) = &ledger.whose;
+        around.wakes.remove(around, actor, key, &ledger.reminders, &reminders);
+        ledger.reminders = reminders;
+    }
     if record.snapshot.is_some() {
         ledger.base = sequence;
         ledger.since = 0;

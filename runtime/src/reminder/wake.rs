@@ -38,9 +38,9 @@ const AT_ONCE: usize = 16;
 /// How many turns may have their old wake-ups taken away at a time. Beyond that they stay, and are dropped when they
 /// fire.
 const REMOVALS_MAX: usize = 64;
-/// The pause after a turn of a reminder that failed; it doubles.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// The pauses after a turn of a reminder that failed; the last one from then on. It is longer than panics count
+/// together, so that a reminder by itself does not put its actor into quarantine.
+const AGAIN: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(120)];
 
 /// A node's hold on the stream of wake-ups.
 pub(crate) struct Wakes {
@@ -152,7 +152,7 @@ impl Wakes {
         let failed = firing.failed.saturating_add(u32::from(!error.is_retryable()));
         let stream = self.stream(around).await?;
         let target = target_of(around, &firing.actor, &firing.key, &firing.due.name)?;
-        let pause = AGAIN_FIRST.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(AGAIN_MAX);
+        let pause = AGAIN[AGAIN.len().min(failed.max(1) as usize) - 1];
         let at = wall_ms() + u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let mut headers = headers(&target, &firing.due, at);
         headers.push(FAILED, failed.to_string());

@@ -22,6 +22,7 @@ mod handover;
 mod outsiders;
 mod durable;
 mod retries;
+mod bell;
 mod reminders;
 mod events;
 mod builds;

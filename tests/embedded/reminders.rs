@@ -1,170 +1,16 @@
 //! Reminders: what an actor asked to be told later it is told, once, whatever happens meanwhile.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use greenroom::prelude::*;
-use greenroom::subject::{Subject, Subjects};
-use greenroom::transport::{Headers, Record, Retention, Stream, StreamConfig, Transport};
+use greenroom::transport::{Headers, MemoryBroker, StreamConfig};
 
-use super::ground::{Ground, SOON, on_both, settled, soon};
-use crate::harness::{eventually, holds};
-
-/// Rings when it is told to, and remembers that.
-#[contract(name = "bell", messages(Arm, ArmMany, Cancel, List, Ring, Rung), event = Rang)]
-struct Bell;
-
-#[message(Bell, ask, reply = String)]
-struct Arm {
-    name: String,
-    when: When,
-    tag: u32,
-    #[serde(default)]
-    then: Then,
-}
-
-/// Arms so many, under one tag each.
-#[message(Bell, ask, reply = String)]
-struct ArmMany {
-    count: u32,
-    ms: u64,
-}
-
-#[message(Bell, ask, reply = bool)]
-struct Cancel {
-    name: String,
-}
-
-#[message(Bell, ask, reply = Vec<Listed>)]
-struct List;
-
-#[message(Bell, tell)]
-struct Ring {
-    tag: u32,
-    then: Then,
-}
-
-#[message(Bell, read, reply = Vec<Rang>)]
-struct Rung;
-
-#[data]
-struct Listed {
-    name: String,
-    schedule: String,
-    due: u64,
-}
-
-#[data]
-enum When {
-    /// In so many milliseconds.
-    In(u64),
-    Every(u64),
-    Cron(String, String),
-}
-
-/// What the turn of the reminder does beside ringing.
-#[data]
-#[derive(Default, PartialEq)]
-enum Then {
-    #[default]
-    Nothing,
-    /// It panics, until so many milliseconds since 1970.
-    FallUntil(u64),
-    /// It keeps the ringing, and panics.
-    KeepAndFall,
-    /// It arms itself again, under the same name, until its tag is so high.
-    Again(u32),
-}
-
-#[event(Bell)]
-#[derive(PartialEq, Clone)]
-enum Rang {
-    At { tag: u32, ms: u64 },
-}
-
-#[data]
-#[derive(Default)]
-struct Book {
-    rung: Vec<Rang>,
-}
-
-impl State for Book {
-    type Event = Rang;
-
-    fn apply(&mut self, event: &Rang) {
-        self.rung.push(event.clone());
-    }
-}
-
-struct BellActor {
-    book: Durable<Book>,
-}
-
-#[actor(Bell, state = book, durable)]
-impl BellActor {
-    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { book: ctx.durable().await? })
-    }
-
-    #[ask]
-    fn arm(&mut self, msg: Arm, ctx: &mut Context<'_, Self>) -> String {
-        let schedule = match msg.when {
-            When::In(ms) => Schedule::after(Duration::from_millis(ms)),
-            When::Every(ms) => Schedule::every(Duration::from_millis(ms)),
-            When::Cron(pattern, zone) => Schedule::cron(pattern, zone),
-        };
-        said(ctx.remind(&msg.name, schedule, Ring { tag: msg.tag, then: msg.then }))
-    }
-
-    #[ask]
-    fn arm_many(&mut self, msg: ArmMany, ctx: &mut Context<'_, Self>) -> String {
-        for tag in 0..msg.count {
-            let schedule = Schedule::after(Duration::from_millis(msg.ms));
-            if let Err(error) = ctx.remind(format!("many-{tag}"), schedule, Ring { tag, then: Then::Nothing }) {
-                return error.to_string();
-            }
-        }
-        "armed".to_owned()
-    }
-
-    #[ask]
-    fn cancel(&mut self, msg: Cancel, ctx: &mut Context<'_, Self>) -> bool {
-        ctx.cancel_reminder(&msg.name).expect("it has reminders")
-    }
-
-    #[ask]
-    fn list(&mut self, _: List, ctx: &mut Context<'_, Self>) -> Vec<Listed> {
-        let listed = |one: greenroom::reminder::Reminder| Listed {
-            name: one.name,
-            schedule: one.schedule.to_string(),
-            due: ms(one.due),
-        };
-        ctx.reminders().expect("it has reminders").into_iter().map(listed).collect()
-    }
-
-    #[tell]
-    async fn ring(&mut self, msg: Ring, ctx: &mut Context<'_, Self>) {
-        match msg.then {
-            Then::FallUntil(until) => assert!(now() >= until, "not yet"),
-            Then::Again(most) if msg.tag < most => {
-                let again = Ring { tag: msg.tag + 1, then: Then::Again(most) };
-                ctx.remind("again", Schedule::after(Duration::ZERO), again).expect("armed again");
-            }
-            _ => {}
-        }
-        self.book.emit(Rang::At { tag: msg.tag, ms: now() });
-        if msg.then == Then::KeepAndFall {
-            ctx.commit(&mut self.book).await.expect("kept");
-            panic!("after one step");
-        }
-    }
-
-    #[read]
-    fn rung(&self, _: Rung, ctx: &mut Context<'_, Self>) -> Vec<Rang> {
-        assert!(ctx.reminders().is_err(), "a read knows none");
-        self.book.rung.clone()
-    }
-}
+use super::bell::{
+    Arm, ArmMany, Bell, BellActor, Cancel, List, Rang, Rung, Then, Wakes, When, arm, armed, at, bell, listed, now,
+    rings, tags,
+};
+use super::ground::{Ground, SOON, bounded, on_both, settled, soon};
+use crate::harness::{eventually, holds, nats};
 
 on_both!(
     e5_a_reminder_of_each_kind_fires,
@@ -189,113 +35,6 @@ mod outage {
     use super::*;
     on_both!(alone: e5_what_falls_due_in_an_outage_fires_after_it);
     use super::e5_what_falls_due_in_an_outage_fires_after_it;
-}
-
-fn now() -> u64 {
-    ms(SystemTime::now())
-}
-
-fn ms(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64
-}
-
-fn said(armed: Result<(), Error>) -> String {
-    armed.map_or_else(|error| error.to_string(), |()| "armed".to_owned())
-}
-
-fn arm(name: &str, when: When, tag: u32) -> Arm {
-    Arm { name: name.to_owned(), when, tag, then: Then::Nothing }
-}
-
-async fn bell(ground: &Ground, name: &str) -> Node {
-    let node = ground.node(name).host::<BellActor>().start().await.expect("a node starts");
-    settled("bell", &[&node], &[]).await;
-    node
-}
-
-async fn armed(node: &Node, key: &str, arm: Arm) {
-    assert_eq!(node.actor::<Bell>(key).ask(arm).await.expect("an answer"), "armed");
-}
-
-async fn tags(node: &Node, key: &str) -> Vec<u32> {
-    let rung = node.actor::<Bell>(key).within(SOON).ask(Rung).await.expect("an answer");
-    rung.into_iter().map(|Rang::At { tag, .. }| tag).collect()
-}
-
-async fn rings(node: &Node, key: &str, expected: &[u32]) {
-    eventually(SOON, &format!("{key} rings {expected:?}"), async || {
-        let rung = node.actor::<Bell>(key).ask(Rung).await.map_err(|error| error.to_string())?;
-        let rung: Vec<u32> = rung.into_iter().map(|Rang::At { tag, .. }| tag).collect();
-        holds(rung == expected, || format!("{rung:?}"))
-    })
-    .await;
-}
-
-async fn listed(node: &Node, key: &str) -> Vec<String> {
-    let listed = node.actor::<Bell>(key).ask(List).await.expect("an answer");
-    listed.into_iter().map(|one| one.name).collect()
-}
-
-/// The stream of the wake-ups, and the connection it is read by.
-struct Wakes {
-    stream: Box<dyn Stream>,
-    subjects: Subjects,
-    _connection: Arc<dyn Transport>,
-}
-
-impl Wakes {
-    async fn of(ground: &Ground) -> Self {
-        let connection = ground.connect("watcher").await;
-        let subjects = ground.subjects();
-        let config = StreamConfig::new([subjects.reminders()]).retention(Retention::WorkQueue).schedules();
-        let stream = connection.stream(&subjects.reminder_stream(), config).await.expect("the stream");
-        Self { stream, subjects, _connection: connection }
-    }
-
-    /// The wake-up of a reminder, if it stands.
-    async fn standing(&self, key: &str, name: &str) -> Option<Record> {
-        let filter = self.subjects.wake_ups("bell", &Key::new(key).expect("a key"));
-        let mut from = 1;
-        loop {
-            let record = self.stream.next(&filter, from).await.expect("an answer")?;
-            if record.subject.split('.').nth(5) == Some(name) {
-                return Some(record);
-            }
-            from = record.sequence + 1;
-        }
-    }
-
-    async fn put(&self, subject: &str, headers: Headers) {
-        let subject = Subject::parse(subject).expect("a subject");
-        self.stream.append(&subject, None, headers, Default::default()).await.expect("stored");
-    }
-
-    /// Waits until every firing that came has been dealt with.
-    async fn are_dealt_with(&self) {
-        eventually(SOON, "no firing waits", async || {
-            let waits = self.stream.next(&self.subjects.firings(), 1).await.expect("an answer");
-            holds(waits.is_none(), || format!("{waits:?}"))
-        })
-        .await;
-    }
-
-    /// Waits until the wake-up of a reminder is gone: it has fired, or was taken away.
-    async fn gone(&self, key: &str, name: &str) {
-        eventually(SOON, "the wake-up is gone", async || {
-            let stands = self.standing(key, name).await;
-            holds(stands.is_none(), || format!("{stands:?}"))
-        })
-        .await;
-    }
-}
-
-/// The headers of a wake-up, for another time.
-fn at(record: &Record, ms: u64) -> Headers {
-    let time: time::OffsetDateTime = (UNIX_EPOCH + Duration::from_millis(ms)).into();
-    let time = time.format(&time::format_description::well_known::Rfc3339).expect("a time");
-    let mut headers = record.headers.clone();
-    headers.set("Nats-Schedule", format!("@at {time}"));
-    headers
 }
 
 async fn e5_a_reminder_of_each_kind_fires(ground: Ground) {
@@ -581,11 +320,73 @@ async fn e5_a_reminder_moves_with_its_actor(ground: Ground) {
             holds(rung.len() > before + 1, || format!("{rung:?}"))
         })
         .await;
-        // Each time once: no two ringings belong to one second.
-        let rung = two.actor::<Bell>(key).ask(Rung).await.expect("an answer");
-        let times: Vec<u64> = rung.into_iter().map(|Rang::At { ms, .. }| ms).collect();
-        assert_eq!(listed(&two, key).await, ["often"], "{times:?}");
+        assert_eq!(listed(&two, key).await, ["often"]);
+        each_arming_rang_once(&ground, key).await;
     }
+}
+
+/// Every record with a ringing says which arming has fired, and no two say the same.
+async fn each_arming_rang_once(ground: &Ground, key: &str) {
+    let (outside, subjects) = (ground.connect("reader").await, ground.subjects());
+    let config = StreamConfig::new([subjects.journals("bell")]);
+    let stream = outside.stream(&subjects.journal_stream("bell"), config).await.expect("the stream");
+    let subject = subjects.journal("bell", &Key::new(key).expect("a key"));
+    let last = stream.last(&subject).await.expect("an answer").expect("a record");
+    let mut fired = Vec::new();
+    for record in stream.read(&subject, 1, last.sequence).await.expect("all of them") {
+        let record: serde_json::Value = serde_json::from_slice(&record.body).expect("json");
+        if record["events"].is_array() {
+            fired.push(record["reminders"][0]["fired"]["number"].as_u64().expect("it says which"));
+        }
+    }
+    assert!(!fired.is_empty() && fired.windows(2).all(|two| two[0] < two[1]), "{key}: {fired:?}");
+}
+
+/// A turn whose reminder nobody would be woken for is not kept, and its caller hears of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e5_nothing_is_armed_without_a_wake_up() {
+    bounded(async {
+        let broker = MemoryBroker::new();
+        let ground = Ground::on(broker.clone());
+        let one = bell(&ground, "one").await;
+        armed(&one, "v", arm("first", When::In(600_000), 1)).await;
+        let faults = broker.faults(&ground.subjects().reminder_stream());
+        faults.no_leader(Duration::from_secs(3_600));
+        let actor = one.actor::<Bell>("v").within(Duration::from_secs(1));
+        let refused = actor.ask(arm("second", When::In(600_000), 2)).await.expect_err("nobody would be woken");
+        assert!(refused.failure().is_some_and(Error::is_retryable), "{refused:?}");
+        assert_eq!(listed(&one, "v").await, ["first"]);
+        // To cancel one needs nobody.
+        assert!(one.actor::<Bell>("v").ask(Cancel { name: "first".to_owned() }).await.expect("an answer"));
+        faults.no_leader(Duration::ZERO);
+        armed(&one, "v", arm("third", When::In(0), 3)).await;
+        rings(&one, "v", &[3]).await;
+    })
+    .await;
+}
+
+/// Somebody deletes the stream of wake-ups: what is armed from then on fires, what was armed before when its actor is
+/// asked something.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e5_a_lost_stream_of_wake_ups_is_made_anew() {
+    bounded(async {
+        let ground = Ground::nats_alone().await;
+        let one = bell(&ground, "one").await;
+        armed(&one, "before", arm("it", When::In(1_500), 1)).await;
+        let server = ground.server().expect("it is its own");
+        let stream = ground.subjects().reminder_stream();
+        let removed = nats(server, &["stream", "rm", "-f", &stream]).await;
+        assert!(removed.stderr.is_empty(), "{removed:?}");
+        armed(&one, "after", arm("it", When::In(100), 2)).await;
+        rings(&one, "after", &[2]).await;
+        let due = now() + 1_500;
+        eventually(SOON, "its time is over", async || holds(now() > due, || "not yet".to_owned())).await;
+        assert!(tags(&one, "before").await.is_empty(), "nobody woke it");
+        drop(one);
+        let two = bell(&ground, "two").await;
+        rings(&two, "before", &[1]).await;
+    })
+    .await;
 }
 
 /// Prints how late they are, for whoever runs it with `--nocapture`.

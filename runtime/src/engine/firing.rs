@@ -4,12 +4,17 @@
 //! under which number: if that is not what is armed, nothing is run. So a wake-up may come twice, late, or from a
 //! time that is over.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::command::{not_kept, settle_durable};
+use super::faults::Faults;
+use super::host::Host;
 use super::job::Job;
+use super::slot::Slot;
 use super::turn::{Ended, Env, turn_of};
 use crate::actor::{Actor, Handle};
 use crate::call::{Call, Chain, Deadline, TurnId, wall_ms};
@@ -18,6 +23,9 @@ use crate::contract::Message;
 use crate::error::{AskError, Error, ErrorKind};
 use crate::journal::{self, Armed, Outbox, Write};
 use crate::reminder::{Draft, Due, Fired};
+
+/// How long the turn of a reminder may wait that was found overdue; its wake-up comes as well.
+const OVERDUE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Runs the turn of a reminder with its stored message.
 pub(crate) type ReminderTurn<A> =
@@ -89,6 +97,24 @@ impl<A: Actor> Job<A> for FireJob {
 
     fn fail(self: Box<Self>, error: Error) {
         self.say(Err(error));
+    }
+}
+
+impl<A: Actor> Host<A> {
+    /// The turns of reminders whose time came while their actor was not in memory. After a panic they wait for their
+    /// wake-up: it may be one of them that panicked, and whoever asks the actor something must not run it again.
+    pub(super) fn overdue(&self, slot: &Slot<A>, actor: &mut A) -> Option<Vec<Box<dyn Job<A>>>> {
+        if slot.lock().faults().is_some_and(Faults::is_recent) {
+            return None;
+        }
+        let draft = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.draft())?;
+        let now = wall_ms();
+        let jobs = draft.overdue(now).into_iter().map(|due| {
+            let call =
+                FireJob::call(self.name, slot.key().as_str(), &due, now, Deadline::After(OVERDUE_WITHIN).fixed());
+            Box::new(FireJob::new(due, call, None)) as Box<dyn Job<A>>
+        });
+        Some(jobs.collect()).filter(|jobs: &Vec<_>| !jobs.is_empty())
     }
 }
 

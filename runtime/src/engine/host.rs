@@ -4,21 +4,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
-use super::faults::Faults;
-use super::firing::FireJob;
 use super::gate::{Gate, Shut};
 use super::job::Job;
 use super::registry::Registry;
 use super::slot::{Inner, Phase, Popped, Slot};
 use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded, turn_of};
 use crate::actor::Actor;
-use crate::call::{Call, Deadline, wall_ms};
+use crate::call::Call;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -37,9 +34,6 @@ pub(crate) struct HostSettings {
 
 /// Turns that a drain runs before it lets other tasks have the thread.
 const BURST: usize = 64;
-
-/// How long the turn of a reminder may wait that was found overdue; its wake-up comes as well.
-const OVERDUE_WITHIN: Duration = Duration::from_secs(60);
 
 /// All keyed actors of one type on a node.
 pub(crate) struct Host<A: Actor> {
@@ -208,7 +202,7 @@ impl<A: Actor> Host<A> {
             return false;
         };
         let mut inner = slot.lock();
-        let was = inner.faults().is_some_and(Faults::is_quarantined);
+        let was = inner.faults().is_some_and(super::faults::Faults::is_quarantined);
         inner.set_faults(None);
         was
     }
@@ -381,22 +375,6 @@ impl<A: Actor> Host<A> {
                 Err(error)
             }
         }
-    }
-
-    /// The turns of reminders whose time came while their actor was not in memory. After a panic they wait for their
-    /// wake-up: it may be one of them that panicked, and whoever asks the actor something must not run it again.
-    fn overdue(&self, slot: &Slot<A>, actor: &mut A) -> Option<Vec<Box<dyn Job<A>>>> {
-        if slot.lock().faults().is_some_and(Faults::is_recent) {
-            return None;
-        }
-        let draft = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.draft())?;
-        let now = wall_ms();
-        let jobs = draft.overdue(now).into_iter().map(|due| {
-            let call =
-                FireJob::call(self.name, slot.key().as_str(), &due, now, Deadline::After(OVERDUE_WITHIN).fixed());
-            Box::new(FireJob::new(due, call, None)) as Box<dyn Job<A>>
-        });
-        Some(jobs.collect()).filter(|jobs: &Vec<_>| !jobs.is_empty())
     }
 
     /// Notes a panic. Whoever queued behind it is told if the actor is now to be left alone.

@@ -101,11 +101,11 @@ impl Wakes {
         // Whoever serves the lanes must know of it first.
         around.marks.set(around, Mark::Reminds, actor, async { Ok(None) }).await?;
         let stream = self.stream(around).await?;
-        for some in new.chunks(AT_ONCE) {
-            let stored: Vec<_> = some.iter().map(|armed| wake(around, &*stream, actor, key, armed)).collect();
-            try_join_all(stored).await?;
+        if wake_all(around, &*stream, actor, key, &new).await.is_ok() {
+            return Ok(());
         }
-        Ok(())
+        // It may be gone: somebody deleted it, or the broker has lost it. Then it is made anew.
+        wake_all(around, &*open(around).await?, actor, key, &new).await
     }
 
     /// Takes away the wake-ups that `before` needed and `after` does not, without waiting. One that stays, because
@@ -183,6 +183,26 @@ impl Firing {
 /// What is armed in `these` and not in `those`.
 fn only_in<'a>(these: &'a Reminders, those: &'a Reminders) -> impl Iterator<Item = &'a Armed> {
     these.armed().iter().filter(|armed| !those.get(&armed.name).is_some_and(|other| other.is(armed)))
+}
+
+async fn open(around: &Surroundings) -> Result<Arc<dyn Stream>, Error> {
+    // What was acknowledged goes; schedules stay, because nobody consumes them.
+    let config = StreamConfig::new([around.subjects.reminders()]).retention(Retention::WorkQueue).schedules();
+    around.transport.stream(&around.subjects.reminder_stream(), config).await.map(Arc::from)
+}
+
+async fn wake_all(
+    around: &Surroundings,
+    stream: &dyn Stream,
+    actor: &str,
+    key: &Key,
+    new: &[&Armed],
+) -> Result<(), Error> {
+    for some in new.chunks(AT_ONCE) {
+        let stored: Vec<_> = some.iter().map(|armed| wake(around, stream, actor, key, armed)).collect();
+        try_join_all(stored).await?;
+    }
+    Ok(())
 }
 
 async fn wake(around: &Surroundings, stream: &dyn Stream, actor: &str, key: &Key, armed: &Armed) -> Result<(), Error> {

@@ -54,7 +54,7 @@ impl Duty for Lane {
 async fn work(post: Post) -> Result<(), Error> {
     let (around, actor, lane) = (&post.around, post.hosted.name, post.partition);
     let stream = around.wakes.stream(around).await?;
-    let config = ConsumerConfig::new([around.subjects.reminder_lane(lane, actor)]).ack_wait(ACK_WAIT).fetch(AT_ONCE);
+    let config = ConsumerConfig::new([around.subjects.reminder_lane(lane, actor)]).ack_wait(ACK_WAIT);
     // What an owner before this one had taken and not acknowledged comes at once.
     let Some(mut consumer) = tell::open(&post, &*stream, config).await? else { return Ok(()) };
     let mut turns = FuturesUnordered::new();

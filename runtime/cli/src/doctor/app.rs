@@ -34,7 +34,9 @@ impl App {
             app.read_records(patient).await?;
         }
         let prefix = patient.subjects.journal_stream("");
-        for name in streams(patient).await?.iter().filter(|name| name.starts_with(&prefix)) {
+        let relays = format!("KV_{}", patient.subjects.relay_bucket());
+        let others = [patient.subjects.command_stream(), patient.subjects.dead_stream(), relays];
+        for name in streams(patient).await?.iter().filter(|name| name.starts_with(&prefix) || others.contains(name)) {
             app.take_in(patient, name).await?;
         }
         Ok(app)

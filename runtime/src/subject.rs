@@ -276,6 +276,16 @@ impl Subjects {
         Filter::of(format!("{}.cmd.{lane}.{actor}.*.*", self.app))
     }
 
+    /// `{app}.cmd.{actor}.*.*`: the durable tells of an actor type, as they are published.
+    pub(crate) fn commands_for(&self, actor: &str) -> Filter {
+        Filter::of(format!("{}.cmd.{actor}.*.*", self.app))
+    }
+
+    /// `{app}.cmd.*.{actor}.*.*`: the same as they are stored, in any lane.
+    pub(crate) fn lanes(&self, actor: &str) -> Filter {
+        Filter::of(format!("{}.cmd.*.{actor}.*.*", self.app))
+    }
+
     /// What puts the lane into the subject of a durable tell, for the stream's own transform.
     pub(crate) fn command_transform(&self, lanes: u16) -> (String, String) {
         let app = &self.app;

@@ -22,7 +22,7 @@ use crate::ownership::{Config, HostInfo, Machine};
 use crate::reminder;
 use crate::subject::{Name, Subjects};
 use crate::supervision::{ChildSpec, Group, Tree};
-use crate::tell::{Lanes, Relay};
+use crate::tell::{self, Lanes, Relay};
 use crate::transport::{Bucket, Connect, NatsTransport, SERVER_FLOOR, Transport};
 
 /// How long a background task may take to notice that it is stopped.
@@ -112,6 +112,10 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     idle::passivate(&inner);
     settle(&inner).await?;
     listen::listen_for_services(&inner).await?;
+    for hosted in around.all_hosted().values().filter(|hosted| hosted.keyed) {
+        let (stop, bell) = (inner.stop.clone(), tell::listen(around.clone(), hosted.name));
+        around.runtime.spawn(async move { stop.run_until_cancelled(bell).await });
+    }
     start_tasks(&mut builder, &node).await?;
     Ok(node)
 }

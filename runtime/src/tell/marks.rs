@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind};
 use crate::node::Surroundings;
@@ -37,7 +38,10 @@ struct Stored {
 
 /// The marks that this node knows of.
 #[derive(Debug, Default)]
-pub(crate) struct Marks(RwLock<[HashMap<String, Stored>; 3]>);
+pub(crate) struct Marks {
+    known: RwLock<[HashMap<String, Stored>; 3]>,
+    version: watch::Sender<u64>,
+}
 
 impl Mark {
     fn prefix(self) -> &'static str {
@@ -51,12 +55,12 @@ impl Mark {
 
 impl Marks {
     pub(crate) fn has(&self, mark: Mark, actor: &str) -> bool {
-        self.0.read()[mark as usize].contains_key(actor)
+        self.known.read()[mark as usize].contains_key(actor)
     }
 
     /// From where on the journals of a type may have something to send.
     pub(crate) fn begin(&self, actor: &str) -> u64 {
-        self.0.read()[Mark::Sends as usize].get(actor).and_then(|stored| stored.from).unwrap_or(1)
+        self.known.read()[Mark::Sends as usize].get(actor).and_then(|stored| stored.from).unwrap_or(1)
     }
 
     /// Takes in a record of the ownership bucket, or that it is gone. Gives the actor type that it is about, if it is
@@ -66,20 +70,28 @@ impl Marks {
         let mark = [Mark::Sends, Mark::Told, Mark::Reminds].into_iter().find(|mark| mark.prefix() == prefix)?;
         // Whatever else stands there is no actor type.
         Name::new(actor).ok()?;
-        let mut known = self.0.write();
-        match value {
-            Some(value) => {
-                let stored = serde_json::from_slice(value).unwrap_or_default();
-                known[mark as usize].insert(actor.to_owned(), stored);
+        {
+            let mut known = self.known.write();
+            match value {
+                Some(value) => {
+                    let stored = serde_json::from_slice(value).unwrap_or_default();
+                    known[mark as usize].insert(actor.to_owned(), stored);
+                }
+                None => drop(known[mark as usize].remove(actor)),
             }
-            None => drop(known[mark as usize].remove(actor)),
         }
+        self.version.send_modify(|version| *version += 1);
         Some(actor)
+    }
+
+    /// Changes with what is known.
+    pub(super) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// The records are gone, and with them what they said.
     pub(crate) fn forget(&self) {
-        *self.0.write() = Default::default();
+        *self.known.write() = Default::default();
     }
 
     /// Sees that a mark is there. `from` is asked for if it is to be made, and must not be late.

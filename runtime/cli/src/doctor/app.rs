@@ -38,8 +38,14 @@ impl App {
             app.read_records(patient).await?;
         }
         let prefix = patient.subjects.journal_stream("");
-        let ours = |name: &&String| name.starts_with(&prefix) || **name == patient.subjects.reminder_stream();
-        for name in streams(patient).await?.iter().filter(ours) {
+        let relays = format!("KV_{}", patient.subjects.relay_bucket());
+        let others = [
+            patient.subjects.command_stream(),
+            patient.subjects.dead_stream(),
+            patient.subjects.reminder_stream(),
+            relays,
+        ];
+        for name in streams(patient).await?.iter().filter(|name| name.starts_with(&prefix) || others.contains(name)) {
             app.take_in(patient, name).await?;
         }
         Ok(app)

@@ -17,10 +17,11 @@ use crate::harness::{Profile, Server, eventually, example, nats};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Those that end by themselves, and what they print among other lines.
-const BY_THEMSELVES: [(&str, &[&str]); 8] = [
+const BY_THEMSELVES: [(&str, &[&str]); 9] = [
     ("hello", &["ada greets Bob: greeting 1", "ada greets Eve: greeting 2"]),
     ("keyed", &["ada has 500 cents, bob 0", "refused: short by 400 cents"]),
     ("events", &["front #1: Tried { code: 1234 }", "front #2: Opened"]),
+    ("tells", &["ada has tea #1, jam #2, bread #3"]),
     ("pool", &["12 pictures of 100 ms each in", "9000 wide: refused: at most 4096 wide"]),
     ("supervision", &["source: Running after 2 restarts", "in quarantine: [\"divider/bad\"]", "released, it says 20"]),
     ("local", &["two nodes: {\"east-", "one node:  {\"west-"]),
@@ -97,7 +98,8 @@ async fn c4_no_example_is_forgotten() {
         .filter(|name| name != "lib")
         .collect();
     names.sort();
-    let mut tested: Vec<_> = BY_THEMSELVES.iter().map(|(name, _)| *name).chain(["serve", "shelf"]).collect();
+    let mut tested: Vec<_> =
+        BY_THEMSELVES.iter().map(|(name, _)| *name).chain(["serve", "shelf", "reminders"]).collect();
     tested.sort_unstable();
     assert_eq!(names, tested);
 }
@@ -136,6 +138,39 @@ async fn c2_c4_the_guides_program_answers_as_the_guide_says() {
         assert!(answer.stdout.starts_with(shown), "the guide says {said}: {answer:?}");
     }
     shelf.stopped_by(Signal::TERM).await;
+}
+
+/// Killed with a reminder armed, which falls due while nobody is there: done once, as soon as somebody is.
+#[tokio::test(flavor = "multi_thread")]
+async fn e5_a_reminder_outlives_kill_9_and_is_done_once() {
+    let server = Server::start(Profile::Shop).await;
+    let mut invoices = Example::start("reminders", &[], server.url()).await;
+    invoices.line("ready ").await;
+    let req = async |key: &str, verb: &str, body: &str| {
+        nats(&server, &["req", &format!("shop.invoice.{key}.{verb}"), body]).await
+    };
+    for key in ["17", "18"] {
+        // Two seconds.
+        let opened = req(key, "open", r#"{"days":0.00002315}"#).await;
+        assert!(opened.stdout.contains("a letter follows in 2.0"), "{opened:?}");
+    }
+    assert_eq!(req("18", "pay", "").await.reply(), json!(true));
+    let wakes = nats(&server, &["stream", "subjects", "shop-rem", "--names"]).await;
+    assert!(wakes.stdout.contains("shop.rem.s.invoice.17.payment."), "people can see it: {wakes:?}");
+    invoices.process.signal(Signal::KILL).expect("it is killed");
+    invoices.ended().await;
+    eventually(LIMIT, "its time comes, with nobody there", async || {
+        let due = nats(&server, &["stream", "subjects", "shop-rem", "--names"]).await;
+        if due.stdout.contains("shop.rem.f.") { Ok(()) } else { Err(due.stdout) }
+    })
+    .await;
+    let mut invoices = Example::start("reminders", &[], server.url()).await;
+    assert_eq!(invoices.line("letter ").await, "1 for invoice 17");
+    assert_eq!(req("17", "look", "").await.reply(), json!(1));
+    assert_eq!(req("18", "look", "").await.reply(), json!(0), "it was paid");
+    assert_eq!(req("17", "pay", "").await.reply(), json!(true), "the next letter is cancelled");
+    let output = invoices.stopped_by(Signal::TERM).await;
+    assert_eq!(output.matches("letter ").count(), 1, "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +216,7 @@ fn every_excerpt_of_the_guide_stands_in_an_example() {
             assert!(examples.iter().any(|example| holds(&example)), "{}: no example has\n{block}", page.display());
         }
     }
-    assert_eq!(seen, 2, "excerpts in the guide");
+    assert_eq!(seen, 4, "excerpts in the guide");
 }
 
 fn root() -> std::path::PathBuf {

@@ -20,6 +20,7 @@ mod takeover;
 
 mod resending;
 mod keeping;
+mod telling;
 
 mod mapping;
 

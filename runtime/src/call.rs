@@ -35,6 +35,11 @@ impl TurnId {
         Self::from_digest(&Sha256::digest(name.as_bytes()))
     }
 
+    /// The id as people see it elsewhere, read back.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+
     fn from_digest(digest: &[u8]) -> Self {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
@@ -187,6 +192,8 @@ pub(crate) struct Call {
     pub(crate) born: u64,
     /// The `traceparent` of the caller, passed on unread.
     pub(crate) trace: Option<Arc<str>>,
+    /// Whether it is a durable tell: kept at the broker until it is known that its turn has committed.
+    pub(crate) stored: bool,
 }
 
 impl Call {
@@ -199,6 +206,7 @@ impl Call {
             attempt: 1,
             born: 0,
             trace: None,
+            stored: false,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a handler may do beside its message: its key, its deadline, calls that belong to its turn.
 
+mod reminders;
+
 use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -10,13 +12,14 @@ use tokio::time::Instant;
 
 use crate::actor::Actor;
 use crate::call::{Call, TurnId, wall_ms};
-use crate::contract::{Contract, Keyed, Kind, Service};
+use crate::contract::{Contract, Keyed, Kind, Message, Service};
 use crate::engine::Env;
 use crate::error::{Error, ErrorKind};
-use crate::journal::{self, Fate, Ledger, Mark, Write};
+use crate::journal::{self, Fate, Gathering, Ledger, Mark, Outbox, Slip, StoredTell, Write};
 use crate::key::Key;
-use crate::node::Node;
-use crate::reference::{Origin, Ref, ServiceRef};
+use crate::node::{Node, Surroundings};
+use crate::reference::{Origin, Ref, ServiceRef, Tells};
+use crate::reminder::Draft;
 use crate::state::{Cell, Durable, JournalBox, State, VolatileJournal};
 
 /// The surroundings of one turn.
@@ -56,7 +59,21 @@ pub struct Context<'a, A: Actor> {
     command: Option<Mark>,
     resumed: u32,
     steps: u32,
+    sends: Sends,
+    /// The actor's reminders, in a turn of a durable actor.
+    draft: Option<Box<Draft>>,
     actor: PhantomData<fn(A)>,
+}
+
+/// What becomes of the durable tells of a turn.
+#[derive(Debug)]
+enum Sends {
+    /// They are kept with the turn, in its record.
+    WithTurn(Gathering),
+    /// There is no record: they are sent as they are made.
+    AtOnce,
+    /// There is no turn: a read, or an activation.
+    Never,
 }
 
 impl<'a, A: Actor> Context<'a, A> {
@@ -71,12 +88,26 @@ impl<'a, A: Actor> Context<'a, A> {
             command: None,
             resumed: 0,
             steps: 0,
+            sends: Sends::AtOnce,
+            draft: None,
             actor: PhantomData,
         }
     }
 
     pub(crate) fn with_command(mut self, command: Option<Mark>, resumed: u32) -> Self {
         (self.command, self.resumed, self.steps) = (command, resumed, resumed);
+        self.sends = Sends::WithTurn(Gathering::open(resumed, self.env.around.settings.payload));
+        self
+    }
+
+    pub(crate) fn with_reminders(mut self, draft: Draft) -> Self {
+        self.draft = Some(Box::new(draft));
+        self
+    }
+
+    /// For what is no turn: a read, or an activation.
+    pub(crate) fn without_turn(mut self) -> Self {
+        self.sends = Sends::Never;
         self
     }
 
@@ -176,20 +207,52 @@ impl<'a, A: Actor> Context<'a, A> {
         }
         let subject = around.subjects.journal(self.env.actor, self.env.key);
         let planned = !hosted.gate.is_contested(partition);
-        let log = hosted.log(around).await?;
-        let opened = Ledger::open(log, subject, epoch, planned, around.settings.remembers).await?;
+        let (log, whose) = (hosted.log(around).await?, (self.env.actor, self.env.key.clone()));
+        let opened = Ledger::open(log, whose, subject, epoch, planned, around.settings.remembers).await?;
         let contested = opened.contested && !opened.ledger.is_new();
         let mut cell = Durable::replay(opened)?;
         if contested {
             // The owner before may have an append on its way: from here on that is refused.
-            let signed = journal::commit(around, &mut cell, None, Write::Activated).await;
+            let signed = journal::commit(around, &mut cell, None, Write::Activated, Outbox::default()).await;
             signed.map_err(|why| crate::engine::not_kept(&self.env, why))?;
         }
         Ok(cell)
     }
 
+    /// Adds a durable tell to this turn: it is kept with the turn, in the same record, and sent when that is stored.
+    /// A refusal, a panic or a lost activation undoes it like an event. From then on it is delivered at least once,
+    /// and takes effect once at a durable actor, after the turn of its receiver has committed; what cannot be
+    /// delivered ends as a dead letter. The tells of one actor reach each receiver in the order in which they were
+    /// made.
+    ///
+    /// In the turn of an actor that keeps no journal use [`Ref::tell_durably`], which sends at once.
+    ///
+    /// # Errors
+    /// `Config` if the actor keeps no journal, or if this is no turn (a read, an activation); `BadKey`;
+    /// `Overloaded` above 256 of them since the last commit, `PayloadTooLarge` if their payloads together are over
+    /// the app's limit. Nothing was added then.
+    pub fn tell_durably<M>(&mut self, key: impl AsRef<str>, message: M) -> Result<(), Error>
+    where
+        M: Message,
+        M::Contract: Contract<Kind = Keyed>,
+    {
+        let parent = self.turn();
+        let why = match &self.sends {
+            Sends::WithTurn(gathering) => {
+                let key = Key::new(key.as_ref())?;
+                let trace = self.call.trace.as_deref();
+                let origin = Gathered { parent, born: self.born, trace, own: None };
+                return gather(self.env.around, &gathering.slip(), origin, &key, &message);
+            }
+            Sends::AtOnce => "keeps no journal to keep a durable tell in: use ctx.actor(..).tell_durably(..).await",
+            Sends::Never => "is not in a turn here: a read and an activation send nothing durable",
+        };
+        Err(Error::new(ErrorKind::Config, format!("{}/{} {why}", self.env.actor, self.env.key)))
+    }
+
     /// Ends a step of a long turn: what the cell's turn emitted so far is kept, whatever becomes of
-    /// the rest, and is told to whoever watches.
+    /// the rest, and is told to whoever watches; its durable tells and what it changed about its
+    /// reminders go with it.
     ///
     /// If the turn is cut after that, by the death of its node or by a panic, its message is
     /// remembered as begun: when it comes again it is answered `Interrupted`, unless its handler
@@ -199,7 +262,7 @@ impl<'a, A: Actor> Context<'a, A> {
     /// `Internal` if an event or the state cannot be written as JSON; `Unavailable` if it is not
     /// kept, because the broker was away or another owner has written; `Unknown` if the node stops.
     pub async fn commit(&mut self, cell: &mut dyn Cell) -> Result<(), Error> {
-        if !cell.is_dirty() {
+        if !cell.is_dirty() && self.sends_nothing() {
             return Ok(());
         }
         let committed = if cell.ledger().is_none() {
@@ -207,8 +270,13 @@ impl<'a, A: Actor> Context<'a, A> {
         } else {
             let step = self.steps + 1;
             let command = self.command.as_ref().map(|mark| (mark, Fate::Begun(step)));
-            let kept = journal::commit(self.env.around, cell, command, Write::Turn).await;
+            let reminders = self.draft.as_ref().map(|draft| draft.step(step)).unwrap_or_default();
+            let outbox = Outbox { reminders: reminders.clone(), ..self.take_outbox() };
+            let kept = journal::commit(self.env.around, cell, command, Write::Turn, outbox).await;
             let committed = kept.map_err(|why| crate::engine::not_kept(&self.env, why))?;
+            if let Some(draft) = &mut self.draft {
+                draft.kept(&reminders);
+            }
             self.steps = step;
             committed
         };
@@ -222,8 +290,25 @@ impl<'a, A: Actor> Context<'a, A> {
         self.resumed
     }
 
-    pub(crate) fn steps(&self) -> u32 {
-        self.steps
+    fn sends_nothing(&self) -> bool {
+        let reminded = self.draft.as_ref().is_some_and(|draft| draft.is_dirty());
+        !reminded && !matches!(&self.sends, Sends::WithTurn(gathering) if !gathering.is_empty())
+    }
+
+    /// What the turn has to keep and to send since its last commit, now that it has ended: nothing of what it asked
+    /// for if it was refused or panicked. With the number of steps that were kept.
+    pub(crate) fn end(&self, in_vain: bool) -> (u32, Outbox) {
+        let reminders = self.draft.as_ref().map(|draft| draft.end(in_vain)).unwrap_or_default();
+        let outbox = self.take_outbox();
+        (self.steps, Outbox { reminders, ..if in_vain { Outbox::default() } else { outbox } })
+    }
+
+    /// What the turn has to send since its last commit.
+    fn take_outbox(&self) -> Outbox {
+        match &self.sends {
+            Sends::WithTurn(gathering) => gathering.take(),
+            Sends::AtOnce | Sends::Never => Outbox::default(),
+        }
     }
 
     pub(crate) fn made_cell(&self) -> bool {
@@ -243,6 +328,11 @@ impl<'a, A: Actor> Context<'a, A> {
             born: self.born,
             again: self.call.turn.is_some() && (self.call.attempt > 1 || self.call.born == 0),
             trace: self.call.trace.clone(),
+            tells: match &self.sends {
+                Sends::WithTurn(gathering) => Tells::WithTurn(gathering.slip()),
+                Sends::AtOnce => Tells::AtOnce,
+                Sends::Never => Tells::Never,
+            },
         }
     }
 }
@@ -255,4 +345,38 @@ impl<A: Actor> std::fmt::Debug for Context<'_, A> {
             .field("call", self.call)
             .finish_non_exhaustive()
     }
+}
+
+/// What a durable tell has of its turn.
+pub(crate) struct Gathered<'a> {
+    pub(crate) parent: TurnId,
+    pub(crate) born: u64,
+    pub(crate) trace: Option<&'a str>,
+    /// The id that the author gave it.
+    pub(crate) own: Option<TurnId>,
+}
+
+/// Adds a durable tell to the turn that an address belongs to.
+pub(crate) fn gather<M: Message>(
+    around: &Surroundings,
+    slip: &Slip,
+    origin: Gathered<'_>,
+    key: &Key,
+    message: &M,
+) -> Result<(), Error> {
+    let (actor, verb) = (M::Contract::NAME, M::VERB);
+    let body = journal::raw(message, "the durable tell")?;
+    around.check_payload(body.get().len())?;
+    // The key counts too: a turn may name many.
+    let bytes = body.get().len() + key.as_str().len();
+    slip.add_tell(bytes, |step, number| StoredTell {
+        // By its place in its step: a turn that goes on after a step does not make that step's tells again.
+        id: origin.own.unwrap_or_else(|| origin.parent.child(number, &format!("step {step} {actor}/{key}"), verb)),
+        born: origin.born,
+        actor: actor.to_owned(),
+        key: key.as_str().to_owned(),
+        verb: verb.to_owned(),
+        body,
+        trace: origin.trace.map(str::to_owned),
+    })
 }

@@ -57,7 +57,9 @@
 //! - [`contract`](mod@contract): what callers know of an actor: its address type, messages, refusals, events
 //! - [`actor`](mod@actor): the kernel, `Actor`, `Handle`, `Read`; [`context`]: what a turn may do
 //! - [`state`] and [`event`](mod@event): state that changes by events, inside turns
+//! - [`reminder`]: messages that an actor sends itself later
 //! - [`node`]: building, running and draining a node; [`reference`](mod@reference): addresses of actors
+//! - [`tell`]: durable tells, and what becomes of those that cannot be delivered
 //! - [`subscribe`]: events of others; [`supervision`]: restarts
 //! - [`key`], [`subject`], [`error`]: the vocabulary on the wire
 //! - [`transport`]: the seam to the broker
@@ -75,8 +77,10 @@ pub mod actor;
 pub mod context;
 pub mod state;
 pub mod event;
+pub mod reminder;
 pub mod node;
 pub mod reference;
+pub mod tell;
 pub mod subscribe;
 pub mod supervision;
 pub mod key;
@@ -95,6 +99,7 @@ mod codec;
 mod wire;
 mod outbound;
 mod pending;
+mod pauses;
 mod ownership;
 mod stats;
 
@@ -119,6 +124,8 @@ pub use self::key::Key;
 pub use self::node::{Ended, HostOptions, Node, NodeBuilder, TaskGroup};
 #[doc(no_inline)]
 pub use self::reference::{Ref, ServiceRef};
+#[doc(no_inline)]
+pub use self::reminder::Schedule;
 pub use self::routes::Verbs;
 #[doc(no_inline)]
 pub use self::state::{Durable, State};
@@ -135,7 +142,7 @@ pub mod prelude {
     #[cfg(feature = "macros")]
     pub use greenroom_macros::{actor, contract, data, event, message, refusal, service};
 
-    pub use crate::{Actor, AskError, Context, Durable, Error, ErrorKind, Key, Node, Ref, ServiceRef, State};
+    pub use crate::{Actor, AskError, Context, Durable, Error, ErrorKind, Key, Node, Ref, Schedule, ServiceRef, State};
 }
 
 /// What the attributes' code refers to.

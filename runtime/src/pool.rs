@@ -136,7 +136,7 @@ impl<A: Actor> Instance<A> {
     async fn activate(&self) -> Result<A, Error> {
         let call = Call::root(self.around.settings.budget);
         let env = self.env();
-        let mut ctx = Context::new(env.clone(), &call);
+        let mut ctx = Context::new(env.clone(), &call).without_turn();
         let activated = turn_of(async { A::activate(&mut ctx).await }).await;
         let mut actor = activated.unwrap_or_else(|cause| Err(env.panicked(&cause)))?;
         if ctx.made_cell() && actor.cell().is_none() {

@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::{Call, Chain, Deadline, TurnId, not_started};
+use crate::call::{Call, Chain, Deadline, TurnId, not_started, wall_ms};
+use crate::context::{Gathered, gather};
 use crate::contract::{Contract, IsMode, Keyed, Message, Mode, Replies, Service};
 use crate::engine::Outcome;
 use crate::error::{AskError, Error, ErrorKind};
+use crate::journal::{self, Slip};
 use crate::key::Key;
 use crate::node::{Hosted, Surroundings};
 use crate::outbound;
 use crate::routes::{LocalRoute, Started, Waiting};
+use crate::tell::{self, Told};
 
 /// Which actor of its type a call is for.
 #[derive(Clone, Debug)]
@@ -40,14 +43,27 @@ pub(crate) enum Origin {
         /// Whether the turn may have been run before: then so may its calls have been made.
         again: bool,
         trace: Option<Arc<str>>,
+        /// What becomes of its durable tells.
+        tells: Tells,
     },
+}
+
+/// What becomes of the durable tells of a turn's address.
+#[derive(Clone, Debug)]
+pub(crate) enum Tells {
+    /// They are kept with the turn.
+    WithTurn(Slip),
+    /// They are sent as they are made.
+    AtOnce,
+    /// There is no turn.
+    Never,
 }
 
 impl Origin {
     fn call(&self, budget: Option<Duration>, default: Duration, target: impl Fn() -> String, verb: &str) -> Call {
         match self {
             Origin::Root => Call::root(budget.unwrap_or(default)),
-            Origin::Turn { parent, ordinals, deadline, chain, born, again, trace } => Call {
+            Origin::Turn { parent, ordinals, deadline, chain, born, again, trace, .. } => Call {
                 // A budget of one's own replaces the turn's: compensating work may outlast it.
                 deadline: budget.map_or(Deadline::At(*deadline), |budget| Deadline::After(budget).fixed()),
                 chain: chain.clone(),
@@ -57,6 +73,7 @@ impl Origin {
                 // Also if it is not known: the same call may come again under this id.
                 born: *born,
                 trace: trace.clone(),
+                stored: false,
             },
         }
     }
@@ -216,6 +233,74 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         }
         let message = message.ok_or_else(lost_message)?;
         Box::pin(outbound::tell(&self.around, self.hosted.as_deref(), target, message, call)).await
+    }
+
+    /// Sends a message that the broker keeps until its turn has committed: at least once, and to a durable actor with
+    /// effect once. Nobody need host the actor now. Nothing comes back: a reply is thrown away, and what cannot be
+    /// delivered (a refusal, a message that fails again and again) is kept among the
+    /// [dead letters](crate::Node::dead_letters).
+    ///
+    /// - From outside a turn, and in turns of actors that keep no journal: returns when the broker has stored the
+    ///   message, within the budget.
+    /// - In a turn of a durable actor: adds the message to the turn, and returns at once. It is kept in the turn's own
+    ///   record and sent when that is stored; a refusal or a panic undoes it. [`Context::tell_durably`] is the same
+    ///   for a plain `fn`. An address that outlives its turn fails with `Interrupted`.
+    ///
+    /// Tells of one sender to one actor keep their order: those of a durable actor in any case, others if each is
+    /// awaited before the next is made. With [`id`](Ref::id), what is told again under that id takes effect once.
+    ///
+    /// Dropping the future before it is ready leaves open whether the message was stored.
+    ///
+    /// ```
+    /// # use greenroom::prelude::*;
+    /// # #[contract(messages(Hello))]
+    /// # struct Greeter;
+    /// # #[message(Greeter, tell)]
+    /// # struct Hello;
+    /// # async fn run(node: Node) -> Result<(), Error> {
+    /// node.actor::<Greeter>("ada").id("welcome-ada").tell_durably(Hello).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `BadKey`, `PayloadTooLarge`; `Config` in a read or an activation; in a turn, `Overloaded` above 256 of them since
+    /// its last commit. Otherwise `Unavailable` if it is certainly not stored, `Unknown` if that is not known: under
+    /// an id of its own it may be sent again.
+    ///
+    /// [`Context::tell_durably`]: crate::Context::tell_durably
+    pub async fn tell_durably<M>(&self, message: M) -> Result<(), Error>
+    where
+        M: Message<Contract = C>,
+    {
+        let target = self.target()?;
+        let from = match &self.origin {
+            Origin::Turn { tells: Tells::Never, .. } => {
+                let why = "a read and an activation are no turn: they send nothing durable";
+                return Err(Error::new(ErrorKind::Config, why));
+            }
+            Origin::Turn { tells: Tells::WithTurn(slip), parent, born, trace, .. } => {
+                let origin = Gathered { parent: *parent, born: *born, trace: trace.as_deref(), own: self.own };
+                return gather(&self.around, slip, origin, &target.key, &message);
+            }
+            Origin::Turn { tells: Tells::AtOnce, chain, .. } => {
+                chain.hops().next().map(|hop| format!("{}/{}", hop.actor, hop.key))
+            }
+            Origin::Root => None,
+        };
+        let call = self.call::<M>(target);
+        let body = journal::raw(&message, "the durable tell")?;
+        self.around.check_payload(body.get().len())?;
+        let told = Told {
+            actor: C::NAME.to_owned(),
+            key: target.key.clone(),
+            verb: M::VERB.to_owned(),
+            body: String::from(Box::<str>::from(body)).into(),
+            id: call.turn.unwrap_or_else(|| self.around.next_turn()),
+            born: if call.turn.is_none() { wall_ms() } else { call.born },
+            from,
+            trace: call.trace.as_deref().map(str::to_owned),
+        };
+        Box::pin(tell::send(&self.around, &told, call.deadline.at())).await
     }
 
     fn target(&self) -> Result<&Target, Error> {

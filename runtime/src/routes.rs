@@ -259,7 +259,7 @@ where
                 return call.answer.send(WireOutcome::Failure(error));
             }
         };
-        let is_tell = call.told || <M::Mode as IsMode>::MODE == Mode::Tell;
+        let is_tell = !call.call.stored && (call.told || <M::Mode as IsMode>::MODE == Mode::Tell);
         let (codec, stats) = (call.codec, self.stats.clone());
         let mut message = Some(message);
         // The answer moves into the job when there is one, and comes back when there is none.

@@ -4,6 +4,8 @@
 //! can only be put together from checked parts, so none of these can be sent. The grammar is in
 //! `docs/wire.md`.
 
+mod reminder;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -259,6 +261,68 @@ impl Subjects {
         format!("{}-evt-{actor}", self.app)
     }
 
+    /// `{app}.cmd.{actor}.{key}.{verb}`: where a durable tell is published.
+    pub fn command(&self, actor: &str, key: &Key, verb: &str) -> Subject {
+        Subject::of(format!("{}.cmd.{actor}.{}.{verb}", self.app, key.token()))
+    }
+
+    /// `{app}.cmd.*.*.*`: every durable tell, as it is published.
+    pub fn commands(&self) -> Filter {
+        Filter::of(format!("{}.cmd.*.*.*", self.app))
+    }
+
+    /// `{app}.cmd.{lane}.{actor}.*.*`: the durable tells of one lane of an actor type, as they are stored.
+    pub fn lane(&self, actor: &str, lane: u16) -> Filter {
+        Filter::of(format!("{}.cmd.{lane}.{actor}.*.*", self.app))
+    }
+
+    /// `{app}.cmd.{actor}.*.*`: the durable tells of an actor type, as they are published.
+    pub(crate) fn commands_for(&self, actor: &str) -> Filter {
+        Filter::of(format!("{}.cmd.{actor}.*.*", self.app))
+    }
+
+    /// `{app}.cmd.*.{actor}.*.*`: the same as they are stored, in any lane.
+    pub(crate) fn lanes(&self, actor: &str) -> Filter {
+        Filter::of(format!("{}.cmd.*.{actor}.*.*", self.app))
+    }
+
+    /// What puts the lane into the subject of a durable tell, for the stream's own transform.
+    pub(crate) fn command_transform(&self, lanes: u16) -> (String, String) {
+        let app = &self.app;
+        let stored = format!(
+            "{app}.cmd.{{{{partition({lanes},2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}"
+        );
+        (self.commands().as_str().to_owned(), stored)
+    }
+
+    /// The stream of durable tells: `{app}-cmd`.
+    pub fn command_stream(&self) -> String {
+        format!("{}-cmd", self.app)
+    }
+
+    /// `{app}.dead.{actor}.{key}.{verb}`, with the key's token as it came.
+    ///
+    /// # Errors
+    /// `BadRequest` if that is no subject.
+    pub(crate) fn dead(&self, call: &Call<'_>) -> Result<Subject, Error> {
+        Subject::parse(&format!("{}.dead.{}.{}.{}", self.app, call.actor, call.token, call.verb))
+    }
+
+    /// Dead letters: of one actor type, or all.
+    pub fn deads(&self, actor: Option<&str>) -> Filter {
+        Filter::of(format!("{}.dead.{}.*.*", self.app, actor.unwrap_or("*")))
+    }
+
+    /// The stream of dead letters: `{app}-dead`.
+    pub fn dead_stream(&self) -> String {
+        format!("{}-dead", self.app)
+    }
+
+    /// The bucket in which relays keep how far they have come: `{app}-relay`.
+    pub fn relay_bucket(&self) -> String {
+        format!("{}-relay", self.app)
+    }
+
     /// `{app}.on.{actor}.{event}.{key}`: the live echo of an event.
     pub fn live(&self, actor: &str, event: &str, key: &Key) -> Subject {
         Subject::of(format!("{}.on.{actor}.{event}.{}", self.app, key.token()))
@@ -319,6 +383,19 @@ impl<'a> Call<'a> {
         let first = tokens.next()?;
         let actor = if first == "@" { tokens.nth(1)? } else { first };
         let call = Call { actor, token: tokens.next()?, verb: tokens.next()? };
+        tokens.next().is_none().then_some(call)
+    }
+
+    /// Reads `{app}.cmd.{lane}.{actor}.{key}.{verb}`, as durable tells are stored, or
+    /// `{app}.dead.{actor}.{key}.{verb}`.
+    pub(crate) fn kept(subject: &'a str) -> Option<Self> {
+        let mut tokens = subject.split('.').skip(1);
+        match tokens.next()? {
+            "cmd" => drop(tokens.next()?),
+            "dead" => {}
+            _ => return None,
+        }
+        let call = Call { actor: tokens.next()?, token: tokens.next()?, verb: tokens.next()? };
         tokens.next().is_none().then_some(call)
     }
 

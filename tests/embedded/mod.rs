@@ -1,13 +1,14 @@
 //! Nodes inside the test process: on a broker in memory, and on a real server.
 //!
-//! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger` and
-//! `desk` are the actors. Every other module is a theme.
+//! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger`,
+//! `desk` and `letterbox` are the actors. Every other module is a theme.
 
 mod ground;
 mod gate;
 mod probe;
 mod ledger;
 mod desk;
+mod letterbox;
 
 mod turns;
 mod limits;
@@ -23,6 +24,10 @@ mod outsiders;
 mod durable;
 mod hot;
 mod retries;
+mod tells;
+mod dead;
+mod bell;
+mod reminders;
 mod events;
 mod builds;
 mod connection;

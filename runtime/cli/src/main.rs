@@ -1,7 +1,9 @@
 //! `greenroom`: what an operator asks of a broker and of the apps on it.
 //!
-//! One command so far, `doctor`. Nothing here is needed to run nodes, and nothing here changes what is stored.
+//! `doctor` looks, and changes nothing; `dead` deals with durable tells that could not be delivered. Nothing here is
+//! needed to run nodes.
 
+mod dead;
 mod doctor;
 
 use std::io::Write;
@@ -21,6 +23,8 @@ struct Args {
 enum Command {
     /// Checks a broker, and an app on it: what is wrong, what it costs, how to mend it.
     Doctor(doctor::Args),
+    /// Shows and replays durable tells that could not be delivered.
+    Dead(dead::Args),
 }
 
 /// The command cannot be carried out as it was typed.
@@ -28,8 +32,28 @@ const USAGE: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Doctor(args) = Args::parse().command;
-    match doctor::run(&args).await {
+    match Args::parse().command {
+        Command::Doctor(args) => doctor(&args).await,
+        Command::Dead(args) => dead(&args).await,
+    }
+}
+
+async fn dead(args: &dead::Args) -> ExitCode {
+    match dead::run(args).await {
+        Ok(done) => {
+            std::io::stdout().write_all(done.said.as_bytes()).ok();
+            done.missed.iter().for_each(|missed| eprintln!("greenroom dead: {missed}"));
+            if done.missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("greenroom dead: {error:#}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+async fn doctor(args: &doctor::Args) -> ExitCode {
+    match doctor::run(args).await {
         Ok(report) => {
             let text = if args.json { format!("{:#}\n", report.json()) } else { report.text() };
             // Whoever reads may have gone, as `head` does: the verdict stands all the same.

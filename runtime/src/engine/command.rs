@@ -12,7 +12,7 @@ use crate::call::Call;
 use crate::context::Context;
 use crate::contract::Message;
 use crate::error::{AskError, Error, ErrorKind};
-use crate::journal::{self, Draft, Fate, Known, Mark, NotAppended, Write};
+use crate::journal::{self, Draft, Fate, Known, Mark, NotAppended, Outbox, Write};
 
 /// What is to be done with a message, as far as the actor's journal knows.
 pub(crate) enum Before<M: Message> {
@@ -27,7 +27,7 @@ pub(crate) fn before<A: Actor, M: Message>(actor: &mut A, call: &Call, message: 
     let run = Before::Run { mark: None, resumed: 0 };
     let Some(ledger) = actor.cell().and_then(|cell| cell.ledger()) else { return run };
     let Some(id) = call.turn else { return run };
-    let mark = Mark { id, born: call.born, verb: M::VERB, digest: digest(message) };
+    let mark = Mark { id, born: call.born, verb: M::VERB, digest: digest(message), stored: call.stored };
     let failed = |kind: ErrorKind, why: String| Before::Answered(Err(AskError::Failed(Error::new(kind, why))));
     match ledger.look(&mark) {
         Known::New => Before::Run { mark: Some(mark), resumed: 0 },
@@ -68,15 +68,15 @@ fn wanted<M: Message>(
     dirty: bool,
     call: &Call,
     mark: Option<&Mark>,
-    steps: u32,
+    (steps, outbox): (u32, &Outbox),
     result: &Result<Result<M::Reply, M::Refusal>, String>,
 ) -> Wanted {
     let undone = dirty && matches!(result, Ok(Err(_)));
     let (fate, write) = match result {
-        Ok(Ok(reply)) if dirty || steps > 0 => (Some(raw(reply).map(Fate::Replied)), Write::Turn),
+        Ok(Ok(reply)) if dirty || steps > 0 || !outbox.is_empty() => (Some(raw(reply).map(Fate::Replied)), Write::Turn),
         // A caller that was told no may have an earlier attempt on its way: it must not take effect after that.
-        // And a turn that was refused after some of its steps is over, not cut.
-        Ok(Err(refusal)) if (call.attempt > 1 || steps > 0) && mark.is_some() => {
+        // And a turn that was refused after some of its steps is over, not cut; that of a reminder has fired.
+        Ok(Err(refusal)) if ((call.attempt > 1 || steps > 0) && mark.is_some()) || !outbox.is_empty() => {
             (Some(raw(refusal).map(Fate::Refused)), Write::Refusal)
         }
         Ok(_) | Err(_) => (None, Write::Turn),
@@ -90,14 +90,14 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
     env: &Env<'_>,
     call: &Call,
     mark: Option<Mark>,
-    steps: u32,
+    (steps, outbox): (u32, Outbox),
     result: Result<Result<M::Reply, M::Refusal>, String>,
 ) -> (Ended, Outcome<M>) {
     let Some(cell) = actor.cell() else { return super::turn::settle::<A, M>(actor, env, result) };
-    let Wanted { fate, write, undone } = wanted::<M>(cell.is_dirty(), call, mark.as_ref(), steps, &result);
+    let Wanted { fate, write, undone } = wanted::<M>(cell.is_dirty(), call, mark.as_ref(), (steps, &outbox), &result);
     if let Some(fate) = fate {
         let kept = match fate {
-            Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write).await,
+            Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write, outbox).await,
             Err(error) => Err(NotAppended::NotStored(error)),
         };
         match kept {
@@ -124,17 +124,24 @@ where
         Before::Answered(outcome) => return (Ended::Fine, None, Stake::Repeat, outcome),
         Before::Run { mark, .. } => mark,
     };
+    let reminders = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.draft());
     let mut ctx = Context::new(env.clone(), call).with_command(mark.clone(), 0);
+    if let Some(reminders) = reminders {
+        ctx = ctx.with_reminders(reminders);
+    }
     let ran = run_once(async { actor.handle(message, &mut ctx).await });
     let result = ran.unwrap_or_else(|| Err(WAITED.to_owned()));
+    let (_, outbox) = ctx.end(!matches!(result, Ok(Ok(_))));
+    // It takes nothing any more: whoever has an address of this turn is told so.
+    drop(ctx);
     let Some(cell) = actor.cell() else {
         let (ended, outcome) = super::turn::settle::<A, M>(actor, env, result);
         return (ended, None, Stake::Sight, outcome);
     };
-    let Wanted { fate, write, undone } = wanted::<M>(cell.is_dirty(), call, mark.as_ref(), 0, &result);
+    let Wanted { fate, write, undone } = wanted::<M>(cell.is_dirty(), call, mark.as_ref(), (0, &outbox), &result);
     let draft = fate.map(|fate| {
         let command = fate.map(|fate| mark.as_ref().map(|mark| (mark, fate)));
-        command.and_then(|command| Draft::of(cell, command, matches!(write, Write::Turn)))
+        command.and_then(|command| Draft::of(cell, command, matches!(write, Write::Turn), outbox))
     });
     let draft = match draft.transpose() {
         Ok(draft) => draft,

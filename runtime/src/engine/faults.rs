@@ -35,6 +35,11 @@ impl Faults {
         Self { count, last: now, until, cause }
     }
 
+    /// Whether the last of them counts still.
+    pub(crate) fn is_recent(&self) -> bool {
+        self.last.elapsed() < WINDOW
+    }
+
     pub(crate) fn is_quarantined(&self) -> bool {
         self.count >= PANICS_MAX
     }

@@ -35,6 +35,13 @@ pub(crate) struct Staged {
     pub(crate) voice: Voice,
 }
 
+impl Staged {
+    /// Of a job that was no turn, and has been answered.
+    pub(super) fn nothing() -> Self {
+        Self { ended: Ended::Fine, draft: None, voice: Voice { stake: Stake::Sight, speak: Box::new(|_| {}) } }
+    }
+}
+
 /// What a caller has to do with an append that its answer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stake {

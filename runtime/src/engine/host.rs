@@ -59,7 +59,14 @@ pub(crate) enum Entered<A> {
 
 impl<A: Actor> Host<A> {
     pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
-        Self { name, gate, slots: Registry::new(around.settings.partitions, &around.hasher()), around, settings, left: Notify::new() }
+        Self {
+            name,
+            gate,
+            slots: Registry::new(around.settings.partitions, &around.hasher()),
+            around,
+            settings,
+            left: Notify::new(),
+        }
     }
 
     /// How many actors are in memory.
@@ -256,6 +263,7 @@ impl<A: Actor> Host<A> {
     /// Runs what is queued, in order, until nothing is.
     async fn drain(self: Arc<Self>, slot: Arc<Slot<A>>, mut actor: Option<A>, burst: usize) {
         let mut left = burst;
+        let mut reminded = false;
         loop {
             let job = {
                 let mut inner = slot.lock();
@@ -283,6 +291,15 @@ impl<A: Actor> Host<A> {
                         continue;
                     }
                 };
+                // Once in a drain: a turn that fails must not hold up the others.
+                if let Some(overdue) = actor.as_mut().filter(|_| !reminded).and_then(|actor| self.overdue(&slot, actor))
+                {
+                    reminded = true;
+                    let mut inner = slot.lock();
+                    inner.push_first(job);
+                    overdue.into_iter().rev().for_each(|job| inner.push_first(job));
+                    continue;
+                }
             }
             // Only now: the activation may have taken all the time that the call had.
             let Some(job) = self.may_start(job, slot.key().as_str()) else { continue };
@@ -356,7 +373,7 @@ impl<A: Actor> Host<A> {
     async fn activate(&self, slot: &Arc<Slot<A>>, call: &Call) -> Result<A, Error> {
         let call = Call { turn: None, ..call.clone() };
         let env = self.env(slot);
-        let mut ctx = Context::new(env.clone(), &call);
+        let mut ctx = Context::new(env.clone(), &call).without_turn();
         match turn_of(async { A::activate(&mut ctx).await }).await {
             Ok(Ok(mut actor)) => {
                 if ctx.made_cell() && actor.cell().is_none() {

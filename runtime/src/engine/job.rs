@@ -216,10 +216,16 @@ where
         Before::Answered(outcome) => return (Ended::Fine, outcome),
         Before::Run { mark, resumed } => (mark, resumed),
     };
+    let draft = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.draft());
     let mut ctx = Context::new(env.clone(), call).with_command(mark.clone(), resumed);
+    if let Some(draft) = draft {
+        ctx = ctx.with_reminders(draft);
+    }
     let result = turn_of(async { actor.handle(message, &mut ctx).await }).await;
-    let steps = ctx.steps();
-    settle_durable::<A, M>(actor, env, call, mark, steps, result).await
+    let kept = ctx.end(!matches!(result, Ok(Ok(_))));
+    // It takes nothing any more: whoever has an address of this turn is told so.
+    drop(ctx);
+    settle_durable::<A, M>(actor, env, call, mark, kept, result).await
 }
 
 impl<A, M> Job<A> for ReadJob<A, M>
@@ -251,7 +257,7 @@ where
         // Never reached: the engine asks `is_ready` first.
         let error = format!("a read of {}/{} was taken for a turn", env.actor, env.key);
         self.0.fail(Error::new(crate::error::ErrorKind::Internal, error));
-        Staged { ended: Ended::Fine, draft: None, voice: Voice { stake: Stake::Sight, speak: Box::new(|_| {}) } }
+        Staged::nothing()
     }
 
     fn look<'a>(self: Box<Self>, actor: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
@@ -262,7 +268,7 @@ where
             let (ended, outcome) = match permit {
                 Err(error) => (Ended::Fine, Err(AskError::Failed(error))),
                 Ok(()) => {
-                    let mut ctx = Context::new(env.clone(), &call);
+                    let mut ctx = Context::new(env.clone(), &call).without_turn();
                     let result = turn_of(async { actor.read(message, &mut ctx).await }).await;
                     conclude::<M>(&env, result)
                 }

@@ -8,6 +8,7 @@
 
 mod command;
 mod faults;
+mod firing;
 mod gate;
 mod group;
 mod host;
@@ -19,6 +20,7 @@ mod slot;
 mod turn;
 
 pub(crate) use self::command::not_kept;
+pub(crate) use self::firing::{FireJob, ReminderTurn, run_reminder};
 pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};
 pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};

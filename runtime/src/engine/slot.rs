@@ -129,6 +129,11 @@ impl<A> Inner<A> {
         }
     }
 
+    /// Puts a job before all others.
+    pub(crate) fn push_first(&mut self, job: Box<dyn Job<A>>) {
+        self.extra().queue.push_front(job);
+    }
+
     /// The next job, unless its time is not now; the queue's memory goes with its last one.
     pub(crate) fn pop_if(&mut self, now: bool) -> Popped<A> {
         let Some(extra) = self.extra.as_mut().filter(|extra| !extra.queue.is_empty()) else { return Popped::Nothing };

@@ -1,6 +1,7 @@
 //! Drafts: what turns want kept, before it is a record.
 
 use super::ledger::Mark;
+use super::outbox::Outbox;
 use super::record::StoredEvent;
 use super::window::{Fate, Remembered};
 use crate::call::wall_ms;
@@ -19,6 +20,8 @@ pub(crate) struct Draft {
     /// The same events as they are told to whoever watches.
     pub(super) told: Vec<Committed>,
     pub(super) commands: Vec<Remembered>,
+    /// What they send, and change about their actor's reminders.
+    pub(super) outbox: Outbox,
     bytes: usize,
 }
 
@@ -27,7 +30,12 @@ impl Draft {
     ///
     /// # Errors
     /// `Internal` if an event cannot be written as JSON.
-    pub(crate) fn of(cell: &dyn Cell, command: Option<(&Mark, Fate)>, emitted: bool) -> Result<Self, Error> {
+    pub(crate) fn of(
+        cell: &dyn Cell,
+        command: Option<(&Mark, Fate)>,
+        emitted: bool,
+        outbox: Outbox,
+    ) -> Result<Self, Error> {
         let (events, told) = if emitted { cell.written()? } else { Default::default() };
         let command = command.map(|(mark, fate)| Remembered {
             id: mark.id,
@@ -35,13 +43,14 @@ impl Draft {
             at: wall_ms(),
             verb: mark.verb.into(),
             digest: mark.digest,
+            stored: mark.stored,
             fate,
         });
         // Each name stands in a header too.
         let of_event = |event: &StoredEvent| EVENT_BYTES + 2 * event.name.len() + event.body.get().len();
-        let bytes =
-            FRAME_BYTES + events.iter().map(of_event).sum::<usize>() + command.as_ref().map_or(0, Remembered::bytes);
-        Ok(Self { events, told, commands: command.into_iter().collect(), bytes })
+        let events_bytes = events.iter().map(of_event).sum::<usize>();
+        let bytes = FRAME_BYTES + events_bytes + command.as_ref().map_or(0, Remembered::bytes) + outbox.bytes();
+        Ok(Self { events, told, commands: command.into_iter().collect(), outbox, bytes })
     }
 
     /// How large its record will be without the state, at most, in bytes.
@@ -54,6 +63,7 @@ impl Draft {
         self.events.extend(later.events);
         self.told.extend(later.told);
         self.commands.extend(later.commands);
+        self.outbox.join(later.outbox);
         self.bytes += later.bytes - FRAME_BYTES;
     }
 }

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::log::{Log, NotAppended, Sealed};
+use super::outbox::Outbox;
 use super::record::{FORM, Record, Snapshot};
+use super::reminders::Reminders;
 use super::window::{Fate, Known, Window};
 use crate::call::wall_ms;
 use crate::error::{Error, ErrorKind};
+use crate::key::Key;
 use crate::node::Surroundings;
+use crate::reminder;
 use crate::state::{Cell, Committed};
 use crate::subject::Subject;
 
@@ -22,6 +26,8 @@ const GROWN_BYTES: u64 = 4_096;
 /// The journal of one activation.
 pub struct Ledger {
     log: Arc<Log>,
+    /// Its actor: type and key.
+    whose: (&'static str, Key),
     subject: Subject,
     /// The sequence of the newest record, 0 if there is none: what the next append expects.
     sequence: u64,
@@ -37,6 +43,9 @@ pub struct Ledger {
     /// The claim's epoch.
     epoch: u64,
     pub(crate) window: Window,
+    /// As the turns so far leave them, and as they are kept.
+    pub(crate) reminders: Reminders,
+    kept_reminders: Reminders,
 }
 
 /// A command on its way through a turn.
@@ -46,6 +55,8 @@ pub(crate) struct Mark {
     pub(crate) born: u64,
     pub(crate) verb: &'static str,
     pub(crate) digest: u64,
+    /// Whether it is a durable tell.
+    pub(crate) stored: bool,
 }
 
 /// What a record is written for.
@@ -74,6 +85,7 @@ impl Ledger {
     /// `Unavailable` if the broker does not answer, or if a later owner has written already.
     pub(crate) async fn open(
         log: Arc<Log>,
+        whose: (&'static str, Key),
         subject: Subject,
         epoch: u64,
         planned: bool,
@@ -81,6 +93,7 @@ impl Ledger {
     ) -> Result<Opened, Error> {
         let mut ledger = Self {
             log: log.clone(),
+            whose,
             subject: subject.clone(),
             sequence: 0,
             next_event: 1,
@@ -90,6 +103,8 @@ impl Ledger {
             hold_off: 0,
             epoch,
             window: Window::default().of(remembers),
+            reminders: Reminders::default(),
+            kept_reminders: Reminders::default(),
         };
         let Some((sequence, bytes, last)) = log.last(&subject).await? else {
             return Ok(Opened { ledger, snapshot: None, records: Vec::new(), contested: !planned });
@@ -118,11 +133,16 @@ impl Ledger {
                 return Err(Error::new(ErrorKind::Internal, why));
             };
             ledger.window = found.window()?.of(remembers);
+            ledger.reminders = found.reminders.clone();
             ledger.state_bytes = found.state.get().len();
         }
         for record in &mut records {
             std::mem::take(&mut record.commands).into_iter().for_each(|command| ledger.window.remember(command));
         }
+        for change in records.iter().flat_map(|record| &record.reminders) {
+            ledger.reminders.apply(change);
+        }
+        ledger.kept_reminders = ledger.reminders.clone();
         Ok(Opened { ledger, snapshot, records, contested })
     }
 
@@ -131,9 +151,19 @@ impl Ledger {
         self.sequence == 0
     }
 
+    /// The reminders, for a turn that may change them.
+    pub(crate) fn draft(&self) -> reminder::Draft {
+        reminder::Draft::new(self.reminders.clone(), self.epoch)
+    }
+
     /// What is known of a command.
     pub(crate) fn look(&self, mark: &Mark) -> Known<'_> {
-        self.window.look(mark.id, mark.born, mark.verb, mark.digest, wall_ms())
+        match self.window.look(mark.id, mark.born, mark.verb, mark.digest, wall_ms()) {
+            // What the broker keeps may be as old as it likes: one comes after the other, and is not forgotten before
+            // the broker has forgotten it.
+            Known::Expired(_) | Known::Full | Known::Ahead if mark.stored => Known::New,
+            known => known,
+        }
     }
 }
 
@@ -146,7 +176,8 @@ enum Embed {
     Always,
 }
 
-/// Makes what a turn emitted permanent, with the command that it was for and what became of it.
+/// Makes what a turn emitted permanent, with what it sends, the command that it was for and what became of it. What
+/// wakes its actor for the reminders that it arms is stored before.
 ///
 /// # Errors
 /// See [`NotAppended`]. The cell is then not to be used any more: its state holds what was not kept.
@@ -155,14 +186,15 @@ pub(crate) async fn commit(
     cell: &mut dyn Cell,
     command: Option<(&Mark, Fate)>,
     write: Write,
+    outbox: Outbox,
 ) -> Result<Vec<Committed>, NotAppended> {
     let embed = match write {
         Write::Turn => Embed::IfDue,
         Write::Refusal => Embed::Not,
         Write::Activated => Embed::Always,
     };
-    let draft = Draft::of(cell, command, matches!(write, Write::Turn)).map_err(NotAppended::NotStored)?;
-    // Should the append fail, the window goes with the cell.
+    let draft = Draft::of(cell, command, matches!(write, Write::Turn), outbox).map_err(NotAppended::NotStored)?;
+    // Should the append fail, the window and the reminders go with the cell.
     ledger_of(cell)?.remember(&draft);
     let append = prepared(around, cell, draft, embed)?;
     let kept = append.send(around.clone()).await?;
@@ -198,8 +230,10 @@ fn prepared(
     let ledger = ledger_of(cell)?;
     ledger.state_bytes = state.as_ref().map_or(ledger.state_bytes, |state| state.get().len());
     let state = state.filter(|_| embed == Embed::Always || ledger.is_due());
-    let snapshot = state.map(|state| Snapshot::of(state, &ledger.window)).transpose();
-    let Draft { events, told, commands, .. } = draft;
+    let Draft { events, told, commands, outbox, .. } = draft;
+    let reminders = ledger.kept_reminders.with(&outbox.reminders);
+    let snapshot = state.map(|state| Snapshot::of(state, &ledger.window, reminders.clone())).transpose();
+    let wakes = (!outbox.reminders.is_empty()).then(|| (ledger.kept_reminders.clone(), reminders.clone()));
     let mut record = Record {
         form: FORM,
         id: ledger.log.append_id(),
@@ -207,6 +241,8 @@ fn prepared(
         first: ledger.next_event,
         events,
         commands,
+        tells: outbox.tells,
+        reminders: outbox.reminders,
         base: ledger.base,
         since: ledger.since,
         snapshot: snapshot.map_err(NotAppended::NotStored)?,
@@ -224,8 +260,11 @@ fn prepared(
         subject: ledger.subject.clone(),
         expect: ledger.sequence,
         is_snapshot: record.snapshot.is_some(),
+        sends: record.sends() > 0,
         sealed,
         told,
+        whose: ledger.whose.clone(),
+        wakes,
     })
 }
 
@@ -240,8 +279,13 @@ pub(crate) struct Append {
     subject: Subject,
     expect: u64,
     is_snapshot: bool,
+    /// Whether it has anything to send.
+    sends: bool,
     sealed: Sealed,
     told: Vec<Committed>,
+    whose: (&'static str, Key),
+    /// The reminders before and after it, if it changes them.
+    wakes: Option<(Reminders, Reminders)>,
 }
 
 /// A record that is stored.
@@ -250,6 +294,7 @@ pub(crate) struct Kept {
     bytes: u64,
     is_snapshot: bool,
     told: Vec<Committed>,
+    reminders: Option<Reminders>,
 }
 
 impl Append {
@@ -258,13 +303,24 @@ impl Append {
     /// # Errors
     /// See [`NotAppended`].
     pub(crate) async fn send(self, around: Arc<Surroundings>) -> Result<Kept, NotAppended> {
-        let Self { log, subject, expect, is_snapshot, sealed, told } = self;
+        let Self { log, subject, expect, is_snapshot, sends, sealed, told, whose: (actor, key), wakes } = self;
+        if sends {
+            log.announce(&around).await.map_err(NotAppended::NotStored)?;
+        }
+        if let Some((before, after)) = &wakes {
+            let woken = around.wakes.store(&around, actor, &key, before, after).await;
+            woken.map_err(NotAppended::NotStored)?;
+        }
         let sequence = log.append(&around, &subject, expect, &sealed).await?;
+        let reminders = wakes.map(|(before, after)| {
+            around.wakes.remove(&around, actor, &key, &before, &after);
+            after
+        });
         // Its answer may have come to a node that was frozen meanwhile, and is no owner any more.
         if !around.proof.holds() {
             around.permit().await.map_err(NotAppended::Unknown)?;
         }
-        Ok(Kept { sequence, bytes: sealed.bytes() as u64, is_snapshot, told })
+        Ok(Kept { sequence, bytes: sealed.bytes() as u64, is_snapshot, told, reminders })
     }
 }
 
@@ -272,11 +328,15 @@ impl Ledger {
     /// What a turn leaves counts from here on, for whoever comes next; it is not kept yet.
     pub(crate) fn remember(&mut self, draft: &Draft) {
         draft.commands.iter().cloned().for_each(|command| self.window.remember(command));
+        draft.outbox.reminders.iter().for_each(|change| self.reminders.apply(change));
     }
 
     /// Takes in that a record is stored; gives its events with their places.
     pub(crate) fn took(&mut self, kept: Kept) -> Vec<Committed> {
-        let Kept { sequence, bytes, is_snapshot, told } = kept;
+        let Kept { sequence, bytes, is_snapshot, told, reminders } = kept;
+        if let Some(reminders) = reminders {
+            self.kept_reminders = reminders;
+        }
         self.sequence = sequence;
         self.since += bytes;
         if is_snapshot {
@@ -293,16 +353,21 @@ impl Ledger {
     /// as much as a snapshot.
     fn may_be_due(&self) -> bool {
         // The window goes with it, which is why the state alone being small is not enough.
-        self.has_grown() || (self.state_bytes <= SMALL_BYTES && self.window.is_small())
+        self.has_grown() || (self.held_bytes() <= SMALL_BYTES && self.window.is_small())
     }
 
     /// Whether it should, by the size it has now.
     fn is_due(&self) -> bool {
-        self.has_grown() || self.state_bytes <= SMALL_BYTES
+        self.has_grown() || self.held_bytes() <= SMALL_BYTES
     }
 
     fn has_grown(&self) -> bool {
-        let snapshot = (self.state_bytes + self.window.bytes()) as u64;
+        let snapshot = (self.held_bytes() + self.window.bytes()) as u64;
         self.since >= GROWN_BYTES.max(GROWTH * snapshot).max(self.hold_off)
+    }
+
+    /// The size of the state when it was last written down, and of the reminders, which go with it.
+    fn held_bytes(&self) -> usize {
+        self.state_bytes + self.reminders.bytes()
     }
 }

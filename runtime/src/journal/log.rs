@@ -10,6 +10,7 @@ use super::record::Record;
 use crate::error::{Error, ErrorKind};
 use crate::node::Surroundings;
 use crate::subject::Subject;
+use crate::tell::Mark;
 use crate::transport::{Headers, Stream, StreamConfig, WriteError};
 
 /// The append's own id, beside the one in the body: for whoever reads headers only.
@@ -18,6 +19,8 @@ pub(crate) const APPEND: &str = "Greenroom-Append";
 pub(crate) const EPOCH: &str = "Greenroom-Epoch";
 /// The names of the record's events, separated by commas.
 pub(crate) const EVENTS: &str = "Greenroom-Events";
+/// How many things the record has to send, if it has any.
+pub(crate) const OUTBOX: &str = "Greenroom-Outbox";
 
 /// The first pause before an append whose fate is not known is sent again; it doubles.
 const AGAIN_FIRST: Duration = Duration::from_millis(20);
@@ -28,6 +31,7 @@ const LOOKS_MAX: u32 = 20;
 
 /// The journals of one actor type.
 pub(crate) struct Log {
+    actor: String,
     stream: Box<dyn Stream>,
     /// This node's id, and a number: an append's id.
     node: String,
@@ -74,7 +78,17 @@ impl Log {
     pub(crate) async fn open(around: &Surroundings, actor: &str) -> Result<Self, Error> {
         let config = StreamConfig::new([around.subjects.journals(actor)]);
         let stream = around.transport.stream(&around.subjects.journal_stream(actor), config).await?;
-        Ok(Self { stream, node: around.id.clone(), appends: AtomicU64::new(0) })
+        Ok(Self { actor: actor.to_owned(), stream, node: around.id.clone(), appends: AtomicU64::new(0) })
+    }
+
+    /// Sees that whoever sends what stands in records knows of these journals, before one of them has something to
+    /// send.
+    ///
+    /// # Errors
+    /// `Unavailable` if that cannot be known.
+    pub(crate) async fn announce(&self, around: &Surroundings) -> Result<(), Error> {
+        let from = async { Ok(Some(self.stream.end().await? + 1)) };
+        around.marks.set(around, Mark::Sends, &self.actor, from).await
     }
 
     /// An id that no other append has.
@@ -185,6 +199,9 @@ fn headers(record: &Record) -> Headers {
     if !record.events.is_empty() {
         let names: Vec<&str> = record.events.iter().map(|event| event.name.as_str()).collect();
         headers.push(EVENTS, names.join(","));
+    }
+    if record.sends() > 0 {
+        headers.push(OUTBOX, record.sends().to_string());
     }
     headers
 }

@@ -5,17 +5,22 @@
 //! that is not the newest is refused, so two activations of one actor never both commit from the same state, whatever
 //! clocks and leases say.
 //!
-//! [`record`] is what one append holds, [`window`] the commands that an actor remembers, [`log`] the stream of one
-//! actor type, [`draft`] what the next append is to hold, [`ledger`] what an activation knows of its journal.
+//! [`record`] is what one append holds, [`outbox`] what a turn sends with it, [`window`] the commands that an actor
+//! remembers, [`log`] the stream of one actor type, [`draft`] what the next append is to hold, [`ledger`] what an
+//! activation knows of its journal.
 
 mod draft;
 mod ledger;
 mod log;
+mod outbox;
 mod record;
+mod reminders;
 mod window;
 
 pub(crate) use self::draft::Draft;
 pub(crate) use self::ledger::{Append, Kept, Ledger, Mark, Opened, Write, commit, prepare};
-pub(crate) use self::log::{Log, NotAppended};
+pub(crate) use self::log::{Log, NotAppended, OUTBOX};
+pub(crate) use self::outbox::{Gathering, Outbox, Slip, StoredTell};
 pub(crate) use self::record::{Record, StoredEvent, raw};
+pub(crate) use self::reminders::{Armed, Change, Next, Reminders};
 pub(crate) use self::window::{BORN_MAX, Fate, Known};

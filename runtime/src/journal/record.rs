@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::outbox::StoredTell;
+use super::reminders::{Change, Reminders};
 use super::window::{Remembered, Window};
 use crate::error::{Error, ErrorKind};
 
@@ -29,6 +31,12 @@ pub(crate) struct Record {
     /// The commands whose turns wrote it, in order: those that had an id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) commands: Vec<Remembered>,
+    /// What the turn sends, in order, now that it is kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tells: Vec<StoredTell>,
+    /// What its turn changed about the actor's reminders, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) reminders: Vec<Change>,
     /// The state that this record leaves, if it holds one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) snapshot: Option<Snapshot>,
@@ -56,14 +64,16 @@ pub(crate) struct Snapshot {
     /// A [`Window`], as it was written: most are never read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     window: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Reminders::is_untouched")]
+    pub(crate) reminders: Reminders,
 }
 
 impl Snapshot {
     /// # Errors
     /// Never with these types; the signature is serde's.
-    pub(crate) fn of(state: Box<RawValue>, window: &Window) -> Result<Self, Error> {
+    pub(crate) fn of(state: Box<RawValue>, window: &Window, reminders: Reminders) -> Result<Self, Error> {
         let window = if window.is_empty() { None } else { Some(raw(window, "the window")?) };
-        Ok(Self { state, window })
+        Ok(Self { state, window, reminders })
     }
 
     /// The commands that the actor remembered.
@@ -79,6 +89,11 @@ impl Snapshot {
 }
 
 impl Record {
+    /// How many things it has to send, of every kind.
+    pub(crate) fn sends(&self) -> usize {
+        self.tells.len()
+    }
+
     /// Reads a record.
     ///
     /// # Errors
@@ -125,6 +140,8 @@ mod tests {
             events: vec![event],
             first: 5,
             commands: Vec::new(),
+            tells: Vec::new(),
+            reminders: Vec::new(),
             snapshot: None,
             base: 17,
             since: 120,

@@ -21,6 +21,9 @@ const BORN_BYTES_MAX: usize = 256 * 1024;
 /// Commands without one that it remembers at once, and what those may take.
 const UNBORN_MAX: usize = 1_024;
 const UNBORN_BYTES_MAX: usize = 256 * 1024;
+/// Durable tells that it remembers. They come one by one, and the last is not acknowledged before it is remembered, so
+/// one would do for what the broker gives out again; the others are for what was sent into the stream twice.
+const STORED_MAX: usize = 128;
 /// How long it remembers those, in milliseconds of the owner's clock.
 const UNBORN_FOR_MS: u64 = 600_000;
 /// How far ahead of the owner's clock a birth may lie.
@@ -41,6 +44,9 @@ pub(crate) struct Remembered {
     pub(crate) verb: Box<str>,
     /// Tells its message from another one under the same id.
     pub(crate) digest: u64,
+    /// Whether it is a durable tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stored: bool,
     pub(crate) fate: Fate,
 }
 
@@ -94,6 +100,9 @@ pub(crate) struct Window {
     born: Shelf,
     #[serde(default, skip_serializing_if = "Shelf::is_empty")]
     unborn: Shelf,
+    /// Durable tells, whatever their births.
+    #[serde(default, skip_serializing_if = "Shelf::is_empty")]
+    stored: Shelf,
     /// How many of those that say when they were made; not written down, since nodes may differ.
     #[serde(skip, default = "born_max")]
     most: usize,
@@ -101,7 +110,7 @@ pub(crate) struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { low: 0, born: Shelf::default(), unborn: Shelf::default(), most: BORN_MAX }
+        Self { low: 0, born: Shelf::default(), unborn: Shelf::default(), stored: Shelf::default(), most: BORN_MAX }
     }
 }
 
@@ -115,7 +124,7 @@ impl Window {
 
     /// What is known of a command; `now` is the owner's wall clock.
     pub(crate) fn look(&self, id: TurnId, born: u64, verb: &str, digest: u64, now: u64) -> Known<'_> {
-        if let Some(known) = self.born.find(id).or_else(|| self.unborn.find(id)) {
+        if let Some(known) = [&self.born, &self.unborn, &self.stored].into_iter().find_map(|shelf| shelf.find(id)) {
             let same = &*known.verb == verb && known.digest == digest;
             return if same { Known::Here(known) } else { Known::Reused };
         }
@@ -130,26 +139,34 @@ impl Window {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.low == 0 && self.born.is_empty() && self.unborn.is_empty()
+        self.low == 0 && self.born.is_empty() && self.unborn.is_empty() && self.stored.is_empty()
     }
 
     /// Whether it hardly adds to a record.
     pub(crate) fn is_small(&self) -> bool {
-        self.born.len() + self.unborn.len() <= 2
+        self.born.len() + self.unborn.len() + self.stored.len() <= 2
     }
 
     /// What it takes as JSON, at most.
     pub(crate) fn bytes(&self) -> usize {
-        self.born.bytes() + self.unborn.bytes()
+        self.born.bytes() + self.unborn.bytes() + self.stored.bytes()
     }
 
     /// Remembers a command, instead of an earlier step of it; forgets what is over the bounds.
     pub(crate) fn remember(&mut self, command: Remembered) {
         let now = command.at;
-        if command.born == 0 { &mut self.unborn } else { &mut self.born }.put(command);
+        let shelf = match command.born {
+            _ if command.stored => &mut self.stored,
+            0 => &mut self.unborn,
+            _ => &mut self.born,
+        };
+        shelf.put(command);
         while self.unborn.first().is_some_and(|known| known.at + UNBORN_FOR_MS <= now) || self.unborn.len() > UNBORN_MAX
         {
             self.unborn.forget_first();
+        }
+        while self.stored.len() > STORED_MAX {
+            self.stored.forget_first();
         }
         self.shorten();
     }
@@ -173,11 +190,11 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// An id as people see it elsewhere.
-fn write_id<S: Serializer>(id: &TurnId, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn write_id<S: Serializer>(id: &TurnId, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(id)
 }
 
-fn read_id<'de, D: Deserializer<'de>>(from: D) -> Result<TurnId, D::Error> {
+pub(super) fn read_id<'de, D: Deserializer<'de>>(from: D) -> Result<TurnId, D::Error> {
     let text = String::deserialize(from)?;
     u128::from_str_radix(&text, 16).map(TurnId).map_err(serde::de::Error::custom)
 }
@@ -188,7 +205,7 @@ mod tests {
 
     fn command(id: u128, born: u64, at: u64) -> Remembered {
         let fate = Fate::Replied(serde_json::value::to_raw_value(&id.to_string()).expect("json"));
-        Remembered { id: TurnId(id), born, at, verb: "add".into(), digest: 1, fate }
+        Remembered { id: TurnId(id), born, at, verb: "add".into(), digest: 1, stored: false, fate }
     }
 
     fn look(window: &Window, id: u128, born: u64, now: u64) -> String {
@@ -285,5 +302,22 @@ mod tests {
         let window = window.of(4);
         assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
         assert_eq!(look(&window, 5, 1_005, 3_000), "here");
+    }
+
+    #[test]
+    fn e3_durable_tells_are_remembered_apart_from_what_is_asked() {
+        let mut window = Window::default();
+        window.remember(Remembered { stored: true, ..command(1, 1_000, 2_000) });
+        for n in 2..=10 * BORN_MAX as u64 {
+            window.remember(command(u128::from(n), 5_000 + n, 9_000));
+        }
+        assert_eq!(look(&window, 1, 1_000, 9_000), "here", "however much was asked meanwhile");
+        let json = serde_json::to_string(&window).expect("json");
+        let back: Window = serde_json::from_str(&json).expect("a window");
+        assert_eq!(look(&back, 1, 1_000, 9_000), "here");
+        for n in 0..STORED_MAX as u64 {
+            window.remember(Remembered { stored: true, ..command(u128::from(n) + 100_000, 1, 9_000) });
+        }
+        assert_eq!(window.stored.len(), STORED_MAX, "the oldest goes");
     }
 }

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::builder::NodeBuilder;
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Entry, Key as RecordKey, Meta, WIRE};
-use crate::transport::{Bucket, WriteError};
+use crate::subject::Subjects;
+use crate::transport::{Bucket, Transport, WriteError};
 
 /// Partitions of an app that is born without saying.
 const PARTITIONS: u16 = 64;
@@ -44,6 +45,23 @@ pub(super) async fn of(bucket: &dyn Bucket, builder: &NodeBuilder) -> Result<Met
         ));
     }
     Ok(meta)
+}
+
+/// How many partitions an app has that was born already.
+///
+/// # Errors
+/// `NoHost` if it was not.
+pub(crate) async fn partitions_of(transport: &dyn Transport, subjects: &Subjects) -> Result<u16, Error> {
+    let bucket = transport.bucket(&subjects.ownership_bucket()).await?;
+    let found = bucket.get(&RecordKey::Meta.to_string()).await?.and_then(|record| record.value.ok());
+    let app = subjects.app();
+    let Some(found) = found else {
+        return Err(Error::new(ErrorKind::NoHost, format!("no node of the app {app} has ever run on this broker")));
+    };
+    match Entry::parse(RecordKey::Meta, &found) {
+        Ok(Entry::Meta(meta)) => Ok(meta.partitions),
+        _ => Err(Error::new(ErrorKind::Config, format!("the record `meta` of the app {app} cannot be read"))),
+    }
 }
 
 async fn give_birth(bucket: &dyn Bucket, key: &str, wanted: &Meta) -> Result<Bytes, Error> {

@@ -31,6 +31,8 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     inner.feed.tell(Input::Drain { within: millis }).await;
     let released = around.until(deadline, released(inner)).await.is_some();
     let served = around.until(deadline, served(inner)).await.is_some();
+    around.duties.end();
+    around.until(deadline, around.duties.ended()).await;
     // What came to partitions that are others' now is on its way to them.
     around.passing.close();
     around.until(deadline, around.passing.wait()).await;

@@ -289,7 +289,10 @@ impl Running {
             Effect::Transfer { id, part, claim, expect } => self.transfer(id, part, claim, expect),
             Effect::Fence => self.fence(),
             // The proof is given anew after every step while the machine is not fenced.
-            Effect::Unfence => tracing::info!(node = self.driver.around.id, "the lease is proved"),
+            Effect::Unfence => {
+                tracing::info!(node = self.driver.around.id, "the lease is proved");
+                self.driver.around.duties.suspend(&self.driver.around, false);
+            }
             Effect::NodeLost { id } => self.driver.around.node_lost(id.as_str()),
             // Callers look at the view, which is published with the same step.
             Effect::Moved { .. } => {}

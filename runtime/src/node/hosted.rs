@@ -5,23 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::OnceCell;
 #[cfg(feature = "ractor")]
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::Actor;
+use crate::call::Deadline;
 use crate::contract::{Contract, Kind, Message};
-use crate::engine::{Gate, Host, HostSettings};
+use crate::engine::{FireJob, Gate, Host, HostSettings};
 use crate::error::{Error, ErrorKind};
 use crate::journal::Log;
 use crate::key::Key;
 use crate::node::Surroundings;
 use crate::pool::Pool;
+use crate::reference::Target;
+use crate::reminder::{Due, Fired};
 use crate::routes::{Engine, LocalRoute, Verb, Verbs};
 use crate::subject::Name;
 use crate::supervision::{ChildSpec, Restart};
+
+/// How often a durable tell is tried that fails, unless its host says otherwise.
+const TELL_ATTEMPTS: u32 = 10;
+/// How long the turn of a reminder may wait until it starts.
+const FIRE_WITHIN: Duration = Duration::from_secs(60);
 
 /// How one actor type is hosted.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +37,7 @@ pub struct HostOptions {
     pub(crate) pool: Option<usize>,
     pub(crate) weight: Option<u32>,
     pub(crate) restart: Restart,
+    pub(crate) tell_attempts: Option<u32>,
 }
 
 impl HostOptions {
@@ -54,6 +63,15 @@ impl HostOptions {
         self
     }
 
+    /// How often a durable tell for a keyed actor of this type is tried that fails, 1 to 100; 10 unless set. Then it is
+    /// a dead letter. The pauses between grow from 100 ms to 30 s. What was certainly not run, because the actor could
+    /// not be reached, does not count; a turn that panics four times in a row ends its tell earlier.
+    #[must_use]
+    pub fn tell_attempts(mut self, attempts: u32) -> Self {
+        self.tell_attempts = Some(attempts);
+        self
+    }
+
     /// What happens when an instance of a service cannot be activated.
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
@@ -73,6 +91,8 @@ pub(crate) struct Hosted {
     pub(crate) version: &'static str,
     pub(crate) weight: u32,
     pub(crate) pool: usize,
+    /// How often a durable tell is tried that fails.
+    pub(crate) tell_attempts: u32,
     pub(crate) verbs: Vec<Verb>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) control: Box<dyn Control>,
@@ -99,6 +119,8 @@ pub(crate) trait Control: Send + Sync {
     fn passivate(&self, partition: u16, idle: Duration) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
     fn release(&self, key: &Key) -> bool;
+    /// Runs the turn of a reminder, if it is armed like that. Ends when that is kept.
+    fn fire(&self, key: &Key, due: Due, born: u64) -> BoxFuture<'_, Result<Fired, Error>>;
 }
 
 impl<A: Actor> Control for Arc<Host<A>> {
@@ -134,6 +156,19 @@ impl<A: Actor> Control for Arc<Host<A>> {
 
     fn release(&self, key: &Key) -> bool {
         Host::release(self, key)
+    }
+
+    fn fire(&self, key: &Key, due: Due, born: u64) -> BoxFuture<'_, Result<Fired, Error>> {
+        let to = Target { key: key.clone(), partition: self.around.partition_of(key) };
+        Box::pin(async move {
+            let (answer, outcome) = oneshot::channel();
+            let call = FireJob::call(self.name, to.key.as_str(), &due, born, Deadline::After(FIRE_WITHIN).fixed());
+            self.admit(&to, &call.clone(), false, || Some(Box::new(FireJob::new(due, call, Some(answer)))))?;
+            outcome.await.unwrap_or_else(|_| {
+                let why = format!("the turn of a reminder of {}/{} was cut", self.name, to.key);
+                Err(Error::new(ErrorKind::Interrupted, why))
+            })
+        })
     }
 }
 
@@ -226,6 +261,11 @@ impl Control for Unkeyed {
     fn release(&self, _: &Key) -> bool {
         false
     }
+
+    fn fire(&self, _: &Key, _: Due, _: u64) -> BoxFuture<'_, Result<Fired, Error>> {
+        let why = "a service has no reminders";
+        Box::pin(std::future::ready(Err(Error::new(ErrorKind::Config, why))))
+    }
 }
 
 impl Hosted {
@@ -244,6 +284,11 @@ impl Hosted {
             let why = format!(
                 "{name}: a pool has 1 to 256 instances and a weight is 1 to 10,000; got {pool_size} and {weight}"
             );
+            return Err(Error::new(ErrorKind::Config, why));
+        }
+        let tell_attempts = options.tell_attempts.unwrap_or(TELL_ATTEMPTS);
+        if !(1..=100).contains(&tell_attempts) {
+            let why = format!("{name}: a durable tell is tried 1 to 100 times; got {tell_attempts}");
             return Err(Error::new(ErrorKind::Config, why));
         }
         if A::DURABLE && !keyed {
@@ -271,6 +316,7 @@ impl Hosted {
             version: A::VERSION,
             weight,
             pool: if keyed { 0 } else { pool_size },
+            tell_attempts,
             verbs: Verbs::<A>::of().build(&engine),
             gate,
             control,
@@ -300,6 +346,7 @@ impl Hosted {
             version: "0.0.0",
             weight: 100,
             pool: 1,
+            tell_attempts: TELL_ATTEMPTS,
             verbs,
             gate: Arc::new(Gate::new(0, around.proof.clone())),
             control: Box::new(Unkeyed(Arc::new(rooms))),

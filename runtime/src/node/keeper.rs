@@ -183,6 +183,7 @@ impl Keeper {
         let Some(hosted) = self.around.hosted(&part.actor) else { return };
         hosted.gate.hold(busy.iter().filter_map(|token| Key::from_token(token).ok()));
         hosted.gate.open(part.number, epoch, planned);
+        self.around.duties.look(&self.around, &part.actor, Some(part.number));
         if self.parts.get(part).is_none_or(|kept| kept.orders.is_closed()) {
             self.listen(part).await;
         }
@@ -192,6 +193,7 @@ impl Keeper {
     fn leave(&mut self, part: Part, epoch: u64, heir: Option<NodeId>, cause: LeaveCause, busy: Vec<Key>) {
         let Some(hosted) = self.around.hosted(&part.actor) else { return };
         hosted.gate.close(part.number);
+        self.around.duties.look(&self.around, &part.actor, Some(part.number));
         hosted.control.evict(part.number);
         let kept = self.parts.remove(&part);
         self.deaf.remove(&part);

@@ -18,6 +18,7 @@ use super::{passing, serve};
 use crate::error::{Error, ErrorKind};
 use crate::executor::Executor;
 use crate::key::Key;
+use crate::reminder;
 use crate::subject::{Call as Asked, FLUSH_VERB, Filter, PROBE_VERB, Subject, Subjects};
 use crate::transport::{Inbound, Outbound, Status, Subscription, Transport};
 use crate::wire::reply_headers;
@@ -120,11 +121,7 @@ fn stop_of(node: &std::sync::OnceLock<std::sync::Weak<Inner>>) -> CancellationTo
     node.get().and_then(std::sync::Weak::upgrade).map(|inner| inner.stop.clone()).unwrap_or_default()
 }
 
-fn spawn_until(
-    runtime: &Executor,
-    stop: CancellationToken,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
+fn spawn_until(runtime: &Executor, stop: CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     runtime.spawn(async move {
         stop.run_until_cancelled(task).await;
     });
@@ -146,6 +143,7 @@ async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Send
             }
         }
         "info" => info(around, &message),
+        "remind" => reminder::heard(around, message),
         "offer" | "ready" | "idle" => match serde_json::from_slice::<Word>(&message.body) {
             Ok(word) => {
                 let answer = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));

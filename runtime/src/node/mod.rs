@@ -7,6 +7,7 @@ pub(crate) mod depth;
 mod discovery;
 mod drain;
 mod driver;
+pub(crate) mod duty;
 mod hosted;
 mod idle;
 mod keeper;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::birth::partitions_of;
 use self::builder::Broker;
 pub use self::builder::{NodeBuilder, TaskGroup};
 pub(crate) use self::cluster::Located;
@@ -47,6 +49,7 @@ use crate::key::Key;
 use crate::reference::{Origin, Ref, ServiceRef};
 use crate::subscribe::Subscribe;
 use crate::supervision::{GroupReport, Tree};
+use crate::tell::DeadLetters;
 use crate::transport::{MemoryBroker, Status};
 
 /// How long a drain waits for turns that run, unless told otherwise.
@@ -156,6 +159,12 @@ impl Node {
         Subscribe::new(self.inner.around.clone())
     }
 
+    /// The durable tells that could not be delivered: to look at, to deliver again, to throw away.
+    pub fn dead_letters(&self) -> DeadLetters {
+        let around = &self.inner.around;
+        DeadLetters::new(around.transport.clone(), around.subjects.clone(), around.settings.partitions)
+    }
+
     /// What this node knows of itself and the others.
     pub fn info(&self) -> ClusterInfo {
         ClusterInfo::of(&self.inner.around)
@@ -231,6 +240,7 @@ impl Inner {
     fn cut(&self) {
         self.around.enter_life(Life::Stopped);
         self.stop.cancel();
+        self.around.duties.end();
         self.around.all_hosted().values().for_each(|hosted| hosted.close());
         // Breaks the circle of the node and its hosts, and with it drops every actor.
         self.around.set_hosted(std::collections::HashMap::new());

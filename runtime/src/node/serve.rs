@@ -16,7 +16,7 @@ use crate::reference::Target;
 use crate::routes::{WireAnswer, WireCall, WireOutcome};
 use crate::subject::{Call as Asked, PROBE_VERB, Subject};
 use crate::transport::{Inbound, Outbound};
-use crate::wire::{Answer, AnswerHead, AnswerKind, Frame, OutsideCall, Question, error_headers, reply_headers};
+use crate::wire::{Answer, AnswerHead, AnswerKind, Frame, Manner, OutsideCall, Question, error_headers, reply_headers};
 
 /// Serves a frame of another node.
 pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound) {
@@ -88,7 +88,7 @@ fn deliver_question(
         Ok((wire, target, call)) => {
             wire.deliver(
                 &target,
-                WireCall { call, codec: head.codec, body, by_hand: false, told: head.mode == Mode::Tell, answer },
+                WireCall { call, codec: head.codec, body, by_hand: false, told: head.mode == Manner::Tell, answer },
             );
             Ok(())
         }
@@ -98,11 +98,11 @@ fn deliver_question(
 
 /// A message may be told whatever its verb is; a verb that has no reply cannot be asked. What its
 /// sender takes for a read is sent again when its answer is lost, so it must be one here too.
-fn check_mode(has: Mode, asked: Mode, verb: &str) -> Result<(), Error> {
-    if has == Mode::Tell && asked != Mode::Tell {
+fn check_mode(has: Mode, asked: Manner, verb: &str) -> Result<(), Error> {
+    if has == Mode::Tell && !matches!(asked, Manner::Tell | Manner::Stored) {
         return Err(Error::new(ErrorKind::BadRequest, format!("{verb} is a tell: it has no reply to wait for")));
     }
-    if asked == Mode::Read && has != Mode::Read {
+    if asked == Manner::Read && has != Mode::Read {
         let why = format!("{verb} is a turn on this node, and its sender takes it for a read: their contracts differ");
         return Err(Error::new(ErrorKind::BadRequest, why));
     }
@@ -274,14 +274,16 @@ mod tests {
     fn c2_a_turn_is_not_asked_as_a_read() {
         let kind = |has, asked| check_mode(has, asked, "add").map_err(|error| error.kind());
         // A read is sent again when its answer is lost, so what is none must not be taken for one.
-        assert_eq!(kind(Mode::Ask, Mode::Read), Err(ErrorKind::BadRequest));
-        assert_eq!(kind(Mode::Tell, Mode::Read), Err(ErrorKind::BadRequest));
-        assert_eq!(kind(Mode::Tell, Mode::Ask), Err(ErrorKind::BadRequest));
-        for (has, asked) in [(Mode::Read, Mode::Read), (Mode::Read, Mode::Ask), (Mode::Ask, Mode::Ask)] {
+        assert_eq!(kind(Mode::Ask, Manner::Read), Err(ErrorKind::BadRequest));
+        assert_eq!(kind(Mode::Tell, Manner::Read), Err(ErrorKind::BadRequest));
+        assert_eq!(kind(Mode::Tell, Manner::Ask), Err(ErrorKind::BadRequest));
+        for (has, asked) in [(Mode::Read, Manner::Read), (Mode::Read, Manner::Ask), (Mode::Ask, Manner::Ask)] {
             assert_eq!(kind(has, asked), Ok(()));
         }
         for has in [Mode::Read, Mode::Ask, Mode::Tell] {
-            assert_eq!(kind(has, Mode::Tell), Ok(()), "whatever its verb is, a message may be told");
+            for told in [Manner::Tell, Manner::Stored] {
+                assert_eq!(kind(has, told), Ok(()), "whatever its verb is, a message may be told");
+            }
         }
     }
 }

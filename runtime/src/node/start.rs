@@ -12,14 +12,17 @@ use tokio_util::task::TaskTracker;
 use super::builder::{Broker, NodeBuilder};
 use super::cluster::Located;
 use super::driver::{self, Driver, Feed, Over};
+use super::duty::Duties;
 use super::hosted::Hosted;
 use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
 use super::{Inner, Node, birth, idle, listen, notice};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Candidates, Config, HostInfo, Machine, NodeId};
+use crate::reminder;
 use crate::subject::{Name, Subjects};
 use crate::supervision::{ChildSpec, Group, Tree};
+use crate::tell::{self, Lanes, Relay};
 use crate::transport::{Bucket, Connect, NatsTransport, SERVER_FLOOR, Transport};
 
 /// How long a background task may take to notice that it is stopped.
@@ -59,7 +62,9 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         partitions: meta.partitions,
     };
     let runtime = builder.executor()?;
-    let around = Arc::new(Surroundings::new(id, seed, settings, subjects, runtime, links.own.clone())?);
+    let mut around = Surroundings::new(id, seed, settings, subjects, runtime, links.own.clone())?;
+    around.duties = Duties::new(vec![Box::new(Relay), Box::new(Lanes), Box::new(reminder::Lane)]);
+    let around = Arc::new(around);
     let tree = Tree::start(around.runtime.handle(), &around.id).await?;
     tree.on_give_up(|gave_up| tracing::error!(?gave_up, "a group of children is given up and stays stopped"));
     let children = host(&mut builder, &around)?;
@@ -109,6 +114,10 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     idle::passivate(&inner);
     settle(&inner).await?;
     listen::listen_for_services(&inner).await?;
+    for hosted in around.all_hosted().values().filter(|hosted| hosted.keyed) {
+        let (stop, bell) = (inner.stop.clone(), tell::listen(around.clone(), hosted.name));
+        around.runtime.spawn(async move { stop.run_until_cancelled(bell).await });
+    }
     start_tasks(&mut builder, &node).await?;
     Ok(node)
 }

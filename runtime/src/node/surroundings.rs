@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::cluster::Cluster;
+use super::duty::{self, Duties};
 use super::hosted::Hosted;
 use super::permit::Permits;
 use crate::call::{Deadline, TurnId};
@@ -27,9 +28,11 @@ use crate::key::Key;
 use crate::node::Node;
 use crate::pending::Pending;
 use crate::reference::Target;
+use crate::reminder::Wakes;
 use crate::state::Committed;
 use crate::subject::Subjects;
-use crate::transport::{Headers, Outbound, Status, Transport};
+use crate::tell::Marks;
+use crate::transport::{Headers, Outbound, Status, Stream, Transport};
 use crate::wire::{SCHEMA, SEQUENCE};
 
 /// How long the last answers of a node may be behind the news that it is gone.
@@ -78,8 +81,16 @@ pub(crate) struct Surroundings {
     pub(crate) pending: Pending,
     /// What shows that this node was the owner a moment ago.
     pub(super) permits: Permits,
+    /// What wakes actors that are to be reminded.
+    pub(crate) wakes: Wakes,
     /// Until when keyed actors may be served.
     pub(crate) proof: Arc<Proof>,
+    /// Which actor types send, and are told durably.
+    pub(crate) marks: Marks,
+    /// The stream of durable tells, once somebody has needed it.
+    pub(crate) commands: OnceCell<Arc<dyn Stream>>,
+    /// What this node does for whole actor types, where it is the one to do it.
+    pub(crate) duties: Duties,
     /// Calls that are being passed on to their owners.
     pub(crate) passing: TaskTracker,
     /// Where calls to a service go: it has no keys.
@@ -115,7 +126,11 @@ impl Surroundings {
             transport,
             pending: Pending::default(),
             permits: Permits::default(),
+            wakes: Wakes::default(),
             proof: Arc::new(Proof::new()),
+            marks: Marks::default(),
+            commands: OnceCell::new(),
+            duties: Duties::default(),
             passing: TaskTracker::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },
             life: AtomicU8::new(Life::Running as u8),
@@ -155,6 +170,11 @@ impl Surroundings {
     pub(crate) fn partition_of(&self, key: &Key) -> u16 {
         // Both fit: the remainder is below a u16.
         (key.token_hash() % u32::from(self.settings.partitions.max(1))) as u16
+    }
+
+    /// The lane of a key.
+    pub(crate) fn lane_of(&self, key: &Key) -> u16 {
+        (key.token_hash() % u32::from(duty::lanes(self.settings.partitions))) as u16
     }
 
     /// The id of a turn that starts here: this node's nonce and a number.

@@ -48,7 +48,7 @@ where
         return Ok(None);
     }
     with_idle(host, to, message, call, |actor, message, call, env| {
-        let mut ctx = Context::new(env.clone(), call);
+        let mut ctx = Context::new(env.clone(), call).without_turn();
         let actor: &A = actor;
         let result = run_once(async { actor.read(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned()));
         conclude::<M>(env, result)

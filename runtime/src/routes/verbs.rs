@@ -9,7 +9,7 @@ use crate::actor::{Actor, Handle, Read};
 use crate::call::Call;
 use crate::codec::Fingerprint;
 use crate::contract::{Message, VerbContract, mode};
-use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReplyTo};
+use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReminderTurn, ReplyTo, run_reminder};
 use crate::error::Error;
 use crate::reference::Target;
 use crate::stats::VerbStats;
@@ -35,6 +35,7 @@ impl<A: Actor> Verbs<A> {
         self.push::<M>(
             |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
             Some(run_ready::<A, M>),
+            None,
         );
     }
 
@@ -47,6 +48,7 @@ impl<A: Actor> Verbs<A> {
         self.push::<M>(
             |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
             Some(run_ready::<A, M>),
+            Some(run_reminder::<A, M>),
         );
     }
 
@@ -59,6 +61,7 @@ impl<A: Actor> Verbs<A> {
         self.push::<M>(
             |message, call, reply, stats| Box::new(ReadJob::new(message, call, reply, stats)),
             Some(look_ready::<A, M>),
+            None,
         );
     }
 
@@ -66,7 +69,7 @@ impl<A: Actor> Verbs<A> {
         self.makers.into_iter().map(|make| make(engine)).collect()
     }
 
-    fn push<M>(&mut self, job: MakeJob<A, M>, ready: Option<RunReady<A, M>>)
+    fn push<M>(&mut self, job: MakeJob<A, M>, ready: Option<RunReady<A, M>>, reminded: Option<ReminderTurn<A>>)
     where
         M: Message<Contract = A::Contract>,
     {
@@ -78,6 +81,7 @@ impl<A: Actor> Verbs<A> {
                 contract: VerbContract::of::<M>(),
                 message: TypeId::of::<M>(),
                 local: Box::new(route.clone() as Arc<dyn LocalRoute<M>>),
+                reminded: reminded.map(|turn| Box::new(turn) as Box<dyn Any + Send + Sync>),
                 wire: route,
                 stats,
                 fingerprint,
@@ -97,6 +101,8 @@ pub(crate) struct Verb {
     pub(crate) message: TypeId,
     /// An `Arc<dyn LocalRoute<M>>` of the verb's message type.
     local: Box<dyn Any + Send + Sync>,
+    /// Of a tell, the [`ReminderTurn`] of its actor.
+    reminded: Option<Box<dyn Any + Send + Sync>>,
     pub(crate) wire: Arc<dyn WireRoute>,
     pub(crate) stats: Arc<VerbStats>,
     pub(crate) fingerprint: Option<Fingerprint>,
@@ -106,7 +112,20 @@ impl Verb {
     /// A verb that has no typed callers on its own node.
     #[cfg(feature = "ractor")]
     pub(crate) fn exposed(contract: VerbContract, wire: Arc<dyn WireRoute>, stats: Arc<VerbStats>) -> Self {
-        Self { contract, message: TypeId::of::<()>(), local: Box::new(()), wire, stats, fingerprint: None }
+        Self {
+            contract,
+            message: TypeId::of::<()>(),
+            local: Box::new(()),
+            reminded: None,
+            wire,
+            stats,
+            fingerprint: None,
+        }
+    }
+
+    /// How a reminder runs it, if it is a tell.
+    pub(crate) fn reminded<A: Actor>(&self) -> Option<ReminderTurn<A>> {
+        self.reminded.as_ref()?.downcast_ref().copied()
     }
 
     pub(crate) fn local<M: Message>(&self) -> Option<&dyn LocalRoute<M>> {

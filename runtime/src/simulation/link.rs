@@ -411,8 +411,29 @@ impl Stream for SlowStream {
         self.inner.follow(filters, start)
     }
 
+    fn follow_headers(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>> {
+        self.inner.follow_headers(filters, start)
+    }
+
+    fn end(&self) -> BoxFuture<'_, Result<u64, Error>> {
+        async move { self.link.ask(async { self.inner.end().await }).await }.boxed()
+    }
+
+    fn remove(&self, sequence: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        async move { self.link.ask(async { self.inner.remove(sequence).await }).await }.boxed()
+    }
+
     fn consumer(&self, name: &str, config: ConsumerConfig) -> BoxFuture<'_, Result<Consumer, Error>> {
         self.inner.consumer(name, config)
+    }
+
+    fn consumers(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        async move { self.link.ask(async { self.inner.consumers().await }).await }.boxed()
+    }
+
+    fn remove_consumer(&self, name: &str) -> BoxFuture<'_, Result<(), Error>> {
+        let name = name.to_owned();
+        async move { self.link.ask(async { self.inner.remove_consumer(&name).await }).await }.boxed()
     }
 }
 

@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::clock;
 use super::history::{Kind, Op, Outcome, Stored, check, check_epochs};
 use super::link::{Rig, Way};
 use super::list::{List, ListActor, Look, Push, PushAndRefuse, PushSlowly, PushTwice};
 use super::random::Random;
-use super::clock;
 use crate::error::{AskError, ErrorKind};
 use crate::journal::Record;
 use crate::node::Node;

@@ -19,6 +19,10 @@ use crate::subject::{Filter, Subject};
 
 /// The header by which a broker is told which record must be the last of the subject.
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The header by which a record that is sent again is known: within two minutes the broker stores it once.
+pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// The header that says how many bytes a payload has that was left out.
+pub(super) const SIZE: &str = "Nats-Msg-Size";
 /// The header that says for how long a record is kept.
 pub(super) const TTL: &str = "Nats-TTL";
 /// How many records one [`Stream::read`] gives at most.
@@ -138,7 +142,8 @@ pub enum Start {
 pub trait Stream: Send + Sync + 'static {
     /// Writes a record, if the last one of its subject is still `expect` (0: if there is none;
     /// `None`: in any case). Gives its sequence once the broker has stored it. Nothing is sent
-    /// late: what is not on its way at once is refused.
+    /// late: what is not on its way at once is refused. One with the header `Nats-Msg-Id` of another
+    /// that was stored within the last two minutes is not stored again; its sequence is the other's.
     ///
     /// # Errors
     /// See [`WriteError`]: `Conflict` if another record is the last of the subject, `NotSent` if
@@ -185,6 +190,26 @@ pub trait Stream: Send + Sync + 'static {
     /// does not answer within two seconds.
     fn follow(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>>;
 
+    /// The same without payloads, for whoever finds in the headers what concerns it; the header `Nats-Msg-Size` says
+    /// how many bytes there are.
+    ///
+    /// # Errors
+    /// See [`follow`](Stream::follow).
+    fn follow_headers(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>>;
+
+    /// The highest sequence that was ever given here, as the stream's leader knows it; 0 if none was.
+    ///
+    /// # Errors
+    /// `Unavailable` if the leader does not answer within two seconds.
+    fn end(&self) -> BoxFuture<'_, Result<u64, Error>>;
+
+    /// Removes one record for good. `false` if it is not there any more.
+    ///
+    /// # Errors
+    /// `Unavailable` if the stream is not [`deletable`](StreamConfig::deletable), or if the broker does not answer
+    /// within two seconds: then it may be removed or not.
+    fn remove(&self, sequence: u64) -> BoxFuture<'_, Result<bool, Error>>;
+
     /// A durable consumer, made if there is none of this name: it remembers what was acknowledged,
     /// and several who hold it share its records. Of one that is there, the settings become those
     /// given here, but for where it began.
@@ -193,6 +218,20 @@ pub trait Stream: Send + Sync + 'static {
     /// `Config` for a name that is none, `Unavailable` if the broker does not answer within two
     /// seconds or refuses.
     fn consumer(&self, name: &str, config: ConsumerConfig) -> BoxFuture<'_, Result<Consumer, Error>>;
+
+    /// The names of the durable consumers that there are, in no order.
+    ///
+    /// # Errors
+    /// `Unavailable` if the broker does not answer within two seconds.
+    fn consumers(&self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
+
+    /// Removes a durable consumer, with all it remembers. Of a work queue, what it had given out and nobody
+    /// acknowledged stays, in its order, and goes to the next consumer that wants it. One that is not there is removed
+    /// already. Whoever holds it asks in vain from then on, or makes it anew.
+    ///
+    /// # Errors
+    /// `Unavailable` if the broker does not answer within two seconds.
+    fn remove_consumer(&self, name: &str) -> BoxFuture<'_, Result<(), Error>>;
 }
 
 /// A running [`Stream::follow`]; dropping it ends it.

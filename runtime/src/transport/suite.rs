@@ -5,6 +5,7 @@
 //! case that stops the broker must run alone.
 
 mod faults;
+mod keeping;
 mod leaving;
 mod messages;
 mod random;
@@ -66,14 +67,19 @@ pub const CASES: &[(&str, Case)] = &[
     ("records_of_a_stream_expire", |h| Box::pin(streams::expiry(h))),
     ("a_stream_changes_subjects", |h| Box::pin(streams::transform(h))),
     ("schedules_publish_when_it_is_time", |h| Box::pin(streams::schedules(h))),
+    ("a_work_queue_keeps_its_schedules_and_forgets_what_they_published", |h| Box::pin(work::schedules(h))),
     ("following_gives_all_then_what_is_new", |h| Box::pin(streams::follow(h))),
     ("a_slow_follower_misses_nothing", |h| Box::pin(streams::slow_follower(h))),
+    ("headers_can_be_followed_alone", |h| Box::pin(keeping::follow_headers(h))),
+    ("a_record_that_is_sent_again_is_stored_once", |h| Box::pin(keeping::sent_again(h))),
+    ("records_are_removed_where_that_is_allowed", |h| Box::pin(keeping::remove(h))),
     ("deliveries_are_acknowledged_once", |h| Box::pin(work::acknowledge(h))),
     ("deliveries_come_again_until_acknowledged", |h| Box::pin(work::redelivery(h))),
     ("a_delivery_comes_so_often_at_most", |h| Box::pin(work::max_deliver(h))),
     ("consumers_bound_what_is_given_out", |h| Box::pin(work::bounds(h))),
     ("a_work_queue_forgets_what_is_done", |h| Box::pin(work::work_queue(h))),
     ("holders_of_a_consumer_share", |h| Box::pin(work::shared(h))),
+    ("the_next_consumer_of_a_work_queue_gets_what_the_last_left", |h| Box::pin(keeping::next_consumer(h))),
     ("broker_away_fails_fast_and_comes_back", |h| Box::pin(faults::broker_away(h))),
     ("watch_survives_the_broker", |h| Box::pin(faults::watch_survives(h))),
     ("streams_survive_the_broker", |h| Box::pin(faults::streams_survive(h))),
@@ -236,14 +242,19 @@ mod tests {
         records_of_a_stream_expire,
         a_stream_changes_subjects,
         schedules_publish_when_it_is_time,
+        a_work_queue_keeps_its_schedules_and_forgets_what_they_published,
         following_gives_all_then_what_is_new,
         a_slow_follower_misses_nothing,
+        headers_can_be_followed_alone,
+        a_record_that_is_sent_again_is_stored_once,
+        records_are_removed_where_that_is_allowed,
         deliveries_are_acknowledged_once,
         deliveries_come_again_until_acknowledged,
         a_delivery_comes_so_often_at_most,
         consumers_bound_what_is_given_out,
         a_work_queue_forgets_what_is_done,
         holders_of_a_consumer_share,
+        the_next_consumer_of_a_work_queue_gets_what_the_last_left,
         broker_away_fails_fast_and_comes_back,
         streams_survive_the_broker,
         watch_survives_the_broker,

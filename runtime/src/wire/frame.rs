@@ -50,7 +50,7 @@ pub(crate) struct QuestionHead {
     pub(crate) actor: String,
     pub(crate) key: String,
     pub(crate) verb: String,
-    pub(crate) mode: Mode,
+    pub(crate) mode: Manner,
     pub(crate) codec: Codec,
     /// What the sender takes the message's form to be; asked for with bincode.
     pub(crate) schema: Option<Fingerprint>,
@@ -68,6 +68,28 @@ pub(crate) struct QuestionHead {
     pub(crate) chain: Vec<Hop>,
     pub(crate) trace: Option<String>,
     body: u32,
+}
+
+/// How a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Manner {
+    Ask,
+    Read,
+    /// Answered when it is admitted.
+    Tell,
+    /// A durable tell: answered when its turn has committed.
+    Stored,
+}
+
+impl Manner {
+    fn of(mode: Mode, call: &Call) -> Self {
+        match mode {
+            _ if call.stored => Self::Stored,
+            Mode::Ask => Self::Ask,
+            Mode::Read => Self::Read,
+            Mode::Tell => Self::Tell,
+        }
+    }
 }
 
 /// The head of an answer. The order of the fields is the wire.
@@ -114,7 +136,7 @@ impl QuestionHead {
             actor: actor.to_owned(),
             key: key.to_owned(),
             verb: verb.to_owned(),
-            mode,
+            mode: Manner::of(mode, call),
             codec: form.0,
             schema: form.1,
             turn,
@@ -140,6 +162,7 @@ impl QuestionHead {
             attempt: self.attempt,
             born: self.born,
             trace: self.trace.as_deref().map(Into::into),
+            stored: self.mode == Manner::Stored,
         })
     }
 }

@@ -32,6 +32,10 @@ pub(crate) const SUBJECT: &str = "Greenroom-Subject";
 /// On the same: where its sender waits for the answer.
 pub(crate) const REPLY: &str = "Greenroom-Reply";
 pub(crate) const TRACE: &str = "traceparent";
+/// On a durable tell: the id of the command, where `Nats-Msg-Id` is not it.
+pub(crate) const COMMAND: &str = "Greenroom-Id";
+/// On a durable tell: the actor whose turn sent it, for people.
+pub(crate) const FROM: &str = "Greenroom-From";
 /// The longest `traceparent` that is passed on: version 00 has 55 bytes, later ones may be longer.
 const TRACE_MAX: usize = 256;
 
@@ -81,6 +85,7 @@ impl OutsideCall {
                 born: number(headers, BORN)?.unwrap_or(0),
                 // What is no traceparent is nobody's trace.
                 trace: headers.get(TRACE).filter(|text| text.len() <= TRACE_MAX).map(Arc::from),
+                stored: false,
             },
             by_hand: headers.get(SCHEMA).is_none(),
         })

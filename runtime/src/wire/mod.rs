@@ -8,9 +8,10 @@ mod snapshots;
 #[cfg(test)]
 mod frame_tests;
 
-pub(crate) use self::frame::{Answer, AnswerHead, AnswerKind, Frame, Question, QuestionHead};
+pub(crate) use self::frame::{Answer, AnswerHead, AnswerKind, Frame, Manner, Question, QuestionHead};
 pub(crate) use self::header::{
-    OutsideCall, REPLY, SCHEMA, SEQUENCE, SUBJECT, TIMEOUT, error_headers, reply_headers, unread_reply,
+    BORN, COMMAND, EXPIRES, FROM, MESSAGE_ID, OutsideCall, REPLY, SCHEMA, SEQUENCE, SUBJECT, TIMEOUT, TRACE,
+    error_headers, reply_headers, unread_reply,
 };
 
 /// The version of frames, records and headers. Nodes of different versions do not share an app.

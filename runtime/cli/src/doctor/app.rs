@@ -21,6 +21,8 @@ pub(super) struct App {
     /// The time on the broker's clock at a moment, and that moment on ours.
     pub(super) time: Option<(String, SystemTime)>,
     bucket: String,
+    /// The name of the stream of wake-ups.
+    reminders: String,
     /// Name and configuration of each stream; that of the bucket is the first.
     streams: Vec<(String, Value)>,
 }
@@ -28,13 +30,22 @@ pub(super) struct App {
 impl App {
     pub(super) async fn read(patient: &Patient) -> Result<Self, Error> {
         let bucket = patient.subjects.ownership_bucket();
-        let mut app = Self { partitions: None, actors: BTreeSet::new(), time: None, bucket, streams: Vec::new() };
+        let reminders = patient.subjects.reminder_stream();
+        let (actors, streams_found) = (BTreeSet::new(), Vec::new());
+        let mut app = Self { partitions: None, actors, time: None, bucket, reminders, streams: streams_found };
         let stream = format!("KV_{}", app.bucket);
         if app.take_in(patient, &stream).await?.is_some() {
             app.read_records(patient).await?;
         }
         let prefix = patient.subjects.journal_stream("");
-        for name in streams(patient).await?.iter().filter(|name| name.starts_with(&prefix)) {
+        let relays = format!("KV_{}", patient.subjects.relay_bucket());
+        let others = [
+            patient.subjects.command_stream(),
+            patient.subjects.dead_stream(),
+            patient.subjects.reminder_stream(),
+            relays,
+        ];
+        for name in streams(patient).await?.iter().filter(|name| name.starts_with(&prefix) || others.contains(name)) {
             app.take_in(patient, name).await?;
         }
         Ok(app)
@@ -76,7 +87,27 @@ impl App {
             let why = format!("there is no bucket {} and no journal: no node of this app has run here", self.bucket);
             return vec![Finding::ok("streams", why)];
         }
-        vec![self.replicas(), self.direct(), self.storage()]
+        let mut findings = vec![self.replicas(), self.direct(), self.storage()];
+        findings.extend(self.reminders());
+        findings
+    }
+
+    /// Whether the stream of wake-ups, if there is one, can wake anybody.
+    fn reminders(&self) -> Option<Finding> {
+        let (name, config) = self.streams.iter().find(|(name, _)| *name == self.reminders)?;
+        let able = config["allow_msg_schedules"] == json!(true) && config["retention"] == json!("workqueue");
+        if able {
+            return Some(Finding::ok("reminders", format!("{name} publishes what is due, and forgets what is done")));
+        }
+        Some(Finding::fail(
+            "reminders",
+            format!("{name} is no work queue with scheduled messages"),
+            "turns that arm a reminder fail, or reminders fire only when their actor is in memory for another reason",
+            format!(
+                "somebody made it by hand: stop the nodes, `nats stream rm {name}`, and start them; what is armed is in the \
+                 journals, and fires when its actor is asked something"
+            ),
+        ))
     }
 
     /// The streams of which this holds.

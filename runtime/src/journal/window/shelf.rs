@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn command(id: u128, at: u64) -> Remembered {
-        Remembered { id: TurnId(id), born: 1, at, verb: "add".into(), digest: 1, fate: Fate::Begun(1) }
+        Remembered { id: TurnId(id), born: 1, at, verb: "add".into(), digest: 1, stored: false, fate: Fate::Begun(1) }
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Running {
                 if self.driver.machine.is_client() {
                     tracing::warn!(node = self.driver.around.id, "the app's records are gone; looking for new ones");
                     self.driver.machine = self.driver.machine.anew();
+                    self.driver.around.marks.forget();
                     self.made = made;
                     self.unpublished = true;
                     self.published = None;
@@ -97,6 +98,10 @@ impl Running {
                 self.step(Input::SnapshotDone);
             }
             Change::Entry(record) => {
+                let around = &self.driver.around;
+                if let Some(actor) = around.marks.learn(&record.key, record.value.as_ref().ok()) {
+                    return around.duties.look(around, actor, None);
+                }
                 let Some(key) = Key::parse(&record.key) else {
                     return tracing::warn!(key = record.key, "an unknown record in the ownership bucket");
                 };

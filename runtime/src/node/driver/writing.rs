@@ -52,6 +52,8 @@ impl Running {
             if fit(&running) {
                 hosted.gate.close(part.number);
                 running = hosted.control.evict(part.number);
+                // Told to stop before anybody else can begin with them.
+                self.driver.around.duties.look(&self.driver.around, &part.actor, Some(part.number));
             }
             if !again && !fit(&running) {
                 hosted.gate.reopen(part.number, epoch);
@@ -69,6 +71,7 @@ impl Running {
     pub(super) fn fence(&self) {
         tracing::warn!(node = self.driver.around.id, "the lease cannot be proved; keyed actors answer Unavailable");
         self.driver.around.proof.end();
+        self.driver.around.duties.suspend(&self.driver.around, true);
     }
 }
 

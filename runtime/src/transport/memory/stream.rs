@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub(in crate::transport) use self::consumer::{MemoryConsumer, MemoryReceipt};
+use self::durable::without_payload;
 pub use self::faults::StreamFaults;
 use self::faults::{Fate, Faults};
 use self::log::Log;
@@ -168,6 +169,17 @@ impl MemoryStream {
             Err(unavailable(format!("the stream {} does not come as far as {to}", self.name)))
         })?
     }
+
+    fn start_to_follow(&self, filters: Vec<Filter>, start: Start, headers_only: bool) -> Result<Follow, Error> {
+        check::followed(&self.name, &self.config)?;
+        let next = self.look(|log| log.begin(start))?;
+        let runtime = Handle::try_current()
+            .map_err(|_| Error::new(ErrorKind::Config, "following a stream needs a tokio runtime"))?;
+        let (sender, records) = mpsc::channel(FOLLOW_CAPACITY);
+        let wanted = Wanted { filters, headers_only };
+        runtime.spawn(follow(self.client.clone(), self.name.clone(), wanted, next, sender));
+        Ok(Follow::new(records))
+    }
 }
 
 impl Stream for MemoryStream {
@@ -198,15 +210,23 @@ impl Stream for MemoryStream {
     }
 
     fn follow(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>> {
-        let follow = check::followed(&self.name, &self.config).and_then(|()| {
-            let next = self.look(|log| log.begin(start))?;
-            let runtime = Handle::try_current()
-                .map_err(|_| Error::new(ErrorKind::Config, "following a stream needs a tokio runtime"))?;
-            let (sender, records) = mpsc::channel(FOLLOW_CAPACITY);
-            runtime.spawn(follow(self.client.clone(), self.name.clone(), filters, next, sender));
-            Ok(Follow::new(records))
-        });
-        std::future::ready(follow).boxed()
+        std::future::ready(self.start_to_follow(filters, start, false)).boxed()
+    }
+
+    fn follow_headers(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>> {
+        std::future::ready(self.start_to_follow(filters, start, true)).boxed()
+    }
+
+    fn end(&self) -> BoxFuture<'_, Result<u64, Error>> {
+        std::future::ready(self.look(|log| log.begin(Start::New) - 1)).boxed()
+    }
+
+    fn remove(&self, sequence: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        async move {
+            self.client.check()?;
+            self.client.broker.streams.with_leader(&self.name, |log, _| log.delete(sequence))?
+        }
+        .boxed()
     }
 
     fn consumer(&self, name: &str, config: ConsumerConfig) -> BoxFuture<'_, Result<Consumer, Error>> {
@@ -215,10 +235,29 @@ impl Stream for MemoryStream {
             .map(Consumer::memory);
         std::future::ready(consumer).boxed()
     }
+
+    fn consumers(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        std::future::ready(self.look(Log::consumers)).boxed()
+    }
+
+    fn remove_consumer(&self, name: &str) -> BoxFuture<'_, Result<(), Error>> {
+        let name = name.to_owned();
+        async move {
+            self.client.check()?;
+            self.client.broker.streams.with_leader(&self.name, |log, _| log.remove_consumer(&name))
+        }
+        .boxed()
+    }
+}
+
+/// What one who follows is given.
+struct Wanted {
+    filters: Vec<Filter>,
+    headers_only: bool,
 }
 
 /// Gives every record, as long as somebody follows.
-async fn follow(client: Arc<Client>, name: String, filters: Vec<Filter>, mut next: u64, records: mpsc::Sender<Record>) {
+async fn follow(client: Arc<Client>, name: String, wanted: Wanted, mut next: u64, records: mpsc::Sender<Record>) {
     let mut status = client.status.subscribe();
     let streams = &client.broker.streams;
     let mut changes = streams.changes(&name);
@@ -232,10 +271,13 @@ async fn follow(client: Arc<Client>, name: String, filters: Vec<Filter>, mut nex
             return;
         }
         changes.mark_unchanged();
-        let Ok((record, due)) = streams.with(&name, |log, _| (log.next(&filters, next), log.next_due())) else {
+        let Ok((record, due)) = streams.with(&name, |log, _| (log.next(&wanted.filters, next), log.next_due())) else {
             return;
         };
-        if let Some(record) = record {
+        if let Some(mut record) = record {
+            if wanted.headers_only {
+                without_payload(&mut record);
+            }
             let Ok(room) = records.reserve().await else { return };
             next = record.sequence + 1;
             room.send(record);

@@ -19,6 +19,7 @@ use self::follow::StreamReader;
 use super::ROUND_TRIP;
 use super::calls::unavailable;
 use super::follow::{self as reading, Ordered, Place};
+use super::jetstream::ApiError;
 use super::shared::Shared;
 use super::{jetstream, link};
 use crate::error::{Error, ErrorKind};
@@ -156,17 +157,19 @@ impl Stream for NatsStream {
     }
 
     fn follow(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>> {
-        async move {
-            check::followed(&self.name, &self.config)?;
-            let next = match start {
-                Start::At(sequence) => sequence.max(1),
-                // As the leader knows it: the consumer may lie on a replica that lags behind.
-                Start::New => self.last_sequence().await? + 1,
-            };
-            let reader = StreamReader::new(&self.name, filters, next);
-            Ok(Follow::new(reading::start(&self.shared, reader, FOLLOW_CAPACITY).await?))
-        }
-        .boxed()
+        self.start_to_follow(filters, start, false).boxed()
+    }
+
+    fn follow_headers(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>> {
+        self.start_to_follow(filters, start, true).boxed()
+    }
+
+    fn end(&self) -> BoxFuture<'_, Result<u64, Error>> {
+        self.last_sequence().boxed()
+    }
+
+    fn remove(&self, sequence: u64) -> BoxFuture<'_, Result<bool, Error>> {
+        self.delete(sequence).boxed()
     }
 
     fn consumer(&self, name: &str, config: ConsumerConfig) -> BoxFuture<'_, Result<Consumer, Error>> {
@@ -178,9 +181,74 @@ impl Stream for NatsStream {
         }
         .boxed()
     }
+
+    fn consumers(&self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        self.names_of_consumers().boxed()
+    }
+
+    fn remove_consumer(&self, name: &str) -> BoxFuture<'_, Result<(), Error>> {
+        let name = name.to_owned();
+        async move {
+            check::named("consumer", &name)?;
+            let what = format!("the consumer {name} of the stream {} cannot be removed", self.name);
+            let deleted = self.api(&format!("CONSUMER.DELETE.{}.{name}", self.name), &json!({})).await?;
+            match deleted {
+                Ok(_) => Ok(()),
+                Err(ApiError::Js(error)) if error.number == jetstream::CONSUMER_NOT_FOUND => Ok(()),
+                Err(error) => Err(error.into_error(&what)),
+            }
+        }
+        .boxed()
+    }
 }
 
 impl NatsStream {
+    async fn start_to_follow(&self, filters: Vec<Filter>, start: Start, headers_only: bool) -> Result<Follow, Error> {
+        check::followed(&self.name, &self.config)?;
+        let next = match start {
+            Start::At(sequence) => sequence.max(1),
+            // As the leader knows it: the consumer may lie on a replica that lags behind.
+            Start::New => self.last_sequence().await? + 1,
+        };
+        let reader = StreamReader::new(&self.name, filters, next, headers_only);
+        Ok(Follow::new(reading::start(&self.shared, reader, FOLLOW_CAPACITY).await?))
+    }
+
+    async fn delete(&self, sequence: u64) -> Result<bool, Error> {
+        let what = format!("the record {sequence} of the stream {} cannot be removed", self.name);
+        let request = json!({ "seq": sequence, "no_erase": true });
+        match self.api(&format!("STREAM.MSG.DELETE.{}", self.name), &request).await? {
+            Ok(_) => Ok(true),
+            // One that has gone already is no failure, and the broker has more than one name for that.
+            Err(ApiError::Js(error)) => match self.get(json!({ "seq": sequence })).await? {
+                None => Ok(false),
+                Some(_) => Err(ApiError::Js(error).into_error(&what)),
+            },
+            Err(error) => Err(error.into_error(&what)),
+        }
+    }
+
+    async fn names_of_consumers(&self) -> Result<Vec<String>, Error> {
+        let what = format!("the consumers of the stream {} cannot be listed", self.name);
+        let mut names = Vec::new();
+        loop {
+            let request = json!({ "offset": names.len() });
+            let page = self.api(&format!("CONSUMER.NAMES.{}", self.name), &request).await?;
+            let page = page.map_err(|error| error.into_error(&what))?;
+            let found = page["consumers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let before = names.len();
+            names.extend(found.map(str::to_owned));
+            if names.len() == before || names.len() as u64 >= page["total"].as_u64().unwrap_or_default() {
+                return Ok(names);
+            }
+        }
+    }
+
+    async fn api(&self, request: &str, body: &Value) -> Result<Result<Value, ApiError>, Error> {
+        let live = self.shared.live()?;
+        Ok(live.link.api(&format!("{}.{request}", self.shared.settings.api_prefix), body).await)
+    }
+
     async fn last_sequence(&self) -> Result<u64, Error> {
         let live = self.shared.live()?;
         let what = format!("the stream {} cannot be followed", self.name);

@@ -3,7 +3,7 @@
 use super::streams::{append, body, last, on, open};
 use super::*;
 use crate::error::ErrorKind;
-use crate::transport::{Consumer, ConsumerConfig, Delivery, Retention, Start, Stream};
+use crate::transport::{Consumer, ConsumerConfig, Delivery, Headers, Retention, Start, Stream};
 
 pub(super) async fn take(consumer: &mut Consumer, what: &str) -> Delivery {
     match soon(what, consumer.next()).await {
@@ -213,4 +213,52 @@ pub(super) async fn shared(harness: &mut dyn Harness) {
     for worker in workers {
         worker.abort();
     }
+}
+
+pub(super) async fn schedules(harness: &mut dyn Harness) {
+    let config = on("w8.>").retention(Retention::WorkQueue).schedules();
+    let (_transport, stream) = open(harness, "suite-work-schedules", config).await;
+    let plan = async |name: &str, pattern: String| {
+        let mut headers = Headers::new();
+        headers.push("Nats-Schedule", pattern);
+        headers.push("Nats-Schedule-Target", format!("w8.fired.{name}"));
+        headers.push("Shop-Id", name);
+        stream.append(&subject(&format!("w8.plan.{name}")), None, headers, Bytes::new()).await.expect("stored")
+    };
+    let at = |time: time::OffsetDateTime| {
+        let text = time.format(&time::format_description::well_known::Rfc3339);
+        format!("@at {}", text.expect("a time"))
+    };
+    let now = time::OffsetDateTime::now_utc();
+    let later = plan("later", at(now + Duration::from_secs(600))).await;
+    plan("none", at(now + Duration::from_secs(600))).await;
+    plan("over", at(now - Duration::from_secs(600))).await;
+    plan("again", "@every 1s".to_owned()).await;
+    let mut cancel = Headers::new();
+    cancel.push("Nats-Schedule-Next", "purge");
+    cancel.push("Nats-Scheduler", "w8.plan.none");
+    cancel.push("Nats-TTL", "1s");
+    stream.append(&subject("w8.cancel"), None, cancel, Bytes::new()).await.expect("stored");
+    assert!(last(&*stream, "w8.plan.none").await.is_none(), "it was cancelled");
+    let mut fired = hold(&*stream, "fired", ConsumerConfig::new([Filter::of("w8.fired.>")])).await;
+    let (mut again, mut over) = (0, 0);
+    while again < 2 || over < 1 {
+        let delivery = take(&mut fired, "what is due").await;
+        match delivery.record.headers.get("Shop-Id") {
+            Some("again") => again += 1,
+            Some("over") => over += 1,
+            other => panic!("{other:?} was not due"),
+        }
+        delivery.ack().await.expect("confirmed");
+        assert!(last(&*stream, delivery.record.subject.as_str()).await.is_none(), "it is done with");
+    }
+    assert!(last(&*stream, "w8.plan.over").await.is_none(), "it is spent");
+    assert_eq!(last(&*stream, "w8.plan.later").await.map(|record| record.sequence), Some(later));
+    // What cancelled goes by itself.
+    let gone = async {
+        while last(&*stream, "w8.cancel").await.is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon("the cancel goes", gone).await;
 }

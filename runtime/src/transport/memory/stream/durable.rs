@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::subject::Filter;
-use crate::transport::stream::Word;
+use crate::transport::stream::{SIZE, Word};
 use crate::transport::{ConsumerConfig, Record};
 
 /// A durable consumer.
@@ -71,8 +71,7 @@ impl Durable {
     fn give(&mut self, mut record: Record, times: u64) -> (Record, u64) {
         self.pending.insert(record.sequence, Some(Instant::now() + self.config.ack_wait));
         if self.config.headers_only {
-            record.headers.set("Nats-Msg-Size", record.body.len().to_string());
-            record.body = Bytes::new();
+            without_payload(&mut record);
         }
         (record, times)
     }
@@ -115,4 +114,10 @@ impl Durable {
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.pending.values().flatten().min().copied()
     }
+}
+
+/// Leaves the payload out of a record.
+pub(super) fn without_payload(record: &mut Record) {
+    record.headers.set(SIZE, record.body.len().to_string());
+    record.body = Bytes::new();
 }

@@ -1,6 +1,6 @@
 //! The records of one stream, and what time does to them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,8 +12,11 @@ use super::transform::Transform;
 use super::unavailable;
 use crate::error::Error;
 use crate::subject::Filter;
-use crate::transport::stream::{EXPECTED, TTL, Word};
+use crate::transport::stream::{EXPECTED, MESSAGE_ID, TTL, Word};
 use crate::transport::{ConsumerConfig, Headers, Outbound, Record, Retention, Start, StreamConfig, WriteError};
+
+/// For how long a record that is sent again is known by its id: a server's own default.
+const KNOWN_FOR: Duration = Duration::from_secs(120);
 
 /// A stream.
 pub(super) struct Log {
@@ -24,6 +27,9 @@ pub(super) struct Log {
     /// Sequences by subject.
     subjects: HashMap<String, BTreeSet<u64>>,
     durables: HashMap<String, Durable>,
+    /// Records by their ids, and since when each is known.
+    known: HashMap<String, u64>,
+    known_since: VecDeque<(Instant, String)>,
     /// What is to happen when, in the order of its becoming known.
     due: BTreeMap<(Instant, u64), Due>,
     /// Counts what has become due, so that no two have one place.
@@ -62,6 +68,8 @@ impl Log {
             records: BTreeMap::new(),
             subjects: HashMap::new(),
             durables: HashMap::new(),
+            known: HashMap::new(),
+            known_since: VecDeque::new(),
             due: BTreeMap::new(),
             number: 0,
             changes: 0,
@@ -91,6 +99,10 @@ impl Log {
         if expect.is_some_and(|expect| expect != last) {
             return Err(WriteError::Conflict);
         }
+        let id = message.headers.get(MESSAGE_ID).map(str::to_owned);
+        if let Some(sequence) = id.as_ref().and_then(|id| self.known.get(id)) {
+            return Ok(*sequence);
+        }
         if schedule.is_some() {
             self.purge(&subject);
         }
@@ -100,6 +112,10 @@ impl Log {
         let mut headers = message.headers;
         headers.remove(EXPECTED);
         let sequence = self.store(subject, headers, message.body);
+        if let Some(id) = id {
+            self.known.insert(id.clone(), sequence);
+            self.known_since.push_back((Instant::now(), id));
+        }
         if let Some(ttl) = ttl {
             self.plan(Instant::now() + ttl, Due::Expire(sequence));
         }
@@ -157,6 +173,9 @@ impl Log {
                 }
             }
         }
+        while let Some((_, id)) = self.known_since.pop_front_if(|(since, _)| *since + KNOWN_FOR <= now) {
+            self.known.remove(&id);
+        }
         for durable in self.durables.values_mut() {
             self.changes += u64::from(durable.pass_time(now));
         }
@@ -173,6 +192,26 @@ impl Log {
         let next = self.begin(config.start);
         self.durables.entry(name.to_owned()).or_insert_with(|| Durable::new(next)).set(config);
         Ok(())
+    }
+
+    /// The names of its durable consumers.
+    pub(super) fn consumers(&self) -> Vec<String> {
+        self.durables.keys().cloned().collect()
+    }
+
+    /// Forgets a durable consumer.
+    pub(super) fn remove_consumer(&mut self, name: &str) {
+        self.changes += u64::from(self.durables.remove(name).is_some());
+    }
+
+    /// Removes one record, as an operator does.
+    pub(super) fn delete(&mut self, sequence: u64) -> Result<bool, Error> {
+        if !self.config.deletable {
+            return Err(unavailable("the stream lets nobody delete its records"));
+        }
+        let there = self.records.contains_key(&sequence);
+        self.remove(sequence);
+        Ok(there)
     }
 
     /// The next record for a consumer, and how often it was given out.

@@ -14,13 +14,14 @@ use crate::transport::replay::Dropped;
 pub(super) struct StreamReader {
     stream: String,
     filters: Vec<Filter>,
+    headers_only: bool,
     /// The lowest sequence that was not given yet.
     next: u64,
 }
 
 impl StreamReader {
-    pub(super) fn new(stream: &str, filters: Vec<Filter>, next: u64) -> Self {
-        Self { stream: stream.to_owned(), filters, next }
+    pub(super) fn new(stream: &str, filters: Vec<Filter>, next: u64, headers_only: bool) -> Self {
+        Self { stream: stream.to_owned(), filters, headers_only, next }
     }
 }
 
@@ -36,7 +37,9 @@ impl Reader for StreamReader {
     }
 
     fn wanted(&self) -> Value {
-        reading_from(self.next, &self.filters)
+        let mut wanted = reading_from(self.next, &self.filters);
+        wanted["headers_only"] = Value::Bool(self.headers_only);
+        wanted
     }
 
     async fn begin(&mut self, _: u64, _: &mpsc::Sender<Record>) -> Result<(), Dropped> {

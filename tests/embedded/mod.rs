@@ -22,6 +22,7 @@ mod handover;
 mod outsiders;
 mod durable;
 mod hot;
+mod looks;
 mod retries;
 mod events;
 mod builds;

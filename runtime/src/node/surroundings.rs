@@ -115,7 +115,7 @@ impl Surroundings {
             connection: transport.status(),
             transport,
             pending: Pending::default(),
-            permits: Permits::default(),
+            permits: Permits::new(),
             proof: Arc::new(Proof::new()),
             passing: TaskTracker::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },

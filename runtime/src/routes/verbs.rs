@@ -9,7 +9,7 @@ use crate::actor::{Actor, Handle, Read};
 use crate::call::Call;
 use crate::codec::Fingerprint;
 use crate::contract::{Message, VerbContract, mode};
-use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReplyTo};
+use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReplyTo, takes_stale};
 use crate::error::Error;
 use crate::reference::Target;
 use crate::stats::VerbStats;
@@ -35,6 +35,7 @@ impl<A: Actor> Verbs<A> {
         self.push::<M>(
             |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
             Some(run_ready::<A, M>),
+            false,
         );
     }
 
@@ -47,6 +48,7 @@ impl<A: Actor> Verbs<A> {
         self.push::<M>(
             |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
             Some(run_ready::<A, M>),
+            false,
         );
     }
 
@@ -59,6 +61,7 @@ impl<A: Actor> Verbs<A> {
         self.push::<M>(
             |message, call, reply, stats| Box::new(ReadJob::new(message, call, reply, stats)),
             Some(look_ready::<A, M>),
+            takes_stale::<A, M>(),
         );
     }
 
@@ -66,14 +69,14 @@ impl<A: Actor> Verbs<A> {
         self.makers.into_iter().map(|make| make(engine)).collect()
     }
 
-    fn push<M>(&mut self, job: MakeJob<A, M>, ready: Option<RunReady<A, M>>)
+    fn push<M>(&mut self, job: MakeJob<A, M>, ready: Option<RunReady<A, M>>, stale: bool)
     where
         M: Message<Contract = A::Contract>,
     {
         self.makers.push(Box::new(move |engine| {
             let stats = Arc::new(VerbStats::default());
             let fingerprint = Fingerprint::of::<M>();
-            let route = Arc::new(Route { engine: engine.clone(), job, ready, stats: stats.clone() });
+            let route = Arc::new(Route { engine: engine.clone(), job, ready, stale, stats: stats.clone() });
             Verb {
                 contract: VerbContract::of::<M>(),
                 message: TypeId::of::<M>(),

@@ -10,7 +10,7 @@ mod frame_tests;
 
 pub(crate) use self::frame::{Answer, AnswerHead, AnswerKind, Frame, Question, QuestionHead};
 pub(crate) use self::header::{
-    OutsideCall, REPLY, SCHEMA, SEQUENCE, SUBJECT, TIMEOUT, error_headers, reply_headers, unread_reply,
+    OutsideCall, REPLY, SCHEMA, SEQUENCE, SUBJECT, TIMEOUT, aged_headers, error_headers, reply_headers, unread_reply,
 };
 
 /// The version of frames, records and headers. Nodes of different versions do not share an app.

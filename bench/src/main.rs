@@ -3,6 +3,7 @@
 //! Every figure is a median over interleaved rounds of one run, with minimum and maximum: these
 //! machines are shared and noisy, so only ratios within a run count.
 
+mod durable;
 mod footprint;
 mod local;
 mod peers;
@@ -31,6 +32,15 @@ enum What {
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,
     },
+    /// Durable commands on a real server, beside the appends that they stand on.
+    Durable {
+        /// Fewer and shorter rounds: a minute in all.
+        #[arg(long)]
+        quick: bool,
+        /// Write the figures here too, as JSON.
+        #[arg(long, value_name = "PATH")]
+        json: Option<PathBuf>,
+    },
     /// Bytes per idle keyed actor, and activations per second. Measures this process: run it alone.
     Footprint {
         /// How many actors.
@@ -45,6 +55,7 @@ enum What {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Local { quick, json } => local::run(quick, json.as_deref()),
+        What::Durable { quick, json } => durable::run(quick, json.as_deref()),
         What::Footprint { actors, json } => footprint::run(actors, json.as_deref()),
     }
 }

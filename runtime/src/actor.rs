@@ -117,6 +117,23 @@ pub trait Handle<M: Message<Contract = Self::Contract>>: Actor {
     ) -> impl Future<Output = Result<M::Reply, M::Refusal>> + Send;
 }
 
+/// How sure a read of a durable actor must be that nobody else has written since. Others have no second owner to fear,
+/// and take no notice of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// The node proves first that it still is the owner: that costs at most one round trip to the broker for all reads
+    /// of 10 ms, and holds if clocks run as ARCHITECTURE.md says.
+    #[default]
+    Proved,
+    /// What the node has in memory, whoever may have written since. Costs nothing, and is answered also while the node
+    /// cannot prove its lease, if the actor is in memory. How old it may be is told: [`Context::age`], and for outsiders
+    /// the header `Greenroom-Age-Ms`.
+    Stale,
+    /// An empty record is appended first, so that no clock is trusted: as slow as a turn, one at a time, and the
+    /// journal grows. An actor that never was is read at the stream's leader, and gets no record.
+    Strict,
+}
+
 /// Handles one message that only looks: reads of one actor may run together between turns.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not read `{M}`",
@@ -126,6 +143,9 @@ pub trait Handle<M: Message<Contract = Self::Contract>>: Actor {
 pub trait Read<M: Message<Contract = Self::Contract>>: Actor {
     /// See [`Handle::READY`].
     const READY: bool = false;
+
+    /// What it must be sure of, if the actor is durable.
+    const FRESHNESS: Freshness = Freshness::Proved;
 
     /// Looks at the actor.
     ///

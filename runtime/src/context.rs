@@ -163,6 +163,12 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.attempt
     }
 
+    /// How long ago it was certain that this node is the owner, and so that the state of a durable actor was the newest
+    /// there is: what a `#[read(stale)]` can tell its caller of itself. In the node's life, if it never was.
+    pub fn age(&self) -> Duration {
+        self.env.around.age()
+    }
+
     /// Opens the actor's state cell with a volatile journal: it outlives a panic of the actor, and
     /// ends with the node or when the actor moves to another. For use in `activate`; an actor has one cell.
     ///

@@ -6,7 +6,7 @@ mod verbs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -53,11 +53,11 @@ impl<A: Actor> Engine<A> {
         &self,
         to: &Target,
         call: &Call,
-        inline: bool,
+        how: (bool, bool),
         make: impl FnOnce() -> Option<Box<dyn Job<A>>>,
     ) -> Result<(), Error> {
         match self {
-            Engine::Keyed(host) => host.admit(to, call, inline, make),
+            Engine::Keyed(host) => host.admit(to, call, how, make),
             Engine::Pool(pool) => pool.admit(call, make),
         }
     }
@@ -94,7 +94,17 @@ pub(crate) trait LocalRoute<M: Message>: Send + Sync {
 /// What a wire call is answered with.
 pub(crate) enum WireOutcome {
     Reply(Bytes),
-    Refusal { body: Bytes, code: u16, message: String, json: serde_json::Value },
+    /// A reply that may be as old as this.
+    Aged {
+        body: Bytes,
+        age: Duration,
+    },
+    Refusal {
+        body: Bytes,
+        code: u16,
+        message: String,
+        json: serde_json::Value,
+    },
     Failure(Error),
 }
 
@@ -102,7 +112,7 @@ impl WireOutcome {
     /// The body of an error answer for outsiders; `None` if it is a reply.
     pub(crate) fn error_body(&self) -> Option<ErrorBody> {
         match self {
-            WireOutcome::Reply(_) => None,
+            WireOutcome::Reply(_) | WireOutcome::Aged { .. } => None,
             WireOutcome::Refusal { code, message, json, .. } => Some(ErrorBody {
                 code: *code,
                 kind: REFUSED.to_owned(),
@@ -161,6 +171,8 @@ struct Route<A: Actor, M: Message> {
     engine: Engine<A>,
     job: MakeJob<A, M>,
     ready: Option<RunReady<A, M>>,
+    /// Whether it is content with what the node has, also while the lease is not proved.
+    stale: bool,
     stats: Arc<VerbStats>,
 }
 
@@ -191,7 +203,7 @@ where
         let call = Call { deadline: Deadline::At(deadline), ..call.clone() };
         let started: StartedFlag = Arc::new(AtomicBool::new(false));
         let flag = started.clone();
-        let admitted = self.engine.admit(to, &call, true, || {
+        let admitted = self.engine.admit(to, &call, (true, self.stale), || {
             message
                 .take()
                 .map(|message| (self.job)(message, call.clone(), ReplyTo::Local(reply, flag), self.stats.clone()))
@@ -234,7 +246,7 @@ where
             return Ok(());
         }
         let call = Call { deadline: call.deadline.fixed(), ..call.clone() };
-        self.engine.admit(to, &call, true, || {
+        self.engine.admit(to, &call, (true, self.stale), || {
             message.take().map(|message| (self.job)(message, call.clone(), ReplyTo::Nobody, self.stats.clone()))
         })
     }
@@ -264,14 +276,18 @@ where
         let mut message = Some(message);
         // The answer moves into the job when there is one, and comes back when there is none.
         let mut answer = Some(call.answer);
-        let admitted = self.engine.admit(to, &call.call, false, || {
+        let admitted = self.engine.admit(to, &call.call, (false, self.stale), || {
             let reply = if is_tell {
                 ReplyTo::Nobody
             } else {
                 let answer = answer.take()?;
+                let around = self.stale.then(|| self.engine.around().clone());
                 ReplyTo::Wire(Box::new(move |outcome| {
                     stats.timed(received);
-                    answer.send(encode_outcome::<M>(codec, outcome));
+                    answer.send(match (encode_outcome::<M>(codec, outcome), around) {
+                        (WireOutcome::Reply(body), Some(around)) => WireOutcome::Aged { body, age: around.age() },
+                        (outcome, _) => outcome,
+                    });
                 }))
             };
             Some((self.job)(message.take()?, call.call.clone(), reply, self.stats.clone()))

@@ -23,6 +23,7 @@ mod handover;
 mod outsiders;
 mod durable;
 mod hot;
+mod looks;
 mod retries;
 mod tells;
 mod dead;

@@ -210,6 +210,9 @@ pub fn event(args: TokenStream, item: TokenStream) -> TokenStream {
 /// a turn that was cut between two commits. Otherwise a message whose turn was cut is answered `Interrupted` when it
 /// comes again.
 ///
+/// A `#[read]` of a durable actor is answered with the newest that was committed. `#[read(stale)]` is content with what
+/// the node has, also while it cannot prove its lease; `#[read(strict)]` appends a record first. See `Freshness`.
+///
 /// `activate` brings the actor into memory. Without it the actor is activated as its `Default`.
 /// All other methods are left as they are, and handlers stay ordinary methods that others may call.
 ///

@@ -232,10 +232,9 @@ impl Group {
     }
 
     fn kept<A: Actor>(&mut self, actor: &mut A, env: &Env<'_>, kept: Kept, voices: Vec<Voice>) {
-        if let Some(ledger) = actor.cell().and_then(|cell| cell.ledger()) {
-            env.around.echo(env.key, ledger.took(kept));
-        }
+        let told = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.took(kept));
         voices.into_iter().for_each(|voice| voice.say(None));
+        env.around.echo(env.key, told.unwrap_or_default());
     }
 
     /// Ends the group: what was to be appended is not, or nobody knows. Whoever only saw it, or ran behind it, has

@@ -85,14 +85,26 @@ impl<A: Actor> Host<A> {
         to: &Target,
         with: impl FnOnce(&Arc<Slot<A>>, &mut Inner<A>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.enter_if(to, false, with)
+    }
+
+    /// The same; `stale`: also while the lease is not proved, if the actor is in memory.
+    fn enter_if<T>(
+        &self,
+        to: &Target,
+        stale: bool,
+        with: impl FnOnce(&Arc<Slot<A>>, &mut Inner<A>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         loop {
             let slot = self.slot(to)?;
             let mut inner = slot.lock();
             if matches!(inner.phase, Phase::Gone) {
                 continue;
             }
-            if let Err(shut) = self.gate.check(to.partition, &to.key) {
-                return Err(self.shut(shut));
+            match self.gate.check(to.partition, &to.key) {
+                Err(Shut::Fenced) if stale && !matches!(inner.phase, Phase::Empty) => {}
+                Err(shut) => return Err(self.shut(shut)),
+                Ok(()) => {}
             }
             if let Some(faults) = inner.faults() {
                 faults.admit(self.name, to.key.as_str())?;
@@ -117,10 +129,10 @@ impl<A: Actor> Host<A> {
         self: &Arc<Self>,
         to: &Target,
         call: &Call,
-        inline: bool,
+        (inline, stale): (bool, bool),
         make: impl FnOnce() -> Option<Box<dyn Job<A>>>,
     ) -> Result<(), Error> {
-        let drain = self.enter(to, |slot, inner| {
+        let drain = self.enter_if(to, stale, |slot, inner| {
             call.chain.admit(self.name, slot.key().as_str())?;
             // A job that nobody has taken up yet, although its actor is free, is not waiting.
             if inner.waiting() >= self.settings.mailbox {
@@ -283,6 +295,11 @@ impl<A: Actor> Host<A> {
                 job.give_up(self.name, slot.key().as_str());
                 continue;
             }
+            // One that is content with what was in memory, and is not any more.
+            if actor.is_none() && !self.gate.is_proved() {
+                job.fail(self.shut(Shut::Fenced));
+                continue;
+            }
             if actor.is_none() {
                 actor = match self.activate(&slot, job.call()).await {
                     Ok(actor) => Some(actor),
@@ -333,7 +350,7 @@ impl<A: Actor> Host<A> {
             return None;
         }
         // Only the lease: what waited when the partition was given away is still this node's to run.
-        if !self.gate.is_proved() {
+        if !job.takes_stale() && !self.gate.is_proved() {
             job.fail(self.shut(Shut::Fenced));
             return None;
         }
@@ -356,9 +373,11 @@ impl<A: Actor> Host<A> {
                         let room = running.len() < self.settings.mailbox;
                         let next = slot.lock().pop_read(context.waker(), room);
                         match next {
-                            Some(job) if job.is_stale() => job.give_up(self.name, slot.key().as_str()),
-                            Some(job) if !self.gate.is_proved() => job.fail(self.shut(Shut::Fenced)),
-                            Some(job) => running.push(guarded(job.look(actor, self.env(slot)))),
+                            Some(job) => {
+                                if let Some(job) = self.may_start(job, slot.key().as_str()) {
+                                    running.push(guarded(job.look(actor, self.env(slot))));
+                                }
+                            }
                             None => return Poll::Pending,
                         }
                     }

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::command::{Before, before, settle_durable, stage_durable};
-use super::group::{Staged, Stake, Voice};
+use super::command::{Before, before, not_kept, settle_durable, stage_durable};
+use super::group::{Staged, Stake, Voice, is_new};
 use super::turn::{Ended, Env, cause_of, conclude, settle, turn_of};
-use crate::actor::{Actor, Handle, Read};
+use crate::actor::{Actor, Freshness, Handle, Read};
 use crate::call::{Call, not_started};
 use crate::context::Context;
 use crate::contract::Message;
-use crate::error::{AskError, Error};
+use crate::error::{AskError, Error, ErrorKind};
+use crate::journal::{self, Write};
 use crate::stats::VerbStats;
 
 /// What a call comes to.
@@ -61,6 +62,11 @@ pub(crate) trait Job<A>: Send {
 
     /// Whether its turn may run on what is not kept yet: it is one of a durable actor, and cannot reach outside.
     fn is_ready(&self) -> bool {
+        false
+    }
+
+    /// Whether it is content with what the node has, also while the lease is not proved.
+    fn takes_stale(&self) -> bool {
         false
     }
 
@@ -194,10 +200,8 @@ where
 
     fn look<'a>(self: Box<Self>, _: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
         // Never reached: the engine asks `is_read` first. Failing the call keeps the promise.
-        self.0.fail(Error::new(
-            crate::error::ErrorKind::Internal,
-            format!("a turn of {}/{} was taken for a read", env.actor, env.key),
-        ));
+        self.0
+            .fail(Error::new(ErrorKind::Internal, format!("a turn of {}/{} was taken for a read", env.actor, env.key)));
         Box::pin(std::future::ready(Ended::Fine))
     }
 
@@ -228,13 +232,23 @@ where
     settle_durable::<A, M>(actor, env, call, mark, kept, result).await
 }
 
+/// Whether a read is content with what the node has.
+pub(crate) fn takes_stale<A: Actor + Read<M>, M: Message<Contract = A::Contract>>() -> bool {
+    A::DURABLE && A::FRESHNESS == Freshness::Stale
+}
+
 impl<A, M> Job<A> for ReadJob<A, M>
 where
     A: Actor + Read<M>,
     M: Message<Contract = A::Contract>,
 {
     fn is_read(&self) -> bool {
-        true
+        // One that appends first has the actor to itself.
+        !(A::DURABLE && A::FRESHNESS == Freshness::Strict)
+    }
+
+    fn takes_stale(&self) -> bool {
+        takes_stale::<A, M>()
     }
 
     fn call(&self) -> &Call {
@@ -250,13 +264,25 @@ where
     }
 
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
-        self.look(actor, env)
+        Box::pin(async move {
+            // Of an actor that never was, the journal was read after the call came.
+            let appends = A::DURABLE && !is_new(actor);
+            if let Some(cell) = actor.cell().filter(|_| appends)
+                && let Err(why) = journal::commit(env.around, cell, None, Write::Turn).await
+            {
+                // It was not looked at, whatever became of the record.
+                let error = Error::new(ErrorKind::Unavailable, "it is not certain whose the actor is");
+                self.0.fail(error.with_source(not_kept(&env, why)));
+                return Ended::Lost;
+            }
+            self.look(actor, env).await
+        })
     }
 
     fn stage(self: Box<Self>, _: &mut A, env: &Env<'_>) -> Staged {
         // Never reached: the engine asks `is_ready` first.
         let error = format!("a read of {}/{} was taken for a turn", env.actor, env.key);
-        self.0.fail(Error::new(crate::error::ErrorKind::Internal, error));
+        self.0.fail(Error::new(ErrorKind::Internal, error));
         Staged::nothing()
     }
 
@@ -264,7 +290,8 @@ where
         Box::pin(async move {
             let Parts { message, call, reply, stats } = self.0;
             // First that the state is the newest, then the look at it.
-            let permit = if A::DURABLE { env.around.permit().await } else { Ok(()) };
+            let proved = A::DURABLE && A::FRESHNESS == Freshness::Proved;
+            let permit = if proved { env.around.permit().await } else { Ok(()) };
             let (ended, outcome) = match permit {
                 Err(error) => (Ended::Fine, Err(AskError::Failed(error))),
                 Ok(()) => {

@@ -23,6 +23,6 @@ pub(crate) use self::command::not_kept;
 pub(crate) use self::firing::{FireJob, ReminderTurn, run_reminder};
 pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};
-pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started};
+pub(crate) use self::job::{AskJob, Job, Outcome, ReadJob, ReplyTo, Started, takes_stale};
 pub(crate) use self::proof::Proof;
 pub(crate) use self::turn::{Ended, Env, WAITED, cause_of, conclude, run_once, settle, turn_of};

@@ -19,8 +19,8 @@ use crate::subject::Subject;
 /// A snapshot of at most so many bytes goes into every record: then one read brings the actor back.
 const SMALL_BYTES: usize = 512;
 /// Otherwise one is written when the records since the last are so many times its size, and at least so large: then
-/// snapshots are a small part of what is written.
-const GROWTH: u64 = 4;
+/// snapshots are a third of what is written at most.
+const GROWTH: u64 = 2;
 const GROWN_BYTES: u64 = 4_096;
 
 /// The journal of one activation.

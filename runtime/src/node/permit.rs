@@ -18,15 +18,43 @@ use crate::error::{Error, ErrorKind};
 const GOOD_FOR: Duration = Duration::from_millis(10);
 
 /// The newest permit of a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Permits {
+    /// When the node began.
+    began: Instant,
+    /// When the last message was sent that came back while the lease was proved.
+    proved: Mutex<Option<Instant>>,
     /// When the last message that came back was sent.
     sent: Mutex<Option<Instant>>,
     /// Held by the one who fetches.
     fetching: tokio::sync::Mutex<()>,
 }
 
+impl Permits {
+    pub(super) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            proved: Mutex::default(),
+            sent: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
 impl Surroundings {
+    /// How long ago this node was certainly the owner of what it owns.
+    pub(crate) fn age(&self) -> Duration {
+        self.permits.proved.lock().unwrap_or(self.permits.began).elapsed()
+    }
+
+    /// Takes in that a message sent then came back on the owning connection.
+    pub(super) fn came_back(&self, sent: Instant) {
+        if self.proof.holds() {
+            let mut newest = self.permits.proved.lock();
+            *newest = (*newest).max(Some(sent));
+        }
+    }
+
     /// Waits for a permit. Costs nothing if there was a read just now, and a round trip otherwise.
     ///
     /// # Errors
@@ -40,6 +68,7 @@ impl Surroundings {
                 let sent = Instant::now();
                 self.transport.flush().await?;
                 *self.permits.sent.lock() = Some(sent);
+                self.came_back(sent);
             }
         }
         if self.proof.holds() {

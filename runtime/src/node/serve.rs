@@ -16,7 +16,9 @@ use crate::reference::Target;
 use crate::routes::{WireAnswer, WireCall, WireOutcome};
 use crate::subject::{Call as Asked, PROBE_VERB, Subject};
 use crate::transport::{Inbound, Outbound};
-use crate::wire::{Answer, AnswerHead, AnswerKind, Frame, Manner, OutsideCall, Question, error_headers, reply_headers};
+use crate::wire::{
+    Answer, AnswerHead, AnswerKind, Frame, Manner, OutsideCall, Question, aged_headers, error_headers, reply_headers,
+};
 
 /// Serves a frame of another node.
 pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound) {
@@ -45,7 +47,7 @@ fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject) {
             let epoch = around.hosted(&actor).map_or(0, |hosted| hosted.gate.epoch(partition));
             let send = |outcome| {
                 let (kind, body) = match outcome {
-                    WireOutcome::Reply(body) => (AnswerKind::Reply, body),
+                    WireOutcome::Reply(body) | WireOutcome::Aged { body, .. } => (AnswerKind::Reply, body),
                     WireOutcome::Refusal { body, .. } => (AnswerKind::Refusal, body),
                     WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => {
                         (AnswerKind::Moved, Bytes::new())
@@ -211,6 +213,7 @@ fn send_outside(around: &Arc<Surroundings>, reply: Option<Subject>, outcome: Wir
             Some(error) => (error_headers(&error), error_body(&error)),
             None => match outcome {
                 WireOutcome::Reply(body) => (reply_headers(), body),
+                WireOutcome::Aged { body, age } => (aged_headers(age), body),
                 WireOutcome::Refusal { .. } | WireOutcome::Failure(_) => return Ok(()),
             },
         };
@@ -241,7 +244,7 @@ fn send_or_say_why(
 /// A reply above the app's limit becomes an error that says so: the turn has run.
 fn limited(around: &Surroundings, outcome: WireOutcome) -> WireOutcome {
     let bytes = match &outcome {
-        WireOutcome::Reply(body) | WireOutcome::Refusal { body, .. } => body.len(),
+        WireOutcome::Reply(body) | WireOutcome::Aged { body, .. } | WireOutcome::Refusal { body, .. } => body.len(),
         WireOutcome::Failure(_) => 0,
     };
     let most = around.settings.payload;

@@ -125,7 +125,7 @@ impl Surroundings {
             connection: transport.status(),
             transport,
             pending: Pending::default(),
-            permits: Permits::default(),
+            permits: Permits::new(),
             wakes: Wakes::default(),
             proof: Arc::new(Proof::new()),
             marks: Marks::default(),

@@ -9,7 +9,7 @@ use crate::actor::{Actor, Handle, Read};
 use crate::call::Call;
 use crate::codec::Fingerprint;
 use crate::contract::{Message, VerbContract, mode};
-use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReminderTurn, ReplyTo, run_reminder};
+use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReminderTurn, ReplyTo, run_reminder, takes_stale};
 use crate::error::Error;
 use crate::reference::Target;
 use crate::stats::VerbStats;
@@ -36,6 +36,7 @@ impl<A: Actor> Verbs<A> {
             |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
             Some(run_ready::<A, M>),
             None,
+            false,
         );
     }
 
@@ -49,6 +50,7 @@ impl<A: Actor> Verbs<A> {
             |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
             Some(run_ready::<A, M>),
             Some(run_reminder::<A, M>),
+            false,
         );
     }
 
@@ -62,6 +64,7 @@ impl<A: Actor> Verbs<A> {
             |message, call, reply, stats| Box::new(ReadJob::new(message, call, reply, stats)),
             Some(look_ready::<A, M>),
             None,
+            takes_stale::<A, M>(),
         );
     }
 
@@ -69,14 +72,20 @@ impl<A: Actor> Verbs<A> {
         self.makers.into_iter().map(|make| make(engine)).collect()
     }
 
-    fn push<M>(&mut self, job: MakeJob<A, M>, ready: Option<RunReady<A, M>>, reminded: Option<ReminderTurn<A>>)
+    fn push<M>(
+        &mut self,
+        job: MakeJob<A, M>,
+        ready: Option<RunReady<A, M>>,
+        reminded: Option<ReminderTurn<A>>,
+        stale: bool,
+    )
     where
         M: Message<Contract = A::Contract>,
     {
         self.makers.push(Box::new(move |engine| {
             let stats = Arc::new(VerbStats::default());
             let fingerprint = Fingerprint::of::<M>();
-            let route = Arc::new(Route { engine: engine.clone(), job, ready, stats: stats.clone() });
+            let route = Arc::new(Route { engine: engine.clone(), job, ready, stale, stats: stats.clone() });
             Verb {
                 contract: VerbContract::of::<M>(),
                 message: TypeId::of::<M>(),

@@ -25,6 +25,8 @@ pub(crate) const CHAIN: &str = "Greenroom-Chain";
 pub(crate) const ATTEMPT: &str = "Greenroom-Attempt";
 /// Wall time at which the id was made, in ms since 1970.
 pub(crate) const BORN: &str = "Greenroom-Born";
+/// How old a reply may be, in ms.
+pub(crate) const AGE_MS: &str = "Greenroom-Age-Ms";
 /// The place of a live event in its actor's journal.
 pub(crate) const SEQUENCE: &str = "Greenroom-Sequence";
 /// On a call that one node passes on to another: the subject on which it came.
@@ -127,6 +129,13 @@ fn number(headers: &Headers, name: &'static str) -> Result<Option<u64>, Error> {
 pub(crate) fn reply_headers() -> Headers {
     let mut headers = Headers::new();
     headers.push(CONTENT_TYPE, JSON);
+    headers
+}
+
+/// The headers of a reply that may be as old as this.
+pub(crate) fn aged_headers(age: std::time::Duration) -> Headers {
+    let mut headers = reply_headers();
+    headers.push(AGE_MS, age.as_millis().to_string());
     headers
 }
 

@@ -11,7 +11,7 @@ mod frame_tests;
 pub(crate) use self::frame::{Answer, AnswerHead, AnswerKind, Frame, Manner, Question, QuestionHead};
 pub(crate) use self::header::{
     BORN, COMMAND, EXPIRES, FROM, MESSAGE_ID, OutsideCall, REPLY, SCHEMA, SEQUENCE, SUBJECT, TIMEOUT, TRACE,
-    error_headers, reply_headers, unread_reply,
+    aged_headers, error_headers, reply_headers, unread_reply,
 };
 
 /// The version of frames, records and headers. Nodes of different versions do not share an app.

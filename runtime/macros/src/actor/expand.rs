@@ -9,7 +9,7 @@ use syn::Ident;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 
-use super::handler::{Activate, Handler, Output, OutputKind};
+use super::handler::{Activate, Handler, Output, OutputKind, Said};
 use super::{Block, Kind};
 use crate::check::{Mode, assert, last_segment, located, show, snake_case};
 
@@ -122,10 +122,16 @@ fn handle(block: &Block<'_>, handler: &Handler) -> TokenStream {
         Mode::Read => ("Read", "read", quote!(&self)),
     };
     let (of, method) = (Ident::new(of, span), Ident::new(method, span));
-    let resumes = handler.resumes.then(|| {
-        quote!(
+    let said = handler.said.map(|said| match said {
+        Said::Resumes => quote!(
             const RESUMES: bool = true;
-        )
+        ),
+        Said::Stale => quote!(
+            const FRESHNESS: ::greenroom::actor::Freshness = ::greenroom::actor::Freshness::Stale;
+        ),
+        Said::Strict => quote!(
+            const FRESHNESS: ::greenroom::actor::Freshness = ::greenroom::actor::Freshness::Strict;
+        ),
     });
     let (param, arg) = context(handler.takes_context);
     let returned = located(handler.output.span);
@@ -140,7 +146,7 @@ fn handle(block: &Block<'_>, handler: &Handler) -> TokenStream {
         #[automatically_derived]
         impl #generics ::greenroom::actor::#of<#message> for #ty #bounds {
             const READY: bool = #ready;
-            #resumes
+            #said
 
             fn #method(
                 #itself,

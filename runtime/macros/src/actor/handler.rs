@@ -29,11 +29,22 @@ pub(super) struct Handler {
     pub(super) message: Type,
     pub(super) is_async: bool,
     pub(super) takes_context: bool,
-    /// Whether it says `resumes`: it goes on with a turn that was cut.
-    pub(super) resumes: bool,
+    /// What its mark says of it.
+    pub(super) said: Option<Said>,
     pub(super) output: Output,
     /// `#[cfg(..)]`, which decide over the impls too.
     pub(super) cfgs: Vec<Attribute>,
+}
+
+/// What a mark can say: `#[ask(resumes)]`, `#[read(stale)]`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It goes on with a turn that was cut.
+    Resumes,
+    /// It is content with what the actor was a moment ago.
+    Stale,
+    /// It wants proof that nobody else has written.
+    Strict,
 }
 
 /// What a method returns.
@@ -71,8 +82,8 @@ pub(super) fn methods(item: &mut ItemImpl, problems: &mut Problems) -> Methods {
 struct Mark {
     mode: Mode,
     at: Span,
-    /// Where it says `resumes`, if it does.
-    resumes: Option<Span>,
+    /// What it says, and where.
+    said: Option<(Said, Span)>,
 }
 
 /// Takes `#[ask]`, `#[read]` and `#[tell]` off a method; of several the first counts.
@@ -83,29 +94,35 @@ fn take_marks(method: &mut ImplItemFn, problems: &mut Problems) -> Vec<Mark> {
         let Some(mode) = attr.path().get_ident().and_then(Mode::of) else {
             return true;
         };
-        let resumes = resumes(mode, attr, problems);
+        let said = said(mode, attr, problems);
         if let Some(first) = marks.first() {
             let text = format!("`{name}` is marked #[{}] already: a handler has one mode", first.mode.word());
             problems.push(syn::Error::new_spanned(attr, text));
         }
-        marks.push(Mark { mode, at: attr.path().span(), resumes });
+        marks.push(Mark { mode, at: attr.path().span(), said });
         false
     });
     marks
 }
 
-/// Where a mark says `resumes`, the only thing that one can say.
-fn resumes(mode: Mode, attr: &Attribute, problems: &mut Problems) -> Option<Span> {
-    let text = match (&attr.meta, mode) {
-        (Meta::Path(_), _) => return None,
-        (Meta::List(list), Mode::Ask | Mode::Tell) => match list.parse_args::<Ident>() {
-            Ok(said) if said == "resumes" => return Some(said.span()),
-            _ => format!("#[{}] takes `resumes` or nothing", mode.word()),
-        },
-        (_, Mode::Ask | Mode::Tell) => format!("#[{}] takes `resumes` or nothing", mode.word()),
-        (_, Mode::Read) => format!("#[{}] takes no arguments", mode.word()),
+/// What a mark says, and where.
+fn said(mode: Mode, attr: &Attribute, problems: &mut Problems) -> Option<(Said, Span)> {
+    let word = match &attr.meta {
+        Meta::Path(_) => return None,
+        Meta::List(list) => list.parse_args::<Ident>().ok(),
+        Meta::NameValue(_) => None,
     };
-    problems.push(syn::Error::new_spanned(&attr.meta, text));
+    let said = word.as_ref().and_then(|word| match (mode, word.to_string().as_str()) {
+        (Mode::Ask | Mode::Tell, "resumes") => Some(Said::Resumes),
+        (Mode::Read, "stale") => Some(Said::Stale),
+        (Mode::Read, "strict") => Some(Said::Strict),
+        _ => None,
+    });
+    if let (Some(said), Some(word)) = (said, word) {
+        return Some((said, word.span()));
+    }
+    let takes = if mode == Mode::Read { "`stale`, `strict`" } else { "`resumes`" };
+    problems.push(syn::Error::new_spanned(&attr.meta, format!("#[{}] takes {takes} or nothing", mode.word())));
     None
 }
 
@@ -116,7 +133,7 @@ fn handler(mark: &Mark, method: &ImplItemFn, problems: &mut Problems) -> Option<
     let plain = plain(sig, problems);
     let (message, takes_context) = arguments(mode, sig, problems)?;
     let output = returns(mode, sig, problems)?;
-    if let (Some(at), None) = (mark.resumes, &sig.asyncness) {
+    if let (Some((Said::Resumes, at)), None) = (mark.said, &sig.asyncness) {
         problems.at(at, "a plain `fn` cannot be cut between two commits: make it an `async fn`, or remove `resumes`");
     }
     (receiver && plain).then(|| Handler {
@@ -126,7 +143,7 @@ fn handler(mark: &Mark, method: &ImplItemFn, problems: &mut Problems) -> Option<
         message,
         is_async: sig.asyncness.is_some(),
         takes_context,
-        resumes: mark.resumes.is_some(),
+        said: mark.said.map(|(said, _)| said),
         output,
         cfgs: method.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).cloned().collect(),
     })

@@ -20,10 +20,15 @@ impl Running {
 
     /// To the broker and back, on this very connection: another one in between would prove nothing about it.
     pub(super) fn round_trip(&mut self, id: u64, connection: Status) {
-        let (transport, own) = (self.driver.around.transport.clone(), self.driver.own.clone());
+        let (around, own) = (self.driver.around.clone(), self.driver.own.clone());
+        let transport = around.transport.clone();
         self.writes.push(Box::pin(async move {
             let before = *own.borrow() == connection;
+            let sent = tokio::time::Instant::now();
             let ok = before && transport.flush().await.is_ok() && *own.borrow() == connection;
+            if ok {
+                around.came_back(sent);
+            }
             Input::RoundTripDone { id, ok }
         }));
     }

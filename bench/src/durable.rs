@@ -1,0 +1,407 @@
+//! Durable commands beside the appends that they stand on, on a real server with file storage.
+//!
+//! What is compared in a ratio was measured in one round, one after the other, by the same client library with the same
+//! bytes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use greenroom::prelude::*;
+use greenroom::subject::{Name, Subjects};
+use greenroom::transport::{Connect, Headers, NatsTransport, Stream, StreamConfig, Transport};
+use serde::Serialize;
+use xtask::broker::{Broker, BrokerOptions, Profile};
+use xtask::tools;
+
+use crate::peers::{Add, Counter, CounterActor};
+use crate::report;
+
+/// Callers at once, and appends at once.
+const IN_FLIGHT: usize = 64;
+/// Keys that each of them uses in turn.
+const KEYS_EACH: usize = 4;
+
+/// A counter that is kept.
+#[contract(name = "kept", messages(Keep, KeepAsync, Total), event = Counted)]
+struct Kept;
+
+/// Adds, by a handler that never waits.
+#[message(Kept, ask, reply = u64)]
+struct Keep {
+    by: u64,
+}
+
+/// Adds, by one that may.
+#[message(Kept, ask, reply = u64)]
+struct KeepAsync {
+    by: u64,
+}
+
+/// The total.
+#[message(Kept, read, reply = u64)]
+struct Total;
+
+#[event(Kept)]
+enum Counted {
+    Added { by: u64 },
+}
+
+#[data]
+#[derive(Default)]
+struct Sum {
+    total: u64,
+}
+
+impl State for Sum {
+    type Event = Counted;
+
+    fn apply(&mut self, event: &Counted) {
+        let Counted::Added { by } = event;
+        self.total += by;
+    }
+}
+
+struct KeptActor {
+    sum: Durable<Sum>,
+}
+
+#[actor(Kept, state = sum, durable)]
+impl KeptActor {
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { sum: ctx.durable().await? })
+    }
+
+    #[ask]
+    fn keep(&mut self, msg: Keep) -> u64 {
+        self.sum.emit(Counted::Added { by: msg.by });
+        self.sum.total
+    }
+
+    #[ask]
+    async fn keep_async(&mut self, msg: KeepAsync) -> u64 {
+        self.sum.emit(Counted::Added { by: msg.by });
+        self.sum.total
+    }
+
+    #[read]
+    fn total(&self, _: Total) -> u64 {
+        self.sum.total
+    }
+}
+
+/// One figure over all rounds.
+#[derive(Serialize)]
+struct Figure {
+    name: &'static str,
+    unit: &'static str,
+    median: f64,
+    min: f64,
+    max: f64,
+    /// What it should be, if anything is said of that.
+    goal: Option<&'static str>,
+    rounds: usize,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    cores: usize,
+    figures: Vec<Figure>,
+}
+
+/// Samples of everything, by name, in the order of their first round.
+#[derive(Default)]
+struct Samples(Vec<(&'static str, &'static str, Option<&'static str>, Vec<f64>)>);
+
+impl Samples {
+    fn keep(&mut self, name: &'static str, unit: &'static str, goal: Option<&'static str>, sample: f64) {
+        match self.0.iter_mut().find(|known| known.0 == name) {
+            Some(known) => known.3.push(sample),
+            None => self.0.push((name, unit, goal, vec![sample])),
+        }
+    }
+
+    fn figures(self) -> Vec<Figure> {
+        let figure = |(name, unit, goal, mut samples): (_, _, _, Vec<f64>)| {
+            samples.sort_by(f64::total_cmp);
+            let (median, min, max) = (samples[samples.len() / 2], samples[0], samples[samples.len() - 1]);
+            Figure { name, unit, median, min, max, goal, rounds: samples.len() }
+        };
+        self.0.into_iter().map(figure).collect()
+    }
+}
+
+/// Runs every case, interleaved, and prints the table.
+pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
+    let tools = tools::provision(&mut |line| eprintln!("{line}"))?;
+    let broker = Broker::start(&tools, BrokerOptions { config: Profile::Plain })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let url = broker.url();
+    let figures = runtime.block_on(async move { tokio::spawn(async move { cases(&url, quick).await }).await })??;
+    println!("\n| what | median [min–max] | unit | goal | rounds |\n|---|---|---|---|---|");
+    for Figure { name, unit, median, min, max, goal, rounds } in &figures {
+        println!("| {name} | {median:.2} [{min:.2}–{max:.2}] | {unit} | {} | {rounds} |", goal.unwrap_or("–"));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    report::write(json, &Figures { cores, figures })
+}
+
+async fn cases(url: &str, quick: bool) -> anyhow::Result<Vec<Figure>> {
+    let (rounds, spell) = if quick { (3, Duration::from_millis(400)) } else { (7, Duration::from_secs(1)) };
+    let node = Node::builder("bench").name("owner").connect(url).host::<KeptActor>().host::<CounterActor>();
+    let node = node.start().await?;
+    let client = Node::builder("bench").name("client").connect(url).start().await?;
+    let raw = Raw::open(url, &node).await?;
+    let mut samples = Samples::default();
+    for round in 1..=rounds {
+        eprintln!("  round {round} of {rounds}");
+        many_keys(&mut samples, &node, &client, &raw, spell).await?;
+        one_key(&mut samples, &node, &client, &raw, spell).await?;
+        hot_key(&mut samples, &node, spell).await?;
+    }
+    activation(&mut samples, node, url, quick).await?;
+    client.drain().await?;
+    Ok(samples.figures())
+}
+
+/// Appends without greenroom's actors: the same transport, headers and bytes.
+#[derive(Clone)]
+struct Raw {
+    stream: Arc<dyn Stream>,
+    subjects: Subjects,
+    headers: Headers,
+    body: bytes::Bytes,
+    /// Ends the connection when it is dropped.
+    _transport: Arc<NatsTransport>,
+}
+
+impl Raw {
+    /// Learns from the journal of an actor what a record looks like.
+    async fn open(url: &str, node: &Node) -> anyhow::Result<Self> {
+        let model = node.actor::<Kept>("model").within(Duration::from_secs(20));
+        for _ in 0..5 {
+            // A node that has just started owns nothing yet.
+            model.ask(Keep { by: 1 }).await?;
+        }
+        let transport = NatsTransport::connect(Connect::try_from(url)?.name("raw")).await?;
+        let subjects = Subjects::new(Name::new("bench")?);
+        let config = StreamConfig::new([subjects.journals("kept")]);
+        let stream = transport.stream(&subjects.journal_stream("kept"), config).await?;
+        let subject = subjects.journal("kept", &Key::new("model")?);
+        let last = stream.last(&subject).await?.context("the model has a journal")?;
+        ensure!(!String::from_utf8_lossy(&last.body).contains("\"snapshot\""), "the model's last record has no snapshot");
+        // A stream of its own: these are no records of actors.
+        let subjects = Subjects::new(Name::new("raw")?);
+        let config = StreamConfig::new([subjects.journals("kept")]);
+        let stream = transport.stream(&subjects.journal_stream("kept"), config).await?;
+        Ok(Self { stream: stream.into(), subjects, headers: last.headers, body: last.body, _transport: Arc::new(transport) })
+    }
+
+    /// Appends to one subject, over its last record, one after the other; the time of each.
+    async fn appends(&self, keys: &[String], until: &AtomicBool) -> anyhow::Result<Vec<Duration>> {
+        let mut places = Vec::new();
+        for key in keys {
+            let subject = self.subjects.journal("kept", &Key::new(key)?);
+            let last = self.stream.last(&subject).await?.map_or(0, |record| record.sequence);
+            places.push((subject, last));
+        }
+        let mut times = Vec::new();
+        while !until.load(Ordering::Relaxed) {
+            for (subject, last) in &mut places {
+                let began = Instant::now();
+                let append = self.stream.append(subject, Some(*last), self.headers.clone(), self.body.clone());
+                *last = append.await.map_err(|error| anyhow::anyhow!("an append failed: {error:?}"))?;
+                times.push(began.elapsed());
+            }
+        }
+        Ok(times)
+    }
+}
+
+/// Does something in so many tasks for a while; the rate of all together, per second.
+async fn rate<F, R>(tasks: usize, spell: Duration, make: impl Fn(usize, Arc<AtomicBool>) -> F) -> anyhow::Result<f64>
+where
+    F: Future<Output = anyhow::Result<R>> + Send + 'static,
+    R: Count + Send + 'static,
+{
+    let stop = Arc::new(AtomicBool::new(false));
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..tasks).map(|task| tokio::spawn(make(task, stop.clone()))).collect();
+    tokio::time::sleep(spell).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut count = 0;
+    for task in tasks {
+        count += task.await??.count();
+    }
+    Ok(count as f64 / began.elapsed().as_secs_f64())
+}
+
+trait Count {
+    fn count(&self) -> usize;
+}
+
+impl<T> Count for Vec<T> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
+fn keys_of(task: usize) -> Vec<String> {
+    (0..KEYS_EACH).map(|key| format!("k-{task}-{key}")).collect()
+}
+
+/// Asks for the same again and again; the time of each.
+async fn asks<M>(node: Node, keys: Vec<String>, stop: Arc<AtomicBool>, make: fn() -> M) -> anyhow::Result<Vec<Duration>>
+where
+    M: greenroom::contract::Message<Contract = Kept, Mode = greenroom::contract::mode::Ask, Reply = u64>,
+    M::Refusal: Send + Sync,
+{
+    let actors: Vec<Ref<Kept>> = keys.iter().map(|key| node.actor::<Kept>(key)).collect();
+    let mut times = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        for actor in &actors {
+            let began = Instant::now();
+            actor.ask(make()).await?;
+            times.push(began.elapsed());
+        }
+    }
+    Ok(times)
+}
+
+fn keep() -> Keep {
+    Keep { by: 1 }
+}
+
+fn keep_async() -> KeepAsync {
+    KeepAsync { by: 1 }
+}
+
+/// (a) Many keys, many callers; (e) the same from another node.
+async fn many_keys(
+    samples: &mut Samples,
+    node: &Node,
+    client: &Node,
+    raw: &Raw,
+    spell: Duration,
+) -> anyhow::Result<()> {
+    let appender = |task, stop: Arc<AtomicBool>| {
+        let raw = raw.clone();
+        async move { raw.appends(&keys_of(task), &stop).await }
+    };
+    let asker = |node: &Node| {
+        let node = node.clone();
+        move |task, stop| asks(node.clone(), keys_of(task), stop, keep)
+    };
+    let before = rate(IN_FLIGHT, spell, appender).await?;
+    let commands = rate(IN_FLIGHT, spell, asker(node)).await?;
+    let after = rate(IN_FLIGHT, spell, appender).await?;
+    let appends = f64::midpoint(before, after);
+    samples.keep("a: raw appends, 64 in flight", "/s", None, appends);
+    samples.keep("a: durable commands, 64 callers", "/s", None, commands);
+    samples.keep("a: commands / appends", "×", Some("≥ 0.8"), commands / appends);
+    samples.keep("e: the same from another node", "/s", None, rate(IN_FLIGHT, spell, asker(client)).await?);
+    Ok(())
+}
+
+fn p50(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_nanos() as f64 / 1_000.0
+}
+
+async fn spelled<T>(spell: Duration, make: impl AsyncFnOnce(Arc<AtomicBool>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let timer = tokio::spawn(async move {
+        tokio::time::sleep(spell).await;
+        flag.store(true, Ordering::Relaxed);
+    });
+    let made = make(stop).await;
+    timer.abort();
+    made
+}
+
+/// (b) One key, one caller; (e) the same from another node.
+async fn one_key(
+    samples: &mut Samples,
+    node: &Node,
+    client: &Node,
+    raw: &Raw,
+    spell: Duration,
+) -> anyhow::Result<()> {
+    let key = || vec!["sequential".to_owned()];
+    let append = p50(spelled(spell, async |stop| raw.appends(&key(), &stop).await).await?);
+    let command = p50(spelled(spell, async |stop| asks(node.clone(), key(), stop, keep).await).await?);
+    let append = f64::midpoint(append, p50(spelled(spell, async |stop| raw.appends(&key(), &stop).await).await?));
+    let counter = node.actor::<Counter>("local");
+    let began = Instant::now();
+    for _ in 0..10_000 {
+        counter.ask(Add(1)).await?;
+    }
+    let local = began.elapsed().as_nanos() as f64 / 10_000.0 / 1_000.0;
+    samples.keep("b: raw append, p50", "µs", None, append);
+    samples.keep("b: volatile local ask", "µs", None, local);
+    samples.keep("b: durable command, p50", "µs", None, command);
+    samples.keep("b: command / (append + ask)", "×", Some("≤ 1.2"), command / (append + local));
+    let remote = p50(spelled(spell, async |stop| asks(client.clone(), key(), stop, keep).await).await?);
+    samples.keep("e: one from another node, p50", "µs", None, remote);
+    Ok(())
+}
+
+/// (c) One key, many callers, against its own sequential rate.
+async fn hot_key(samples: &mut Samples, node: &Node, spell: Duration) -> anyhow::Result<()> {
+    let hot = || vec!["hot".to_owned()];
+    let plain = |_, stop| asks(node.clone(), hot(), stop, keep);
+    let waiting = |_, stop| asks(node.clone(), hot(), stop, keep_async);
+    let one = rate(1, spell, plain).await?;
+    let many = rate(IN_FLIGHT, spell, plain).await?;
+    let one_async = rate(1, spell, waiting).await?;
+    let many_async = rate(IN_FLIGHT, spell, waiting).await?;
+    samples.keep("c: one key, one caller", "/s", None, one);
+    samples.keep("c: one key, 64 callers, fn", "/s", None, many);
+    samples.keep("c: fn, 64 / 1", "×", Some("≥ 5"), many / one);
+    samples.keep("c: one key, 64 callers, async fn", "/s", None, many_async);
+    samples.keep("c: async fn, 64 / 1", "×", Some("≥ 0.9"), many_async / one_async);
+    Ok(())
+}
+
+/// (d) The first call to an actor with a past.
+async fn activation(samples: &mut Samples, node: Node, url: &str, quick: bool) -> anyhow::Result<()> {
+    let long = if quick { 20_000 } else { 100_000 };
+    let (few, many) = (if quick { 5 } else { 15 }, if quick { 2 } else { 5 });
+    eprintln!("  {few} journals of 1,000 events and {many} of {long}");
+    for (number, events) in (0..few).map(|number| (number, 1_000)).chain((few..few + many).map(|number| (number, long))) {
+        let callers = if events > 1_000 { IN_FLIGHT * 2 } else { 4 };
+        let key = format!("past-{number}");
+        let tasks = (0..callers).map(|caller| {
+            let actor = node.actor::<Kept>(&key).within(Duration::from_secs(60));
+            tokio::spawn(async move {
+                for _ in 0..events / callers + usize::from(caller < events % callers) {
+                    actor.ask(keep()).await?;
+                }
+                anyhow::Ok(())
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await??;
+        }
+    }
+    node.drain().await?;
+    let node = Node::builder("bench").name("heir").connect(url).host::<KeptActor>().start().await?;
+    // Everything but the journals is warm.
+    while node.actor::<Kept>("model").ask(Total).await.is_err() {}
+    for number in 0..few + many {
+        let actor = node.actor::<Kept>(format!("past-{number}"));
+        let began = Instant::now();
+        let total = actor.ask(Total).await?;
+        let took = began.elapsed().as_nanos() as f64 / 1e6;
+        let events = if number < few { 1_000 } else { long as u64 };
+        ensure!(total == events, "past-{number} has {total} events, not {events}");
+        let name = if number < few { "d: first look, 1,000 events" } else { "d: first look, many events" };
+        samples.keep(name, "ms", Some("≤ 10"), took);
+    }
+    samples.keep("d: many are", "events", None, long as f64);
+    node.drain().await?;
+    Ok(())
+}

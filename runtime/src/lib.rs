@@ -89,6 +89,7 @@ mod codec;
 mod wire;
 mod outbound;
 mod pending;
+mod waits;
 mod ownership;
 mod stats;
 

@@ -126,6 +126,8 @@ struct Running {
     current: bool,
     /// Whether the view has changed since callers were shown it.
     unpublished: bool,
+    /// Claims that were taken from their holders since then, with their epochs now.
+    taken: Vec<(Part, u64)>,
     /// The keys that ran when a partition's transfer began.
     busy: HashMap<Part, Vec<crate::key::Key>>,
     over: Option<Over>,
@@ -148,6 +150,7 @@ impl Driver {
             rewatch: true,
             current: false,
             unpublished: false,
+            taken: Vec::new(),
             busy: HashMap::new(),
             over: None,
         };
@@ -213,6 +216,9 @@ impl Running {
             self.take_what_waits();
             if std::mem::take(&mut self.unpublished) {
                 self.driver.around.cluster.publish(self.driver.machine.view(), self.current);
+            }
+            for (part, epoch) in self.taken.drain(..) {
+                self.driver.around.claim_taken(&part.actor, part.number, epoch);
             }
         }
         self.farewell().await;
@@ -280,7 +286,8 @@ impl Running {
             // The proof is given anew after every step while the machine is not fenced.
             Effect::Unfence => tracing::info!(node = self.driver.around.id, "the lease is proved"),
             Effect::NodeLost { id } => self.driver.around.node_lost(id.as_str()),
-            // Callers look at the view, which is published with the same step.
+            // Callers are told once the view is published: they look there for the new holder.
+            Effect::Moved { part, epoch, planned: false, .. } => self.taken.push((part, epoch)),
             Effect::Moved { .. } => {}
             Effect::Rewatch => self.rewatch = true,
             Effect::Drained => self.over = Some(Over::Drained),

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::Actor;
+use crate::call::TurnId;
 use crate::contract::{Contract, Kind, Message};
 use crate::engine::{Gate, Host, HostSettings};
 use crate::error::{Error, ErrorKind};
@@ -99,6 +100,10 @@ pub(crate) trait Control: Send + Sync {
     fn passivate(&self, partition: u16, idle: Duration) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
     fn release(&self, key: &Key) -> bool;
+    /// Whether a call waits in an actor's queue, or a service's, which has no key.
+    fn is_queued(&self, key: Option<&Key>, call: TurnId) -> bool;
+    /// Takes a call out of the queue in which it waits, and fails it.
+    fn break_off(&self, key: Option<&Key>, call: TurnId, why: Error);
 }
 
 impl<A: Actor> Control for Arc<Host<A>> {
@@ -135,12 +140,26 @@ impl<A: Actor> Control for Arc<Host<A>> {
     fn release(&self, key: &Key) -> bool {
         Host::release(self, key)
     }
+
+    fn is_queued(&self, key: Option<&Key>, call: TurnId) -> bool {
+        key.is_some_and(|key| Host::is_queued(self, key, call))
+    }
+
+    fn break_off(&self, key: Option<&Key>, call: TurnId, why: Error) {
+        if let Some(key) = key {
+            Host::break_off(self, key, call, why);
+        }
+    }
 }
 
 /// What waits for the instances of a service.
 trait Instances: Send + Sync {
     fn idle(&self) -> BoxFuture<'_, ()>;
     fn close(&self);
+    fn is_queued(&self, _: TurnId) -> bool {
+        false
+    }
+    fn break_off(&self, _: TurnId, _: Error) {}
 }
 
 impl<A: Actor> Instances for Pool<A> {
@@ -150,6 +169,14 @@ impl<A: Actor> Instances for Pool<A> {
 
     fn close(&self) {
         Pool::close(self);
+    }
+
+    fn is_queued(&self, call: TurnId) -> bool {
+        Pool::is_queued(self, call)
+    }
+
+    fn break_off(&self, call: TurnId, why: Error) {
+        Pool::break_off(self, call, why);
     }
 }
 
@@ -225,6 +252,14 @@ impl Control for Unkeyed {
 
     fn release(&self, _: &Key) -> bool {
         false
+    }
+
+    fn is_queued(&self, _: Option<&Key>, call: TurnId) -> bool {
+        self.0.is_queued(call)
+    }
+
+    fn break_off(&self, _: Option<&Key>, call: TurnId, why: Error) {
+        self.0.break_off(call, why);
     }
 }
 

@@ -286,7 +286,7 @@ fn serves_its_share(around: &Surroundings, patient: bool) -> bool {
     let mine = |name, number| view.desired(name, number).is_none_or(|id| id.as_str() == around.id);
     keyed.all(|hosted| {
         (0..around.settings.partitions).all(|number| match around.cluster.locate(hosted.name, number) {
-            Located::Here => hosted.gate.epoch(number) != 0,
+            Located::Here { .. } => hosted.gate.epoch(number) != 0,
             Located::Node { .. } => !(patient && mine(hosted.name, number)),
             Located::Vacant => !mine(hosted.name, number),
             Located::NoHosts => false,

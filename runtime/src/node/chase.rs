@@ -28,21 +28,37 @@ const FORKS_MAX: usize = 16;
 /// A probe, as JSON on `{app}.node.{id}.probe`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Probe {
-    /// The turn that waits, and when its id was made.
-    turn: TurnId,
-    born: u64,
-    /// The call that it waits for.
-    first: Asked,
-    /// The call along which the probe goes.
+    /// The wait that it began with.
+    first: Leg,
+    /// The call along which it goes.
     next: Asked,
-    /// Other calls that must come back to the turn too: an instance of a service may serve what waits for any of them.
+    /// Other waits that must lead back too: an instance of a service may serve what waits for any of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    also: Vec<Asked>,
-    /// Whose turns wait, beginning with the turn's own actor.
-    path: Vec<Hop>,
-    /// Whether it has come back: the first call is to fail.
+    also: Vec<Leg>,
+    /// Whose turns wait, beginning with the first.
+    path: Vec<Passed>,
+    /// Whether it has come back to the first turn.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    back: bool,
+    /// Whether it has found a circle: the first call is to fail.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     found: bool,
+}
+
+/// A turn that waits for a call, and when its id was made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Leg {
+    turn: TurnId,
+    born: u64,
+    by: Hop,
+    asked: Asked,
+}
+
+/// A turn that the probe has passed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Passed {
+    turn: TurnId,
+    by: Hop,
 }
 
 /// A call, by its id, and whom it is for; a service has no key.
@@ -54,53 +70,59 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(wait: &Wait) -> Self {
-        Self { actor: wait.to.actor.clone(), key: wait.to.key.clone(), call: wait.call }
-    }
-
     fn hop(&self) -> Hop {
         Hop { actor: self.actor.clone(), key: self.key.clone() }
     }
 }
 
+impl From<&Wait> for Leg {
+    fn from(wait: &Wait) -> Self {
+        let Wait { age, by, to, call } = wait;
+        let asked = Asked { actor: to.actor.clone(), key: to.key.clone(), call: *call };
+        Self { turn: age.turn, born: age.born, by: by.clone(), asked }
+    }
+}
+
+impl Leg {
+    fn age(&self) -> Age {
+        Age { born: self.born, turn: self.turn }
+    }
+}
+
 /// Sends a probe along what a turn waits for.
 pub(crate) fn begin(around: &Arc<Surroundings>, wait: &Wait) {
-    let first = Asked::of(wait);
-    let Age { born, turn } = wait.age;
-    let (next, path) = (first.clone(), vec![wait.by.clone()]);
-    send(around, Probe { turn, born, first, next, also: Vec::new(), path, found: false });
+    let first = Leg::from(wait);
+    let path = vec![Passed { turn: first.turn, by: first.by.clone() }];
+    send(around, Probe { next: first.asked.clone(), first, also: Vec::new(), path, back: false, found: false });
 }
 
 /// Takes a probe of another node.
 pub(super) fn heard(around: &Arc<Surroundings>, body: &[u8]) {
     match serde_json::from_slice::<Probe>(body) {
-        Ok(probe) if probe.path.len() <= HOPS_MAX && probe.also.len() <= FORKS_MAX => arrived(around, probe),
+        Ok(probe) if probe.path.len() <= HOPS_MAX && probe.also.len() <= HOPS_MAX => arrived(around, probe),
         Ok(_) => tracing::debug!("a probe has come a long way; it is dropped"),
         Err(error) => tracing::warn!(%error, "a probe of another node cannot be read"),
     }
 }
 
 /// At the node that owns the called actor, or hosts the called service.
-fn arrived(around: &Arc<Surroundings>, probe: Probe) {
+fn arrived(around: &Arc<Surroundings>, mut probe: Probe) {
     let Some(hosted) = around.hosted(&probe.next.actor) else { return };
     let Some(call) = standing(around, &probe.next) else { return };
     if probe.found {
         let key = Key::new(&probe.next.key).ok();
         return hosted.control.break_off(key.as_ref(), call, circle(&probe));
     }
-    let mut waits = around.waits.of(&probe.next.hop());
-    waits.truncate(FORKS_MAX);
+    let mut legs: Vec<Leg> = around.waits.of(&probe.next.hop()).iter().map(Leg::from).collect();
     if hosted.keyed {
-        waits.iter().for_each(|wait| follow(around, probe.clone(), wait));
-        return;
+        return legs.into_iter().take(FORKS_MAX).for_each(|leg| follow(around, probe.clone(), leg));
     }
     // Any instance may serve the call: it is stuck only if all are.
-    waits.dedup_by_key(|wait| wait.age);
-    if waits.len() == hosted.pool
-        && let Some((wait, others)) = waits.split_first()
-    {
-        let also = probe.also.iter().cloned().chain(others.iter().map(Asked::of)).collect();
-        follow(around, Probe { also, ..probe }, wait);
+    legs.sort_by_key(Leg::age);
+    legs.dedup_by_key(|leg| leg.turn);
+    if legs.len() == hosted.pool && probe.also.len() + legs.len() <= HOPS_MAX {
+        probe.also.append(&mut legs);
+        go_on(around, probe);
     }
 }
 
@@ -114,26 +136,37 @@ fn standing(around: &Surroundings, asked: &Asked) -> Option<TurnId> {
     ids.into_iter().find(|call| hosted.control.is_queued(key.as_ref(), *call))
 }
 
-/// Goes on along what a turn of the called actor waits for.
-fn follow(around: &Arc<Surroundings>, mut probe: Probe, wait: &Wait) {
-    let age = Age { born: probe.born, turn: probe.turn };
-    if wait.age > age || probe.path.len() >= HOPS_MAX {
+/// Goes along what a turn of the called actor waits for, unless that is to give way itself.
+fn follow(around: &Arc<Surroundings>, mut probe: Probe, leg: Leg) {
+    if leg.age() > probe.first.age() {
         return;
     }
-    if wait.age != age {
-        probe.path.push(wait.by.clone());
-        probe.next = Asked::of(wait);
-        return send(around, probe);
-    }
-    // Back at the turn: does it still wait for that call?
-    if wait.call != probe.first.call {
+    if leg.turn == probe.first.turn {
+        // Back at the turn: does it still wait for that call?
+        if leg.asked.call == probe.first.asked.call {
+            probe.back = true;
+            go_on(around, probe);
+        }
         return;
     }
-    match probe.also.pop() {
-        Some(next) => probe.next = next,
-        None => (probe.next, probe.found) = (probe.first.clone(), true),
+    if probe.path.iter().any(|passed| passed.turn == leg.turn) {
+        return go_on(around, probe);
     }
-    send(around, probe);
+    if probe.path.len() < HOPS_MAX {
+        probe.path.push(Passed { turn: leg.turn, by: leg.by });
+        probe.next = leg.asked;
+        send(around, probe);
+    }
+}
+
+/// Takes up what else must lead back. If nothing is left, and it did lead back, the circle is closed.
+fn go_on(around: &Arc<Surroundings>, mut probe: Probe) {
+    if let Some(leg) = probe.also.pop() {
+        follow(around, probe, leg);
+    } else if probe.back {
+        (probe.next, probe.found) = (probe.first.asked.clone(), true);
+        send(around, probe);
+    }
 }
 
 fn send(around: &Arc<Surroundings>, probe: Probe) {
@@ -167,11 +200,11 @@ fn publish(around: &Surroundings, node: &str, probe: &Probe) {
 }
 
 fn circle(probe: &Probe) -> Error {
-    let mut way: Vec<String> = probe.path.iter().map(name).collect();
-    way.extend(probe.path.first().map(name));
+    let passed = probe.path.iter().chain(probe.path.first());
+    let way: Vec<String> = passed.map(|passed| name(&passed.by)).collect();
     let why = format!(
         "{} waits for the turn that makes this call: {}; of these calls it began last, and it was not run",
-        name(&probe.first.hop()),
+        name(&probe.first.asked.hop()),
         way.join(" -> ")
     );
     Error::new(ErrorKind::CallCycle, why)

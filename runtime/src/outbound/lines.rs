@@ -336,3 +336,7 @@ fn wake_first(line: &mut BTreeMap<u64, Spot>) {
         let _gone = waker.send(());
     }
 }
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;

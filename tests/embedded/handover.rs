@@ -16,7 +16,7 @@ on_both!(
     c5_a_turn_that_runs_holds_no_key_but_its_own,
     c5_a_turn_that_runs_while_its_node_drains_may_still_ask,
     c5_a_drain_that_is_out_of_time_says_so_and_stops,
-    c5_a_drain_before_its_node_knows_of_another_fails_no_call,
+    c5_a_drain_as_soon_as_another_node_is_there_fails_no_call,
 );
 
 async fn start(ground: &Ground, name: &str) -> Node {
@@ -116,8 +116,8 @@ async fn c5_a_drain_that_is_out_of_time_says_so_and_stops(ground: Ground) {
     }
 }
 
-/// What it has it releases without an heir, and who comes claims it.
-async fn c5_a_drain_before_its_node_knows_of_another_fails_no_call(ground: Ground) {
+/// The node that leaves may not know of the other yet. Then it releases what it has, and the other claims it.
+async fn c5_a_drain_as_soon_as_another_node_is_there_fails_no_call(ground: Ground) {
     let one = start(&ground, "one").await;
     let client = ground.node("client").start().await.expect("a node starts");
     settled("probe", &[&one], &[&client]).await;
@@ -139,7 +139,15 @@ async fn c5_a_drain_before_its_node_knows_of_another_fails_no_call(ground: Groun
         .collect();
     tokio::time::sleep(QUIET).await;
     let two = ground.node("two").host::<ProbeActor>().start();
-    let (two, drained) = tokio::join!(two, one.drain());
+    let drain = async {
+        eventually(SOON, "the caller knows of another", async || {
+            let nodes = client.info().nodes;
+            holds(nodes.iter().filter(|node| node.live).count() == 2, || format!("{nodes:?}"))
+        })
+        .await;
+        one.drain().await
+    };
+    let (two, drained) = tokio::join!(two, drain);
     drained.expect("drained");
     let two = two.expect("a node starts");
     settled("probe", &[&two], &[&client]).await;

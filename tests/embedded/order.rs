@@ -1,6 +1,7 @@
 //! The order in which an actor sees what one node sends to it, while its partition goes from node to node.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex};
@@ -10,7 +11,10 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use greenroom::prelude::*;
 
+use tokio::process::Command;
+
 use super::ground::{Ground, SOON, on_both, settled, soon};
+use crate::harness::{Profile, Server, eventually, holds};
 
 /// Notes every number in the order of its turns, and forgets it when it moves.
 #[contract(name = "slate", messages(Chalk, ChalkQuietly))]
@@ -269,4 +273,61 @@ fn disorder(case: &str) -> Vec<String> {
         wrong.extend(steps.map(|pair| format!("{key} saw {} after {} of {sender}", pair[1], pair[0])));
     }
     wrong
+}
+
+/// Where the broker is, for the process that a test starts of its own program.
+const BROKER: &str = "GREENROOM_TEST_SCROLLS_AT";
+
+async fn scrolls(name: &str, url: &str) -> Node {
+    let node = Node::builder("shop").name(name).connect(url).host::<ScrollActor>();
+    node.start().await.expect("a node starts")
+}
+
+/// No test by itself: the process that [`numbered_senders_under_kill_9`] kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_with_scrolls() {
+    let Ok(url) = std::env::var(BROKER) else { return };
+    let _node = scrolls("victim", &url).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbered_senders_under_kill_9() {
+    let server = Server::start(Profile::Shop).await;
+    let mut victim = Command::new(std::env::current_exe().expect("this program"));
+    victim.args(["--exact", "embedded::order::a_process_with_scrolls"]).env(BROKER, server.url());
+    victim.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let heir = scrolls("heir", server.url()).await;
+    let client = Node::builder("shop").name("client").connect(server.url()).start().await.expect("a client starts");
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = [&heir, &client]
+        .into_iter()
+        .flat_map(|node| (0..12).map(move |number| (node.clone(), format!("p-{number}"))))
+        .map(|(node, key)| tokio::spawn(sender(node, "kill".to_owned(), true, key, stop.clone())))
+        .collect();
+    for _ in 0..2 {
+        // Partitions go to it while the senders number on, and come back when it dies.
+        let mut victim = victim.spawn().expect("it starts");
+        let share = |node: &Node| {
+            let claims = node.info().claims;
+            let its = claims.into_iter().filter(|claim| claim.node.starts_with("victim-"));
+            its.map(|claim| claim.partitions.len()).sum::<usize>()
+        };
+        eventually(SOON * 2, "the two share", async || holds(share(&client) > 10, || share(&client).to_string())).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        victim.kill().await.expect("it is killed");
+        eventually(SOON * 2, "the heir has all", async || holds(share(&client) == 0, || share(&client).to_string()))
+            .await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut acknowledged = 0;
+    for sender in senders {
+        let sent = soon("its last calls are answered", sender).await.expect("no panic");
+        assert!(sent.failed.is_empty(), "{:?}", sent.failed);
+        let text = client.actor::<Scroll>(&sent.key).within(SOON).ask(Read).await.expect("an answer");
+        assert!(text.disorder.is_empty(), "{}: {:?}", sent.key, text.disorder);
+        assert_eq!(text.written.get(&sent.sender), Some(&(sent.acknowledged.len() as u64)), "{}", sent.key);
+        acknowledged += sent.acknowledged.len();
+    }
+    println!("{acknowledged} numbers acknowledged over two kills");
 }

@@ -84,7 +84,7 @@ impl<A> Slot<A> {
     }
 }
 
-fn is_call<A>(job: &Box<dyn Job<A>>, call: TurnId) -> bool {
+fn is_call<A>(job: &dyn Job<A>, call: TurnId) -> bool {
     job.call().turn == Some(call) && !job.is_hopeless()
 }
 
@@ -158,7 +158,7 @@ impl<A> Inner<A> {
 
     /// Whether a call waits here, and is still waited for.
     pub(crate) fn has_queued(&self, call: TurnId) -> bool {
-        self.extra.as_ref().is_some_and(|extra| extra.queue.iter().any(|job| is_call(job, call)))
+        self.extra.as_ref().is_some_and(|extra| extra.queue.iter().any(|job| is_call(&**job, call)))
     }
 
     /// Takes a call out of the queue.
@@ -166,7 +166,7 @@ impl<A> Inner<A> {
         let extra = self.extra.as_mut()?;
         // The first of a queue that is about to be taken up does not wait.
         let from = usize::from(extra.starting);
-        let place = (from..extra.queue.len()).find(|place| is_call(&extra.queue[*place], call))?;
+        let place = (from..extra.queue.len()).find(|place| is_call(&*extra.queue[*place], call))?;
         extra.queue.remove(place)
     }
 

@@ -29,11 +29,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The ways from this node to the partitions that it calls. As many as there are partitions, at most.
 pub(crate) struct Lines {
-    ways: DashMap<&'static str, Arc<[OnceLock<Arc<Way>>]>, ahash::RandomState>,
+    ways: DashMap<&'static str, Ways, ahash::RandomState>,
     partitions: u16,
     /// How many ways have a line: usually none, and then nobody looks for one.
     lined: Arc<AtomicUsize>,
 }
+
+/// The ways to the partitions of one actor type, made when they are needed.
+type Ways = Arc<[OnceLock<Arc<Way>>]>;
 
 /// The way to one partition of one actor type.
 pub(crate) struct Way {

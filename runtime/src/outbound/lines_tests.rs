@@ -1,3 +1,5 @@
+//! Tests of the lines: who goes when, and who waits for whom.
+
 use super::*;
 
 fn key(text: &str) -> Key {

@@ -60,7 +60,7 @@ impl fmt::Display for TurnId {
 }
 
 /// One actor on the way of a call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Hop {
     /// The actor's type.
     pub(crate) actor: String,

@@ -26,7 +26,8 @@ use crate::state::{Cell, Durable, JournalBox, State, VolatileJournal};
 ///
 /// Calls made through it ([`actor`](Context::actor), [`service`](Context::service)) belong to the
 /// turn: they inherit what is left of its time, and the chain of calls by which it came, so that
-/// a call which would wait for itself fails at once with `CallCycle`.
+/// a call which would wait for itself fails at once with `CallCycle`. Turns of different roots that wait for each other
+/// in a circle are found after some 50 ms: the call of the youngest fails so.
 ///
 /// ```
 /// # use greenroom::prelude::*;

@@ -48,7 +48,8 @@ pub enum ErrorKind {
     Interrupted,
     /// The same command id was used for a different command.
     IdReused,
-    /// The call would wait for itself through the chain of calls it came by.
+    /// The call would wait for the turn that makes it: through the chain of calls it came by, or in a circle of calls
+    /// of several roots, of which the youngest fails so. It was not run.
     CallCycle,
     /// The chain of calls is longer than 32.
     ChainTooLong,

@@ -99,6 +99,7 @@ mod codec;
 mod wire;
 mod outbound;
 mod pending;
+mod waits;
 mod pauses;
 mod ownership;
 mod stats;

@@ -2,6 +2,8 @@
 //! group. Finds the owner, sends, and says what is known when no answer comes.
 
 mod journey;
+mod lines;
+mod place;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use self::journey::{Journey, Step};
+pub(crate) use self::lines::{Lines, Way};
 use crate::call::{Call, Deadline, wall_ms};
 use crate::codec::Codec;
 use crate::contract::{Contract, Message, Mode};

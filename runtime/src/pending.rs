@@ -8,7 +8,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
+use crate::key::Key;
 use crate::node::Surroundings;
+use crate::outbound::Way;
 use crate::subject::Subject;
 use crate::transport::{Inbound, Outbound};
 use crate::wire::{Answer, Frame};
@@ -34,35 +36,70 @@ struct Waiter {
     node: Option<String>,
     /// The connection that it was sent by, by its number at the broker.
     client: Option<u64>,
-    got: oneshot::Sender<Got>,
+    /// Of a call to a keyed actor: how it went.
+    went: Option<Went>,
+    /// `None` once it is answered. The entry stays until its caller has taken that in.
+    got: Option<oneshot::Sender<Got>>,
 }
 
-/// Removes its entry when the caller goes.
-struct Entry<'a> {
+/// How a call to a keyed actor went to its owner.
+#[derive(Clone)]
+pub(crate) struct Went {
+    pub(crate) way: Arc<Way>,
+    pub(crate) key: Key,
+    /// Its place among the calls to that key.
+    pub(crate) place: u64,
+    /// The epoch of the owner's claim.
+    pub(crate) epoch: u64,
+    pub(crate) until: Instant,
+}
+
+/// A message on its way. Its entry goes with it.
+pub(crate) struct Flight<'a> {
     pending: &'a Pending,
     number: u64,
+    got: oneshot::Receiver<Got>,
 }
 
-impl Drop for Entry<'_> {
+impl Drop for Flight<'_> {
     fn drop(&mut self) {
         self.pending.waiting.remove(&self.number);
     }
 }
 
 impl Pending {
+    /// A number that is above all those before.
+    pub(crate) fn next(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// Takes an answer that arrived on `….r.{number}`.
     pub(crate) fn answered(&self, number: u64, answer: Inbound) {
-        if let Some((_, waiter)) = self.waiting.remove(&number) {
-            let got = if answer.no_responders { Got::NoOne } else { Got::Answer(answer) };
-            // A caller that has just given up does not mind.
-            drop(waiter.got.send(got));
+        self.tell(number, if answer.no_responders { Got::NoOne } else { Got::Answer(answer) });
+    }
+
+    /// Gives each call that is on that way, with its place, its epoch and its deadline.
+    pub(crate) fn on_way(&self, way: &Arc<Way>, mut each: impl FnMut(&Key, u64, u64, Instant)) {
+        for entry in &self.waiting {
+            if let Some(went) = entry.value().went.as_ref().filter(|went| Arc::ptr_eq(&went.way, way)) {
+                each(&went.key, went.place, went.epoch, went.until);
+            }
         }
     }
 
     /// The calls that wait for this node now.
     pub(crate) fn of_node(&self, node: &str) -> Vec<u64> {
-        let waiting = self.waiting.iter().filter(|entry| entry.value().node.as_deref() == Some(node));
+        let waits = |waiter: &Waiter| waiter.node.as_deref() == Some(node) && waiter.got.is_some();
+        let waiting = self.waiting.iter().filter(|entry| waits(entry.value()));
         in_order(waiting.map(|entry| *entry.key()).collect())
+    }
+
+    /// Fails the calls on that way that were sent under claims before this epoch: those were taken from their holders.
+    pub(crate) fn claim_taken(&self, way: &Arc<Way>, epoch: u64) {
+        let lost = |went: &Went| Arc::ptr_eq(&went.way, way) && went.epoch < epoch;
+        let waiting = self.waiting.iter().filter(|entry| entry.value().went.as_ref().is_some_and(lost));
+        let numbers = in_order(waiting.map(|entry| *entry.key()).collect());
+        self.fail(numbers, "its partition was taken over by another node");
     }
 
     /// Fails those of these calls that still wait: their node is gone.
@@ -80,9 +117,22 @@ impl Pending {
 
     fn fail(&self, numbers: Vec<u64>, why: &'static str) {
         for number in numbers {
-            if let Some((_, waiter)) = self.waiting.remove(&number) {
-                drop(waiter.got.send(Got::Lost(why)));
-            }
+            self.tell(number, Got::Lost(why));
+        }
+    }
+
+    fn tell(&self, number: u64, got: Got) {
+        // A way is locked before the entries are, so this one is let go of first.
+        let (waits, went) = match self.waiting.get_mut(&number) {
+            Some(mut waiter) => (waiter.got.take(), waiter.went.clone().filter(|went| went.way.is_lined())),
+            None => return,
+        };
+        if let Some(went) = went {
+            went.way.answered(&went.key, went.place);
+        }
+        if let Some(waits) = waits {
+            // A caller that has just given up does not mind.
+            drop(waits.send(got));
         }
     }
 }
@@ -99,16 +149,33 @@ impl Surroundings {
         deadline: Instant,
         message: impl FnOnce(Subject) -> Result<Outbound, Error>,
     ) -> Result<Got, Error> {
-        let number = self.pending.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut flight = self.flight(node, None);
+        self.transport.publish(message(flight.reply(self))?)?;
+        Ok(flight.wait(self, deadline).await)
+    }
+
+    /// Notes that a message is about to be sent.
+    pub(crate) fn flight(&self, node: Option<&str>, went: Option<Went>) -> Flight<'_> {
+        let number = self.pending.next();
         let (got, wait) = oneshot::channel();
-        let client = self.client();
-        self.pending.waiting.insert(number, Waiter { node: node.map(str::to_owned), client, got });
-        let _entry = Entry { pending: &self.pending, number };
-        self.transport.publish(message(self.subjects.node_reply(&self.id, number))?)?;
-        match self.until(deadline, wait).await {
-            Some(Ok(got)) => Ok(got),
-            Some(Err(_)) => Ok(Got::Lost("this node stopped")),
-            None => Ok(Got::TimedOut),
+        let waiter = Waiter { node: node.map(str::to_owned), client: self.client(), went, got: Some(got) };
+        self.pending.waiting.insert(number, waiter);
+        Flight { pending: &self.pending, number, got: wait }
+    }
+}
+
+impl Flight<'_> {
+    /// Where its answer should go.
+    pub(crate) fn reply(&self, around: &Surroundings) -> Subject {
+        around.subjects.node_reply(&around.id, self.number)
+    }
+
+    /// Waits for what comes of it, until the deadline.
+    pub(crate) async fn wait(&mut self, around: &Surroundings, deadline: Instant) -> Got {
+        match around.until(deadline, &mut self.got).await {
+            Some(Ok(got)) => got,
+            Some(Err(_)) => Got::Lost("this node stopped"),
+            None => Got::TimedOut,
         }
     }
 }

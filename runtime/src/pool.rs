@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::actor::Actor;
-use crate::call::Call;
+use crate::call::{Call, TurnId};
 use crate::context::Context;
 use crate::engine::{Ended, Env, Job, turn_of};
 use crate::error::{Error, ErrorKind};
@@ -93,6 +93,18 @@ impl<A: Actor> Pool<A> {
         drop(self.room.acquire_many(all).await);
     }
 
+    /// Whether a call waits for an instance.
+    pub(crate) fn is_queued(&self, call: TurnId) -> bool {
+        self.queue.any(|ticket| ticket.is(call))
+    }
+
+    /// Takes a call out of the queue in which it waits, and fails it.
+    pub(crate) fn break_off(&self, call: TurnId, why: Error) {
+        if let Some(job) = self.queue.take(|ticket| ticket.is(call)).and_then(|mut ticket| ticket.job.take()) {
+            job.fail(why);
+        }
+    }
+
     fn down(&self) -> Error {
         Error::new(
             ErrorKind::Unavailable,
@@ -105,6 +117,12 @@ impl<A: Actor> Pool<A> {
 pub(crate) struct Ticket<A> {
     job: Option<Box<dyn Job<A>>>,
     _room: OwnedSemaphorePermit,
+}
+
+impl<A> Ticket<A> {
+    fn is(&self, call: TurnId) -> bool {
+        self.job.as_ref().is_some_and(|job| job.call().turn == Some(call) && !job.is_hopeless())
+    }
 }
 
 impl<A> Drop for Ticket<A> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call::{Call, Chain, Deadline, TurnId, not_started, wall_ms};
+use crate::call::{Call, Chain, Deadline, Hop, TurnId, not_started, wall_ms};
 use crate::context::{Gathered, gather};
 use crate::contract::{Contract, IsMode, Keyed, Message, Mode, Replies, Service};
 use crate::engine::Outcome;
@@ -20,6 +20,7 @@ use crate::node::{Hosted, Surroundings};
 use crate::outbound;
 use crate::routes::{LocalRoute, Started, Waiting};
 use crate::tell::{self, Told};
+use crate::waits::{Age, Wait};
 
 /// Which actor of its type a call is for.
 #[derive(Clone, Debug)]
@@ -76,6 +77,16 @@ impl Origin {
                 stored: false,
             },
         }
+    }
+}
+
+impl Origin {
+    /// Which turn waits for a call, if one does.
+    fn wait(&self, actor: &str, key: &str, call: &Call) -> Option<Wait> {
+        let Origin::Turn { parent, chain, born, .. } = self else { return None };
+        let to = Hop { actor: actor.to_owned(), key: key.to_owned() };
+        let age = Age { born: *born, turn: *parent };
+        Some(Wait { age, by: chain.hops().next()?.clone(), to, call: call.turn? })
     }
 }
 
@@ -173,6 +184,10 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
 
     /// Sends a message and waits for the reply.
     ///
+    /// What one node asks and tells one actor is taken in the order in which the calls were made, which is when their
+    /// futures were first polled; also while the actor moves. A call that is not polled when it could go on is passed
+    /// by the others after a second.
+    ///
     /// To an actor on this node the call takes neither codec nor broker, and is polled once right
     /// here. Dropping the future gives up waiting; a turn that has started is not cut.
     ///
@@ -194,17 +209,23 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         let route = route::<M>(self.hosted.as_deref())?;
         let again = route.is_some() && mode_of::<M>() != Mode::Read && self.is_durable();
         let mut message = Some(message);
-        if let Some(route) = route.filter(|_| !again) {
+        if let Some(route) = route.filter(|_| !again && !self.is_behind(target)) {
             match route.start(target, &mut message, &call) {
                 Started::Done(Err(AskError::Failed(error)))
                     if message.is_some() && self.is_durable() && error.kind() == ErrorKind::Unavailable => {}
                 Started::Done(outcome) => return outcome,
-                Started::Waiting(waiting) => return self.around.wait(waiting, C::NAME, target.key.as_str()).await,
+                Started::Waiting(waiting) => {
+                    let wait = self.origin.wait(C::NAME, target.key.as_str(), &call);
+                    let outcome = self.around.wait(waiting, C::NAME, target.key.as_str());
+                    return self.around.watched(wait, outcome).await;
+                }
                 Started::Elsewhere => {}
             }
         }
         let message = message.ok_or_else(lost_message)?;
-        Box::pin(outbound::ask(&self.around, self.hosted.as_deref(), target, message, call)).await
+        let wait = self.origin.wait(C::NAME, target.key.as_str(), &call);
+        let outcome = Box::pin(outbound::ask(&self.around, self.hosted.as_deref(), target, message, call));
+        self.around.watched(wait, outcome).await
     }
 
     /// Sends a message without waiting for its turn: at most once. Returns when the message has
@@ -226,7 +247,9 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         // Nobody waits for a tell, so it can be part of no circle of waiting.
         let call = Call { chain: Chain::default(), ..self.call::<M>(target) };
         let mut message = Some(message);
-        if let Some(route) = route::<M>(self.hosted.as_deref())?.filter(|_| !self.is_durable())
+        if let Some(route) = route::<M>(self.hosted.as_deref())?
+            && !self.is_durable()
+            && !self.is_behind(target)
             && route.tell(target, &mut message, &call)?
         {
             return Ok(());
@@ -318,6 +341,11 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         }
     }
 
+    /// Whether calls of this node to the actor stand in line.
+    fn is_behind(&self, target: &Target) -> bool {
+        self.around.lines.holds(C::NAME, target.partition, &target.key)
+    }
+
     /// Whether this node hosts the actor, and it remembers its commands.
     fn is_durable(&self) -> bool {
         self.hosted.as_ref().is_some_and(|hosted| hosted.durable)
@@ -355,12 +383,16 @@ impl<C: Contract<Kind = Service>> ServiceRef<C> {
             match route.start(&self.around.anywhere, &mut message, &call) {
                 Started::Done(Err(AskError::Failed(error))) if message.is_some() && others_may(&error) => {}
                 Started::Done(outcome) => return outcome,
-                Started::Waiting(waiting) => return self.around.wait(waiting, C::NAME, "").await,
+                Started::Waiting(waiting) => {
+                    let wait = self.origin.wait(C::NAME, "", &call);
+                    return self.around.watched(wait, self.around.wait(waiting, C::NAME, "")).await;
+                }
                 Started::Elsewhere => {}
             }
         }
         let message = message.ok_or_else(lost_message)?;
-        Box::pin(outbound::ask_service(&self.around, message, call)).await
+        let wait = self.origin.wait(C::NAME, "", &call);
+        self.around.watched(wait, Box::pin(outbound::ask_service(&self.around, message, call))).await
     }
 
     /// Sends a message to an instance without waiting for its turn; see [`Ref::tell`].

@@ -62,6 +62,11 @@ impl Ground {
         &self.app
     }
 
+    /// Whether the broker is in memory.
+    pub(super) fn is_memory(&self) -> bool {
+        matches!(self.broker, Broker::Memory(_))
+    }
+
     /// The app's subjects.
     pub(super) fn subjects(&self) -> Subjects {
         Subjects::new(Name::new(&self.app).expect("a name"))

@@ -1,19 +1,22 @@
 //! Handovers while turns run: what they hold, what they may still do, and what a drain waits for.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use greenroom::prelude::*;
 use greenroom::transport::MemoryBroker;
 
 use super::gate::Gate;
-use super::ground::{Ground, SOON, bounded, on_both, settled, soon};
-use super::probe::{Add, Late, NoteAtGate, Probe, ProbeActor, Total, Wait, Where, keys_on};
+use super::ground::{Ground, QUIET, SOON, bounded, on_both, settled, soon};
+use super::probe::{Add, AddAsync, Late, NoteAtGate, Probe, ProbeActor, Total, Wait, Where, keys_on};
 use crate::harness::{eventually, holds};
 
 on_both!(
     c5_a_turn_that_runs_holds_no_key_but_its_own,
     c5_a_turn_that_runs_while_its_node_drains_may_still_ask,
     c5_a_drain_that_is_out_of_time_says_so_and_stops,
+    c5_a_drain_as_soon_as_another_node_is_there_fails_no_call,
 );
 
 async fn start(ground: &Ground, name: &str) -> Node {
@@ -110,6 +113,48 @@ async fn c5_a_drain_that_is_out_of_time_says_so_and_stops(ground: Ground) {
     for ask in stuck {
         // Whether it still could answer or not: nobody waits until the deadline.
         soon("the caller learns of it", ask).await.expect("no panic").ok();
+    }
+}
+
+/// The node that leaves may not know of the other yet. Then it releases what it has, and the other claims it.
+async fn c5_a_drain_as_soon_as_another_node_is_there_fails_no_call(ground: Ground) {
+    let one = start(&ground, "one").await;
+    let client = ground.node("client").start().await.expect("a node starts");
+    settled("probe", &[&one], &[&client]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..8)
+        .map(|caller| {
+            let (client, stop) = (client.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut asked = 0_u64;
+                while !stop.load(Ordering::SeqCst) {
+                    let key = format!("c-{caller}-{}", asked % 8);
+                    let added = client.actor::<Probe>(&key).within(SOON).ask(AddAsync { by: 1 }).await;
+                    added.unwrap_or_else(|error| panic!("call {asked} of {caller}: {error:?}"));
+                    asked += 1;
+                }
+                asked
+            })
+        })
+        .collect();
+    tokio::time::sleep(QUIET).await;
+    let two = ground.node("two").host::<ProbeActor>().start();
+    let drain = async {
+        eventually(SOON, "the caller knows of another", async || {
+            let nodes = client.info().nodes;
+            holds(nodes.iter().filter(|node| node.live).count() == 2, || format!("{nodes:?}"))
+        })
+        .await;
+        one.drain().await
+    };
+    let (two, drained) = tokio::join!(two, drain);
+    drained.expect("drained");
+    let two = two.expect("a node starts");
+    settled("probe", &[&two], &[&client]).await;
+    stop.store(true, Ordering::SeqCst);
+    for caller in callers {
+        let asked = soon("its last call is answered", caller).await.expect("no call fails");
+        assert!(asked > 0);
     }
 }
 

@@ -16,7 +16,7 @@ use super::registry::Registry;
 use super::slot::{Inner, Phase, Popped, Slot};
 use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded, turn_of};
 use crate::actor::Actor;
-use crate::call::Call;
+use crate::call::{Call, TurnId};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -225,6 +225,20 @@ impl<A: Actor> Host<A> {
         let was = inner.faults().is_some_and(super::faults::Faults::is_quarantined);
         inner.set_faults(None);
         was
+    }
+
+    /// Whether a call waits in an actor's queue.
+    pub(crate) fn is_queued(&self, key: &Key, call: TurnId) -> bool {
+        let slot = self.slots.get(self.around.partition_of(key), key);
+        slot.is_some_and(|slot| slot.lock().has_queued(call))
+    }
+
+    /// Takes a call out of the queue in which it waits, and fails it.
+    pub(crate) fn break_off(&self, key: &Key, call: TurnId, why: Error) {
+        let slot = self.slots.get(self.around.partition_of(key), key);
+        if let Some(job) = slot.and_then(|slot| slot.lock().take_queued(call)) {
+            job.fail(why);
+        }
     }
 
     fn slot(&self, to: &Target) -> Result<Arc<Slot<A>>, Error> {

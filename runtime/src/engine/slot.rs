@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::faults::Faults;
 use super::job::Job;
+use crate::call::TurnId;
 use crate::key::Key;
 use crate::state::JournalBox;
 
@@ -81,6 +82,10 @@ impl<A> Slot<A> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner<A>> {
         self.inner.lock()
     }
+}
+
+fn is_call<A>(job: &dyn Job<A>, call: TurnId) -> bool {
+    job.call().turn == Some(call) && !job.is_hopeless()
 }
 
 impl<A> Inner<A> {
@@ -175,6 +180,20 @@ impl<A> Inner<A> {
         }
         extra.arrival = Some(waker.clone());
         None
+    }
+
+    /// Whether a call waits here, and is still waited for.
+    pub(crate) fn has_queued(&self, call: TurnId) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.queue.iter().any(|job| is_call(&**job, call)))
+    }
+
+    /// Takes a call out of the queue.
+    pub(crate) fn take_queued(&mut self, call: TurnId) -> Option<Box<dyn Job<A>>> {
+        let extra = self.extra.as_mut()?;
+        // The first of a queue that is about to be taken up does not wait.
+        let from = usize::from(extra.starting);
+        let place = (from..extra.queue.len()).find(|place| is_call(&*extra.queue[*place], call))?;
+        extra.queue.remove(place)
     }
 
     pub(crate) fn take_queue(&mut self) -> VecDeque<Box<dyn Job<A>>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::changes::{Changes, SeenChanges};
+use crate::key::Key;
 use crate::ownership::{Owner, View};
 
 /// The newest [`View`] of the ownership machine, published by its driver.
@@ -24,7 +25,9 @@ struct Seen {
 /// Where a partition is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Located {
-    Here,
+    Here {
+        epoch: u64,
+    },
     Node {
         id: String,
         epoch: u64,
@@ -34,6 +37,16 @@ pub(crate) enum Located {
     /// There are hosts, and no live claim just now.
     Vacant,
     NoHosts,
+}
+
+impl Located {
+    /// The epoch of the claim, 0 if there is none.
+    pub(crate) fn epoch(&self) -> u64 {
+        match self {
+            Located::Here { epoch } | Located::Node { epoch, .. } => *epoch,
+            Located::Vacant | Located::NoHosts => 0,
+        }
+    }
 }
 
 impl Cluster {
@@ -59,13 +72,19 @@ impl Cluster {
     pub(crate) fn locate(&self, actor: &str, partition: u16) -> Located {
         let view = self.view();
         match view.owner(actor, partition) {
-            Owner::Node { id, .. } if id.as_str() == self.me => Located::Here,
+            Owner::Node { id, epoch } if id.as_str() == self.me => Located::Here { epoch },
             Owner::Node { id, epoch } => {
                 Located::Node { durable: view.is_durable(&id, actor), id: id.as_str().to_owned(), epoch }
             }
             Owner::Vacant => Located::Vacant,
             Owner::NoHosts => Located::NoHosts,
         }
+    }
+
+    /// The keys whose last turn may still run at the node that handed the partition over.
+    pub(crate) fn busy(&self, actor: &str, partition: u16) -> Vec<Key> {
+        let view = self.view();
+        view.busy(actor, partition).iter().filter_map(|token| Key::from_token(token).ok()).collect()
     }
 
     /// Changes with the view.

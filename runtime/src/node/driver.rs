@@ -128,6 +128,8 @@ struct Running {
     unpublished: bool,
     /// The version of the view that callers were shown last, and whether it was current.
     published: Option<(u64, bool)>,
+    /// Claims that were taken from their holders since then, with their epochs now.
+    taken: Vec<(Part, u64)>,
     /// The keys that ran when a partition's transfer began.
     busy: HashMap<Part, Vec<crate::key::Key>>,
     over: Option<Over>,
@@ -151,6 +153,7 @@ impl Driver {
             current: false,
             unpublished: false,
             published: None,
+            taken: Vec::new(),
             busy: HashMap::new(),
             over: None,
         };
@@ -218,6 +221,9 @@ impl Running {
             self.take_what_waits();
             if std::mem::take(&mut self.unpublished) && self.is_news() {
                 self.driver.around.cluster.publish(self.driver.machine.view(), self.current);
+            }
+            for (part, epoch) in self.taken.drain(..) {
+                self.driver.around.claim_taken(&part.actor, part.number, epoch);
             }
         }
         self.farewell().await;
@@ -294,7 +300,8 @@ impl Running {
                 self.driver.around.duties.suspend(&self.driver.around, false);
             }
             Effect::NodeLost { id } => self.driver.around.node_lost(id.as_str()),
-            // Callers look at the view, which is published with the same step.
+            // Callers are told once the view is published: they look there for the new holder.
+            Effect::Moved { part, epoch, planned: false, .. } => self.taken.push((part, epoch)),
             Effect::Moved { .. } => {}
             Effect::Rewatch => self.rewatch = true,
             Effect::Drained => self.over = Some(Over::Drained),

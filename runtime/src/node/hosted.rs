@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::Actor;
-use crate::call::Deadline;
+use crate::call::{Deadline, TurnId};
 use crate::contract::{Contract, Kind, Message};
 use crate::engine::{FireJob, Gate, Host, HostSettings};
 use crate::error::{Error, ErrorKind};
@@ -121,6 +121,10 @@ pub(crate) trait Control: Send + Sync {
     fn release(&self, key: &Key) -> bool;
     /// Runs the turn of a reminder, if it is armed like that. Ends when that is kept.
     fn fire(&self, key: &Key, due: Due, born: u64) -> BoxFuture<'_, Result<Fired, Error>>;
+    /// Whether a call waits in an actor's queue, or a service's, which has no key.
+    fn is_queued(&self, key: Option<&Key>, call: TurnId) -> bool;
+    /// Takes a call out of the queue in which it waits, and fails it.
+    fn break_off(&self, key: Option<&Key>, call: TurnId, why: Error);
 }
 
 impl<A: Actor> Control for Arc<Host<A>> {
@@ -170,12 +174,26 @@ impl<A: Actor> Control for Arc<Host<A>> {
             })
         })
     }
+
+    fn is_queued(&self, key: Option<&Key>, call: TurnId) -> bool {
+        key.is_some_and(|key| Host::is_queued(self, key, call))
+    }
+
+    fn break_off(&self, key: Option<&Key>, call: TurnId, why: Error) {
+        if let Some(key) = key {
+            Host::break_off(self, key, call, why);
+        }
+    }
 }
 
 /// What waits for the instances of a service.
 trait Instances: Send + Sync {
     fn idle(&self) -> BoxFuture<'_, ()>;
     fn close(&self);
+    fn is_queued(&self, _: TurnId) -> bool {
+        false
+    }
+    fn break_off(&self, _: TurnId, _: Error) {}
 }
 
 impl<A: Actor> Instances for Pool<A> {
@@ -185,6 +203,14 @@ impl<A: Actor> Instances for Pool<A> {
 
     fn close(&self) {
         Pool::close(self);
+    }
+
+    fn is_queued(&self, call: TurnId) -> bool {
+        Pool::is_queued(self, call)
+    }
+
+    fn break_off(&self, call: TurnId, why: Error) {
+        Pool::break_off(self, call, why);
     }
 }
 
@@ -265,6 +291,14 @@ impl Control for Unkeyed {
     fn fire(&self, _: &Key, _: Due, _: u64) -> BoxFuture<'_, Result<Fired, Error>> {
         let why = "a service has no reminders";
         Box::pin(std::future::ready(Err(Error::new(ErrorKind::Config, why))))
+    }
+
+    fn is_queued(&self, _: Option<&Key>, call: TurnId) -> bool {
+        self.0.is_queued(call)
+    }
+
+    fn break_off(&self, _: Option<&Key>, call: TurnId, why: Error) {
+        self.0.break_off(call, why);
     }
 }
 

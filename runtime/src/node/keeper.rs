@@ -182,6 +182,8 @@ impl Keeper {
     async fn serve(&mut self, part: &Part, epoch: u64, busy: &[String], planned: bool) {
         let Some(hosted) = self.around.hosted(&part.actor) else { return };
         hosted.gate.hold(busy.iter().filter_map(|token| Key::from_token(token).ok()));
+        // What this node has asked the holder before comes first.
+        self.around.lines.opening(&self.around.pending, &part.actor, part.number);
         hosted.gate.open(part.number, epoch, planned);
         self.around.duties.look(&self.around, &part.actor, Some(part.number));
         if self.parts.get(part).is_none_or(|kept| kept.orders.is_closed()) {

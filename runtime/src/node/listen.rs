@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::discovery::{ClusterInfo, Discovery};
+use super::doubt::{AWAKE, Doubt};
 use super::driver::Feed;
 use super::hosted::Hosted;
 use super::keeper::{Job, Word};
 use super::probe::{self, Mapping};
 use super::serve::Taken;
 use super::surroundings::Surroundings;
-use super::{passing, serve};
+use super::{chase, passing, serve};
 use crate::error::{Error, ErrorKind};
 use crate::executor::Executor;
 use crate::key::Key;
@@ -93,6 +94,7 @@ async fn hear_nodes(
     jobs: mpsc::Sender<Job>,
 ) {
     let mut leaving = false;
+    let mut doubt = Doubt::new(around.clone());
     loop {
         tokio::select! {
             biased;
@@ -100,8 +102,9 @@ async fn hear_nodes(
                 leaving = true;
                 said.leave(around.subjects.node(&around.id, FLUSH_VERB)).await;
             }
+            () = doubt.look() => {}
             message = said.next() => match message {
-                Some(message) => node_message(&around, &feed, &jobs, message).await,
+                Some(message) => node_message(&around, &feed, &jobs, &mut doubt, message).await,
                 None => return,
             },
         }
@@ -127,7 +130,13 @@ fn spawn_until(runtime: &Executor, stop: CancellationToken, task: impl Future<Ou
     });
 }
 
-async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Sender<Job>, message: Inbound) {
+async fn node_message(
+    around: &Arc<Surroundings>,
+    feed: &Feed,
+    jobs: &mpsc::Sender<Job>,
+    doubt: &mut Doubt,
+    message: Inbound,
+) {
     let mut tokens = message.subject.split('.').skip(3);
     let (Some(verb), number) = (tokens.next(), tokens.next()) else { return };
     match verb {
@@ -136,7 +145,8 @@ async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Send
                 around.pending.answered(number, message);
             }
         }
-        "in" => serve::frame(around, message),
+        "in" => serve::frame(around, message, doubt.is_there()),
+        AWAKE => doubt.heard(&message.body),
         "call" => {
             if let Some((subject, message)) = passing::taken(around, message) {
                 drop(jobs.send(Job::Call { subject, message }).await);
@@ -144,6 +154,7 @@ async fn node_message(around: &Arc<Surroundings>, feed: &Feed, jobs: &mpsc::Send
         }
         "info" => info(around, &message),
         "remind" => reminder::heard(around, message),
+        "probe" => chase::heard(around, &message.body),
         "offer" | "ready" | "idle" => match serde_json::from_slice::<Word>(&message.body) {
             Ok(word) => {
                 let answer = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));

@@ -2,9 +2,11 @@
 
 mod birth;
 mod builder;
+pub(crate) mod chase;
 mod cluster;
 pub(crate) mod depth;
 mod discovery;
+mod doubt;
 mod drain;
 mod driver;
 pub(crate) mod duty;

@@ -72,7 +72,7 @@ async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, m
     loop {
         let mut versions = around.cluster.versions();
         let located = around.cluster.locate(hosted.name, partition);
-        let held = matches!(located, Located::Here);
+        let held = matches!(located, Located::Here { .. });
         match located {
             Located::Node { id, .. } => {
                 let headers = onward(message, subject, ends);
@@ -99,14 +99,14 @@ async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, m
                     Err(error) => return Err(error),
                 }
             }
-            Located::Here if hosted.gate.check(partition, &key).is_ok() => {
+            Located::Here { .. } if hosted.gate.check(partition, &key).is_ok() => {
                 super::partition::deliver(around, hosted, subject, message.clone());
                 return Ok(());
             }
             Located::NoHosts if around.cluster.is_current() => {
                 return Err(Error::new(ErrorKind::NoHost, format!("no node hosts {}", hosted.name)));
             }
-            Located::Here | Located::Vacant | Located::NoHosts => {}
+            Located::Here { .. } | Located::Vacant | Located::NoHosts => {}
         }
         let nap = Instant::now() + LOOK_AGAIN;
         around.until(nap.min(deadline), versions.changed()).await;

@@ -20,8 +20,8 @@ use crate::wire::{
     Answer, AnswerHead, AnswerKind, Frame, Manner, OutsideCall, Question, aged_headers, error_headers, reply_headers,
 };
 
-/// Serves a frame of another node.
-pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound) {
+/// Serves a frame of another node. One that may be `old` is answered *moved*: its sender asks again, if it still waits.
+pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound, old: bool) {
     let Some(reply) = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply)) else {
         tracing::warn!(subject = message.subject, "a frame names no reply subject of a node; it is dropped");
         return;
@@ -30,7 +30,7 @@ pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound) {
     match Frame::read(&message.body) {
         Ok(Frame::Questions(questions)) => {
             for asked in questions {
-                question(around, asked, &reply);
+                question(around, asked, &reply, old);
             }
         }
         Ok(Frame::Answers(_)) => tracing::warn!(subject = message.subject, "answers arrived where questions are asked"),
@@ -38,7 +38,7 @@ pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound) {
     }
 }
 
-fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject) {
+fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject, old: bool) {
     let (number, codec) = (asked.head.number, asked.head.codec);
     let answer = {
         let (around, reply, actor) = (around.clone(), reply.clone(), asked.head.actor.clone());
@@ -63,6 +63,10 @@ fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject) {
             }
         })
     };
+    if old {
+        let why = "this node stood still, or was cut off, when this came";
+        return answer.send(WireOutcome::Failure(Error::new(ErrorKind::Moved, why)));
+    }
     if let Err((error, answer)) = deliver_question(around, asked, answer) {
         answer.send(WireOutcome::Failure(error));
     }
@@ -84,7 +88,13 @@ fn deliver_question(
             return Err(Error::new(ErrorKind::CodecMismatch, why));
         }
         check_mode(verb.contract.mode, head.mode, &head.verb)?;
-        Ok((verb.wire.clone(), Target { partition: around.partition_of(&key), key }, call))
+        let target = Target { partition: around.partition_of(&key), key };
+        // Sent under another claim: what its sender sent before it may have come while that claim was another node's,
+        // and be on its way here again.
+        if hosted.gate.epoch(target.partition) != head.epoch {
+            return Err(Error::new(ErrorKind::Moved, "the partition has changed hands"));
+        }
+        Ok((verb.wire.clone(), target, call))
     })();
     match checked {
         Ok((wire, target, call)) => {

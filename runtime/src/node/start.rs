@@ -309,7 +309,7 @@ fn serves_its_share(around: &Surroundings, patient: bool) -> bool {
         let desired = Candidates::desired(&view, hosted.name, &me);
         let mine = |number| desired.prefer_me(number);
         (0..around.settings.partitions).all(|number| match around.cluster.locate(hosted.name, number) {
-            Located::Here => hosted.gate.epoch(number) != 0,
+            Located::Here { .. } => hosted.gate.epoch(number) != 0,
             Located::Node { .. } => !(patient && mine(number)),
             Located::Vacant => !mine(number),
             Located::NoHosts => false,

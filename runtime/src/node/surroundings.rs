@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind};
 use crate::executor::Executor;
 use crate::key::Key;
 use crate::node::Node;
+use crate::outbound::Lines;
 use crate::pending::Pending;
 use crate::reference::Target;
 use crate::reminder::Wakes;
@@ -33,6 +34,7 @@ use crate::state::Committed;
 use crate::subject::Subjects;
 use crate::tell::Marks;
 use crate::transport::{Headers, Outbound, Status, Stream, Transport};
+use crate::waits::Waits;
 use crate::wire::{SCHEMA, SEQUENCE};
 
 /// How long the last answers of a node may be behind the news that it is gone.
@@ -79,6 +81,10 @@ pub(crate) struct Surroundings {
     connection: watch::Receiver<Status>,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
+    /// What keeps calls in order while partitions change hands.
+    pub(crate) lines: Lines,
+    /// The turns that have waited for long.
+    pub(crate) waits: Waits,
     /// What shows that this node was the owner a moment ago.
     pub(super) permits: Permits,
     /// What wakes actors that are to be reminded.
@@ -119,12 +125,14 @@ impl Surroundings {
             cluster: Cluster::new(id.clone()),
             id,
             flights: Arc::new(Semaphore::new(settings.in_flight)),
+            lines: Lines::new(settings.partitions),
             settings,
             subjects,
             runtime,
             connection: transport.status(),
             transport,
             pending: Pending::default(),
+            waits: Waits::default(),
             permits: Permits::new(),
             wakes: Wakes::default(),
             proof: Arc::new(Proof::new()),
@@ -261,6 +269,14 @@ impl Surroundings {
             tokio::time::sleep(LAST_ANSWERS).await;
             around.pending.node_lost(numbers);
         });
+    }
+
+    /// Fails what was asked under claims that were taken from their holders: whatever may be asked again goes to the
+    /// new ones at once.
+    pub(crate) fn claim_taken(&self, actor: &str, partition: u16, epoch: u64) {
+        if let Some(way) = self.lines.taken(&self.pending, actor, partition, epoch) {
+            self.pending.claim_taken(&way, epoch);
+        }
     }
 
     /// Sends an answer. A queue to the broker that is full for a moment does not cost its caller

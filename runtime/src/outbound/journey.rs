@@ -5,13 +5,17 @@
 //! not known what became of it: under the same id, as the next attempt, to whoever owns the actor then. What the call
 //! ends by tells the truth about all its attempts: as long as one of them may have been run, nothing that says
 //! "not run" is passed on.
+//!
+//! A call that is sent again keeps its place among those of this node to the same actor: see [`lines`](super::lines).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::place::Place;
 use crate::call::{Call, Deadline, TurnId, not_started, wall_ms};
 use crate::changes::SeenChanges;
 use crate::codec::{Codec, Fingerprint};
@@ -19,11 +23,14 @@ use crate::contract::{Contract, Message, Mode};
 use crate::engine::Outcome;
 use crate::error::{AskError, Error, ErrorBody, ErrorKind};
 use crate::node::{Hosted, Located, Surroundings};
-use crate::pending::{Got, answer_of};
+use crate::pending::{Flight, Got, answer_of};
 use crate::reference::Target;
 use crate::routes::{LocalRoute, Started};
 use crate::transport::Outbound;
 use crate::wire::{AnswerKind, Frame, Question, QuestionHead};
+
+/// How often the pause between two attempts at one owner doubles: to 64 ms.
+const PAUSES_GROW: u32 = 5;
 
 /// One call, over as many attempts as its time allows.
 pub(super) struct Journey<'a, M: Message> {
@@ -40,8 +47,14 @@ pub(super) struct Journey<'a, M: Message> {
     json: Option<Bytes>,
     binary: Option<Bytes>,
     pauses: u32,
+    /// The epoch of the claim that it was last tried under; 0 if there was none.
+    tried: u64,
     /// Moves on with the view of the cluster.
     versions: SeenChanges,
+    /// The last message that was sent: gone once it is known what comes next.
+    flight: Option<Flight<'a>>,
+    place: Place<'a>,
+    slot: Option<OwnedSemaphorePermit>,
     /// Whether this node was tried, if it hosts the actor.
     tried_here: bool,
     /// Whether it went to a durable actor last.
@@ -83,6 +96,10 @@ impl<'a, M: Message> Journey<'a, M> {
             json: None,
             binary: None,
             pauses: 0,
+            tried: 0,
+            flight: None,
+            place: Place::new(around, M::Contract::NAME, target),
+            slot: None,
             versions: around.cluster.versions(),
             tried_here: false,
             durable: false,
@@ -98,7 +115,11 @@ impl<'a, M: Message> Journey<'a, M> {
             let error = self.last.take().unwrap_or_else(|| not_started(actor, self.target.key.as_str()));
             return Err(self.ended(error));
         }
+        if self.place.follows() {
+            self.line_up()?;
+        }
         if !std::mem::replace(&mut self.tried_here, true)
+            && !self.place.is_lined()
             && let Some(hosted) = hosted.filter(|hosted| hosted.durable)
             && let Some(route) = hosted.local::<M>()
         {
@@ -107,8 +128,20 @@ impl<'a, M: Message> Journey<'a, M> {
                 step => return Ok(step),
             }
         }
-        match self.around.cluster.locate(actor, self.target.partition) {
-            Located::Here => match hosted.and_then(|hosted| Some((hosted, hosted.local::<M>()?))) {
+        let located = self.around.cluster.locate(actor, self.target.partition);
+        let cut_off = self.around.client().is_none() && !matches!(located, Located::Here { .. });
+        if self.place.is_lined() && !self.open && cut_off {
+            return Err(self.ended(self.unavailable("this node has no connection to the broker")));
+        }
+        if let Some(wait) = self.place.turn(&located) {
+            self.around.until(wait.until.min(self.deadline), wait.woken).await;
+            return Ok(Step::Again);
+        }
+        if self.tried != located.epoch() {
+            (self.tried, self.pauses) = (located.epoch(), 0);
+        }
+        match located {
+            Located::Here { .. } => match hosted.and_then(|hosted| Some((hosted, hosted.local::<M>()?))) {
                 Some((hosted, route)) => self.start_here(route, hosted.durable),
                 None => Err(self.unavailable("this node owns its partition and does not host it")),
             },
@@ -126,6 +159,22 @@ impl<'a, M: Message> Journey<'a, M> {
                 Err(Error::new(ErrorKind::NoHost, format!("no node hosts {actor}")))
             }
         }
+    }
+
+    /// Takes its place among the calls of this node to the same actor: behind those made before it, and before those
+    /// made after it.
+    fn line_up(&mut self) -> Result<(), Error> {
+        if !self.place.is_lined() {
+            // It would wait for the very turn that waits for it.
+            self.call.chain.admit(M::Contract::NAME, self.target.key.as_str())?;
+            if self.slot.is_none() {
+                self.slot = Some(self.around.in_flight()?);
+            }
+            self.place.line_up();
+        }
+        // Only now: until then it stood for this call.
+        self.flight = None;
+        Ok(())
     }
 
     /// Takes in that the call failed. If it may be made again, waits until then.
@@ -148,6 +197,7 @@ impl<'a, M: Message> Journey<'a, M> {
         let cut = matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Interrupted);
         self.open |= cut && self.mode != Mode::Read;
         let why = error.message().to_owned();
+        self.line_up()?;
         // A take-over is not slept through: the first time it goes on at once.
         let first = self.last.replace(error).is_none();
         if cut && first { Ok(()) } else { self.pause(&why).await }
@@ -192,6 +242,7 @@ impl<'a, M: Message> Journey<'a, M> {
             // The turn takes the message with it. One that cannot be written cannot be sent again.
             self.json = self.message.as_ref().and_then(|message| Codec::Json.encode(message).ok());
         }
+        self.slot = None;
         if self.mode == Mode::Tell {
             let admitted = route.tell(self.target, &mut self.message, &self.call)?;
             return Ok(if admitted {
@@ -200,12 +251,19 @@ impl<'a, M: Message> Journey<'a, M> {
                 Step::Local(Started::Elsewhere)
             });
         }
-        Ok(Step::Local(route.start(self.target, &mut self.message, &self.call)))
+        let started = route.start(self.target, &mut self.message, &self.call);
+        if matches!(started, Started::Waiting(_)) {
+            // It is in the actor's queue: the next may follow.
+            self.place.leave();
+        }
+        Ok(Step::Local(started))
     }
 
     async fn send(&mut self, node: &str, epoch: u64, durable: bool) -> Result<Step<M>, Error> {
         self.goes_to(durable)?;
-        let _slot = self.around.in_flight()?;
+        if self.slot.is_none() {
+            self.slot = Some(self.around.in_flight()?);
+        }
         let (actor, key) = (M::Contract::NAME, self.target.key.as_str());
         let codec = match self.form {
             Some(_) if !self.around.reads_json_only(node, actor, M::VERB) => Codec::Bincode,
@@ -214,22 +272,33 @@ impl<'a, M: Message> Journey<'a, M> {
         let body = self.body(codec)?;
         let head = QuestionHead::new(actor, key, M::VERB, self.mode, (codec, self.form), &self.call, self.turn, epoch);
         let frame = Frame::questions(vec![Question { head, body }])?;
-        let got = self.around.exchange(Some(node), self.deadline, |reply| {
-            let subject = self.around.subjects.node(node, "in");
-            Ok(Outbound::new(subject, frame).reply_to(reply))
-        });
-        match got.await? {
+        let flight = self.flight.insert(self.place.flight(node, epoch, self.deadline));
+        if !self.place.may_leave(epoch) {
+            self.line_up()?;
+            return Ok(Step::Again);
+        }
+        let message = Outbound::new(self.around.subjects.node(node, "in"), frame).reply_to(flight.reply(self.around));
+        self.around.transport.publish(message)?;
+        self.place.sent(epoch, self.deadline);
+        let got = flight.wait(self.around, self.deadline).await;
+        self.take_in(node, epoch, got).await
+    }
+
+    async fn take_in(&mut self, node: &str, epoch: u64, got: Got) -> Result<Step<M>, Error> {
+        let (actor, key) = (M::Contract::NAME, self.target.key.as_str());
+        match got {
             Got::Answer(answer) => {
                 let answer = answer_of(&answer)?;
                 match answer.head.kind {
                     AnswerKind::Reply | AnswerKind::Refusal => {
+                        self.place.proved(epoch);
                         Ok(Step::Answer { kind: answer.head.kind, codec: answer.head.codec, body: answer.body })
                     }
                     AnswerKind::Moved => {
                         self.pause("its partition changes hands").await?;
                         Ok(Step::Again)
                     }
-                    AnswerKind::Failure => self.failed(node, &answer.body),
+                    AnswerKind::Failure => self.failed(node, epoch, &answer.body),
                 }
             }
             Got::NoOne => {
@@ -263,7 +332,7 @@ impl<'a, M: Message> Journey<'a, M> {
         Err(self.ended(Error::new(ErrorKind::Unavailable, why)))
     }
 
-    fn failed(&mut self, node: &str, body: &Bytes) -> Result<Step<M>, Error> {
+    fn failed(&mut self, node: &str, epoch: u64, body: &Bytes) -> Result<Step<M>, Error> {
         let body: ErrorBody = serde_json::from_slice(body).map_err(|error| {
             Error::new(ErrorKind::BadReply, "the error that was answered cannot be read").with_source(error)
         })?;
@@ -271,7 +340,11 @@ impl<'a, M: Message> Journey<'a, M> {
         if error.kind() == ErrorKind::CodecMismatch && self.form.is_some() {
             self.around.note_json_only(node, M::Contract::NAME, M::VERB);
             self.form = None;
+            self.line_up()?;
             return Ok(Step::Again);
+        }
+        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Stopped | ErrorKind::Interrupted) {
+            self.place.proved(epoch);
         }
         Err(error)
     }
@@ -300,13 +373,19 @@ impl<'a, M: Message> Journey<'a, M> {
         Ok(body)
     }
 
-    /// Waits until something changes among the nodes, or a little while that grows.
+    /// Waits until the partition has another owner than the one that was tried, or a little while that grows.
     pub(super) async fn pause(&mut self, why: &str) -> Result<(), Error> {
+        self.line_up()?;
         self.pauses += 1;
-        let most = Duration::from_millis(5u64 << self.pauses.min(6));
+        let most = Duration::from_millis(2u64 << self.pauses.min(PAUSES_GROW));
         let until = (Instant::now() + most).min(self.deadline);
-        self.versions.mark_unchanged();
-        self.around.until(until, self.versions.changed()).await;
+        loop {
+            self.versions.mark_unchanged();
+            let now = self.around.cluster.locate(M::Contract::NAME, self.target.partition).epoch();
+            if now != self.tried || self.around.until(until, self.versions.changed()).await.is_none() {
+                break;
+            }
+        }
         if Instant::now() >= self.deadline {
             let error = self.last.take().unwrap_or_else(|| self.unavailable(why));
             return Err(self.ended(error));

@@ -126,6 +126,11 @@ impl View {
         }
     }
 
+    /// The tokens of the keys that ran when the partition was handed over, as its claim names them.
+    pub(crate) fn busy(&self, actor: &str, partition: u16) -> &[String] {
+        self.claim_of(actor, partition).map_or(&[], |claim| &claim.value.busy)
+    }
+
     /// Who should own a partition: the first in weighted rendezvous order among the live hosts that are ready for it,
     /// or among the others if there are none.
     #[cfg(test)]

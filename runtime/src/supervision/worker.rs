@@ -87,6 +87,19 @@ impl<J: Send + 'static> Queue<J> {
         !line.closed && line.up > 0
     }
 
+    /// Whether such a job waits.
+    pub(crate) fn any(&self, is: impl Fn(&J) -> bool) -> bool {
+        self.line.lock().jobs.iter().any(is)
+    }
+
+    /// Takes the first such job out of those that wait.
+    pub(crate) fn take(&self, is: impl Fn(&J) -> bool) -> Option<J> {
+        let mut line = self.line.lock();
+        let place = line.jobs.iter().position(is)?;
+        // One permit too many stays: whoever has it finds no job, and waits for the next.
+        line.jobs.remove(place)
+    }
+
     /// Drops the jobs that wait, and takes none any more: for workers that are gone for good.
     pub(crate) fn close(&self) {
         let mut line = self.line.lock();

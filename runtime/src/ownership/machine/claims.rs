@@ -142,8 +142,11 @@ impl Machine {
         if before.is_some_and(|before| before.revision >= revision) || from == claim.node {
             return;
         }
-        let planned = from.is_none() || claim.node.is_none() || claim.from == from;
-        out.push(Effect::Moved { part: part.clone(), from, to: claim.node.clone(), planned });
+        // Several changes may be shown as one. Nothing is taken from a node that lives.
+        let skipped = before.is_some_and(|before| before.value.epoch.saturating_add(1) < claim.epoch);
+        let lives = from.as_ref().is_some_and(|from| self.view.is_live(from));
+        let planned = from.is_none() || claim.node.is_none() || claim.from == from || (skipped && lives);
+        out.push(Effect::Moved { part: part.clone(), from, to: claim.node.clone(), epoch: claim.epoch, planned });
     }
 
     /// Makes what this node does agree with what the claim says.

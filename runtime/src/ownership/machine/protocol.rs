@@ -387,6 +387,8 @@ pub(crate) enum Effect {
         from: Option<NodeId>,
         /// The holder now.
         to: Option<NodeId>,
+        /// The epoch of the claim now.
+        epoch: u64,
         /// True if the old holder handed it over or released it.
         planned: bool,
     },

@@ -15,7 +15,7 @@ use crate::engine::Env;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{self, Fate, Ledger, Mark, Write};
 use crate::key::Key;
-use crate::node::Node;
+use crate::node::{Node, Surroundings};
 use crate::reference::{Origin, Ref, ServiceRef};
 use crate::state::{Cell, Durable, JournalBox, State, VolatileJournal};
 
@@ -219,6 +219,14 @@ impl<'a, A: Actor> Context<'a, A> {
     /// that say [`RESUMES`](crate::Handle::RESUMES) see another number.
     pub fn resumed(&self) -> u32 {
         self.resumed
+    }
+
+    pub(crate) fn around(&self) -> &'a Arc<Surroundings> {
+        self.env.around
+    }
+
+    pub(crate) fn actor_name(&self) -> &'static str {
+        self.env.actor
     }
 
     pub(crate) fn steps(&self) -> u32 {

@@ -58,7 +58,7 @@
 //! - [`actor`](mod@actor): the kernel, `Actor`, `Handle`, `Read`; [`context`]: what a turn may do
 //! - [`state`] and [`event`](mod@event): state that changes by events, inside turns
 //! - [`node`]: building, running and draining a node; [`reference`](mod@reference): addresses of actors
-//! - [`subscribe`]: events of others; [`supervision`]: restarts
+//! - [`subscribe`]: events of others; [`timer`]: messages to oneself; [`watch`]: ends of others; [`supervision`]: restarts
 //! - [`key`], [`subject`], [`error`]: the vocabulary on the wire
 //! - [`transport`]: the seam to the broker
 //!
@@ -74,6 +74,8 @@ pub mod event;
 pub mod node;
 pub mod reference;
 pub mod subscribe;
+pub mod timer;
+pub mod watch;
 pub mod supervision;
 pub mod key;
 pub mod subject;
@@ -115,6 +117,10 @@ pub use self::routes::Verbs;
 pub use self::state::{Durable, State};
 #[doc(no_inline)]
 pub use self::supervision::{Backoff, Restart, Strategy};
+#[doc(no_inline)]
+pub use self::timer::Timer;
+#[doc(no_inline)]
+pub use self::watch::{Gone, Reason, Watch};
 #[cfg(feature = "macros")]
 pub use greenroom_macros::{actor, contract, data, event, message, refusal, service};
 

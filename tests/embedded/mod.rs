@@ -1,13 +1,14 @@
 //! Nodes inside the test process: on a broker in memory, and on a real server.
 //!
-//! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger` and
-//! `desk` are the actors. Every other module is a theme.
+//! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger`,
+//! `desk` and `beacon` are the actors. Every other module is a theme.
 
 mod ground;
 mod gate;
 mod probe;
 mod ledger;
 mod desk;
+mod beacon;
 
 mod turns;
 mod limits;
@@ -15,6 +16,9 @@ mod chains;
 mod activation;
 mod faults;
 mod fragile;
+mod watches;
+mod always;
+mod timers;
 mod bypass;
 mod transparency;
 mod services;

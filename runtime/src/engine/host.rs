@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::gate::{Gate, Shut};
 use super::job::Job;
+use super::pinned::Pinned;
 use super::registry::Registry;
 use super::slot::{Inner, Phase, Popped, Slot};
 use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded, turn_of};
@@ -22,6 +23,7 @@ use crate::key::Key;
 use crate::node::{Surroundings, depth};
 use crate::reference::Target;
 use crate::state::JournalBox;
+use crate::watch::{Ending, Reason};
 
 /// Bounds of one host.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct Host<A: Actor> {
     pub(crate) around: Arc<Surroundings>,
     settings: HostSettings,
     pub(super) slots: Registry<A>,
+    /// The keys that are always on.
+    pub(super) pinned: Pinned,
     /// Notified when the last turn of an actor ends whose partition was given away.
     pub(crate) left: Notify,
 }
@@ -58,7 +62,13 @@ pub(crate) enum Entered<A> {
 
 impl<A: Actor> Host<A> {
     pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
-        Self { name, gate, slots: Registry::new(around.settings.partitions), around, settings, left: Notify::new() }
+        let slots = Registry::new(around.settings.partitions);
+        Self { name, gate, slots, pinned: Pinned::default(), around, settings, left: Notify::new() }
+    }
+
+    /// These keys stay in memory.
+    pub(crate) fn pin(&self, keys: std::collections::HashSet<Key>) {
+        self.pinned.set(keys);
     }
 
     /// How many actors are in memory.
@@ -147,11 +157,13 @@ impl<A: Actor> Host<A> {
             Ended::Fine => actor,
             Ended::Lost => {
                 drop_quietly(actor);
+                self.ended(slot, &Ending::For(Reason::Undone));
                 None
             }
             Ended::Panicked(cause) => {
                 drop_quietly(actor);
-                slot.lock().set_faults(Some(cause));
+                slot.lock().set_faults(Some(cause.clone()));
+                self.ended_by_panic(slot, cause);
                 None
             }
         };
@@ -175,6 +187,9 @@ impl<A: Actor> Host<A> {
             }
             if let Phase::Idle(actor) = std::mem::replace(&mut inner.phase, Phase::Gone) {
                 idle.push(actor);
+                drop(inner);
+                // Before the slot leaves the map: nothing can begin under this key until then.
+                self.ended(slot, &Ending::GivenAway);
             }
             false
         });
@@ -204,6 +219,10 @@ impl<A: Actor> Host<A> {
         let mut inner = slot.lock();
         let was = inner.faults().is_some_and(super::faults::Faults::is_quarantined);
         inner.set_faults(None);
+        drop(inner);
+        if was {
+            self.around.standing.notify_one();
+        }
         was
     }
 
@@ -276,8 +295,12 @@ impl<A: Actor> Host<A> {
             }
             if actor.is_none() {
                 actor = match self.activate(&slot, job.call()).await {
-                    Ok(actor) => Some(actor),
+                    Ok(actor) => {
+                        self.began(&slot);
+                        Some(actor)
+                    }
                     Err(error) => {
+                        slot.lock().detach();
                         job.fail(error);
                         continue;
                     }
@@ -299,12 +322,19 @@ impl<A: Actor> Host<A> {
                 if job.is_read() { self.look(&slot, live, job).await } else { guarded(job.run(live, env)).await };
             match ended {
                 // Of a key that never existed nothing is kept.
-                Ended::Fine if self.is_durable() && live_is_new(live) => drop_quietly(actor.take()),
+                Ended::Fine if self.is_durable() && live_is_new(live) => {
+                    drop_quietly(actor.take());
+                    self.ended(&slot, &Ending::For(Reason::Passivated));
+                }
                 Ended::Fine => {}
-                Ended::Lost => drop_quietly(actor.take()),
+                Ended::Lost => {
+                    drop_quietly(actor.take());
+                    self.ended(&slot, &Ending::For(Reason::Undone));
+                }
                 Ended::Panicked(cause) => {
                     drop_quietly(actor.take());
-                    self.faulted(&slot, cause);
+                    self.faulted(&slot, cause.clone());
+                    self.ended_by_panic(&slot, cause);
                 }
             }
         }
@@ -387,6 +417,30 @@ impl<A: Actor> Host<A> {
         }
     }
 
+    /// An activation has succeeded.
+    fn began(&self, slot: &Slot<A>) {
+        if slot.set_live(true) {
+            self.around.watched.began(self.name, slot.key(), self.gate.epoch(slot.partition()));
+        }
+    }
+
+    /// An activation is over: what was attached to it ends, and whoever watches hears of it.
+    pub(super) fn ended(&self, slot: &Slot<A>, why: &Ending) {
+        slot.lock().detach();
+        if slot.set_live(false) {
+            self.around.watched.ended(self.name, slot.key(), why);
+            if self.pinned.holds(slot.key()) {
+                self.around.standing.notify_one();
+            }
+        }
+    }
+
+    fn ended_by_panic(&self, slot: &Slot<A>, cause: String) {
+        let quarantined = slot.lock().faults().is_some_and(super::faults::Faults::is_quarantined);
+        let reason = if quarantined { Reason::Quarantined { cause } } else { Reason::Panicked { cause } };
+        self.ended(slot, &Ending::For(reason));
+    }
+
     /// Ends a drain: the actor rests, or goes if its partition has been given away.
     fn rest(&self, slot: &Arc<Slot<A>>, mut inner: MutexGuard<'_, Inner<A>>, actor: Option<A>) {
         let given_away = self.gate.epoch(slot.partition()) == 0;
@@ -406,6 +460,9 @@ impl<A: Actor> Host<A> {
         let gone = matches!(inner.phase, Phase::Gone);
         // Lock order: the registry before a slot, never the other way round.
         drop(inner);
+        if leaves.is_some() {
+            self.ended(slot, &Ending::GivenAway);
+        }
         drop_quietly(leaves);
         if gone {
             self.slots.remove(slot);

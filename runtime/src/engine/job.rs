@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::attached::Attachment;
 use super::command::{Before, before, settle_durable};
 use super::turn::{Ended, Env, conclude, settle, turn_of};
 use crate::actor::{Actor, Handle, Read};
@@ -189,6 +191,81 @@ where
     let result = turn_of(async { actor.handle(message, &mut ctx).await }).await;
     let steps = ctx.steps();
     settle_durable::<A, M>(actor, env, call, mark, steps, result).await
+}
+
+/// A message that an actor sends itself, by a timer or for a watch: run only while that goes on.
+pub(crate) struct OwnJob<A, M: Message> {
+    /// Left where it is if the job is not run: it is sent again then.
+    message: Arc<Mutex<Option<M>>>,
+    call: Call,
+    stats: Arc<VerbStats>,
+    by: Arc<Attachment>,
+    /// Whether it is the only one.
+    once: bool,
+    /// Told when the turn starts; dropped if it never does.
+    taken: oneshot::Sender<()>,
+    actor: PhantomData<fn(A)>,
+}
+
+impl<A, M: Message> OwnJob<A, M> {
+    pub(crate) fn new(
+        message: Arc<Mutex<Option<M>>>,
+        call: Call,
+        stats: Arc<VerbStats>,
+        by: Arc<Attachment>,
+        once: bool,
+        taken: oneshot::Sender<()>,
+    ) -> Self {
+        Self { message, call, stats, by, once, taken, actor: PhantomData }
+    }
+}
+
+impl<A, M> Job<A> for OwnJob<A, M>
+where
+    A: Actor + Handle<M>,
+    M: Message<Contract = A::Contract>,
+{
+    fn is_read(&self) -> bool {
+        false
+    }
+
+    fn call(&self) -> &Call {
+        &self.call
+    }
+
+    fn is_stale(&self) -> bool {
+        !self.by.is_running()
+    }
+
+    fn is_hopeless(&self) -> bool {
+        !self.by.is_running()
+    }
+
+    fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
+        Box::pin(async move {
+            let Self { message, mut call, stats, by, once, taken, .. } = *self;
+            if once {
+                by.finish();
+            }
+            // A sender that has gone was cancelled just now: the turn has begun all the same.
+            let _ = taken.send(());
+            let Some(message) = message.lock().take() else { return Ended::Fine };
+            call.deadline = call.deadline.fixed();
+            let ask: Box<AskJob<A, M>> = Box::new(AskJob::new(message, call, ReplyTo::Nobody, stats));
+            ask.run(actor, env).await
+        })
+    }
+
+    fn look<'a>(self: Box<Self>, _: &'a A, _: Env<'a>) -> BoxFuture<'a, Ended> {
+        // Never reached: it is no read. It is sent again.
+        Box::pin(std::future::ready(Ended::Fine))
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        if self.by.is_running() {
+            tracing::debug!(verb = M::VERB, %error, "a message of an actor to itself waits");
+        }
+    }
 }
 
 impl<A, M> Job<A> for ReadJob<A, M>

@@ -5,17 +5,21 @@
 //! stops polling or is dropped holds nobody. Messages that arrive during a turn queue, bounded,
 //! and are taken by one spawned task when the turn ends.
 
+mod attached;
 mod command;
 mod faults;
 mod gate;
 mod host;
 mod job;
 mod passivation;
+mod pinned;
 mod proof;
 mod registry;
 mod slot;
 mod turn;
+mod wake;
 
+pub(crate) use self::attached::{Attach, Attachment, Sender, typed};
 pub(crate) use self::command::not_kept;
 pub(crate) use self::gate::Gate;
 pub(crate) use self::host::{Entered, Host, HostSettings};

@@ -8,6 +8,7 @@ use super::host::Host;
 use super::slot::{Phase, Slot};
 use super::turn::drop_quietly;
 use crate::actor::Actor;
+use crate::watch::{Ending, Reason};
 
 /// Of so many idle actors of a partition the one that was used least recently makes room for another.
 const LOOKED_AT: usize = 64;
@@ -21,9 +22,13 @@ impl<A: Actor> Host<A> {
         };
         let mut leaving = Vec::new();
         self.slots.retain(partition, |slot| {
-            let actor = (slot.used() <= before).then(|| take_idle(slot)).flatten();
+            let actor = (slot.used() <= before).then(|| self.take_idle(slot)).flatten();
             let stays = actor.is_none();
-            leaving.extend(actor);
+            if let Some(actor) = actor {
+                // Before the slot leaves the map: nothing can begin under this key until then.
+                self.ended(slot, &Ending::For(Reason::Passivated));
+                leaving.push(actor);
+            }
             stays
         });
         let left = leaving.len();
@@ -40,7 +45,7 @@ impl<A: Actor> Host<A> {
         let mut oldest: Option<std::sync::Arc<Slot<A>>> = None;
         let mut looked = 0;
         self.slots.each(partition, |slot| {
-            if looked < LOOKED_AT && slot.lock().is_idle() {
+            if looked < LOOKED_AT && self.may_leave(slot) {
                 looked += 1;
                 if oldest.as_ref().is_none_or(|oldest| slot.used() < oldest.used()) {
                     oldest = Some(slot.clone());
@@ -48,24 +53,33 @@ impl<A: Actor> Host<A> {
             }
         });
         let Some(slot) = oldest else { return false };
-        let actor = take_idle(&slot);
+        let actor = self.take_idle(&slot);
         if actor.is_none() {
             return false;
         }
+        self.ended(&slot, &Ending::For(Reason::Passivated));
         self.slots.remove(&slot);
         drop_quietly(actor);
         true
     }
-}
 
-/// Takes an actor out of its slot for good, if no turn has it.
-fn take_idle<A>(slot: &Slot<A>) -> Option<A> {
-    let mut inner = slot.lock();
-    if !inner.is_idle() || !inner.is_bare() {
-        return None;
+    /// Takes an actor out of its slot for good, if nothing keeps it.
+    fn take_idle(&self, slot: &Slot<A>) -> Option<A> {
+        if self.pinned.holds(slot.key()) {
+            return None;
+        }
+        let mut inner = slot.lock();
+        if !inner.is_idle() || !inner.may_leave() {
+            return None;
+        }
+        match std::mem::replace(&mut inner.phase, Phase::Gone) {
+            Phase::Idle(actor) => Some(actor),
+            _ => None,
+        }
     }
-    match std::mem::replace(&mut inner.phase, Phase::Gone) {
-        Phase::Idle(actor) => Some(actor),
-        _ => None,
+
+    fn may_leave(&self, slot: &Slot<A>) -> bool {
+        let inner = slot.lock();
+        inner.is_idle() && inner.may_leave() && !self.pinned.holds(slot.key())
     }
 }

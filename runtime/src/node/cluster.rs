@@ -1,18 +1,24 @@
 //! What this node knows of the others: for callers, who owns what.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use crate::ownership::{Owner, View};
+use crate::ownership::{Departure, NodeId, Owner, View};
 
 /// The newest [`View`] of the ownership machine, published by its driver.
 pub(crate) struct Cluster {
     me: String,
     seen: RwLock<Seen>,
     version: watch::Sender<u64>,
+    /// The nodes that were last seen to go, and how.
+    departed: Mutex<VecDeque<(NodeId, Departure)>>,
 }
+
+/// How many of those are remembered.
+const DEPARTED_MAX: usize = 1_024;
 
 #[derive(Clone)]
 struct Seen {
@@ -39,7 +45,7 @@ pub(crate) enum Located {
 impl Cluster {
     pub(crate) fn new(me: String) -> Self {
         let seen = Seen { view: Arc::new(View::new()), current: false };
-        Self { me, seen: RwLock::new(seen), version: watch::Sender::new(0) }
+        Self { me, seen: RwLock::new(seen), version: watch::Sender::new(0), departed: Mutex::default() }
     }
 
     /// Makes a view the one that callers see.
@@ -66,6 +72,25 @@ impl Cluster {
             Owner::Vacant => Located::Vacant,
             Owner::NoHosts => Located::NoHosts,
         }
+    }
+
+    /// Notes that a node has gone. Those who wait for it look when the next view is published.
+    pub(super) fn note_departed(&self, id: &NodeId, how: Departure) {
+        let mut departed = self.departed.lock();
+        departed.retain(|(known, _)| known != id);
+        if departed.len() >= DEPARTED_MAX {
+            departed.pop_front();
+        }
+        departed.push_back((id.clone(), how));
+    }
+
+    /// How a node went, if it has gone and is not back.
+    pub(crate) fn departure(&self, id: &str) -> Option<Departure> {
+        if self.view().is_live(&NodeId::new(id)) {
+            return None;
+        }
+        let departed = self.departed.lock();
+        departed.iter().rev().find(|(known, _)| known.as_str() == id).map(|(_, how)| *how)
     }
 
     /// Changes with the view.

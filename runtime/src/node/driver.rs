@@ -279,7 +279,13 @@ impl Running {
             Effect::Fence => self.fence(),
             // The proof is given anew after every step while the machine is not fenced.
             Effect::Unfence => tracing::info!(node = self.driver.around.id, "the lease is proved"),
-            Effect::NodeLost { id } => self.driver.around.node_lost(id.as_str()),
+            Effect::NodeLost { id } => {
+                let how = self.driver.machine.view().departure(&id);
+                self.driver.around.cluster.note_departed(&id, how);
+                // Those who watch look at the next view.
+                self.unpublished = true;
+                self.driver.around.node_lost(id.as_str());
+            }
             // Callers look at the view, which is published with the same step.
             Effect::Moved { .. } => {}
             Effect::Rewatch => self.rewatch = true,

@@ -1,6 +1,7 @@
 //! What a node hosts: one entry for each actor type, whatever its Rust type.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actor::Actor;
 use crate::contract::{Contract, Kind, Message};
-use crate::engine::{Gate, Host, HostSettings};
+use crate::engine::{Attachment, Gate, Host, HostSettings, typed};
 use crate::error::{Error, ErrorKind};
 use crate::journal::Log;
 use crate::key::Key;
 use crate::node::Surroundings;
 use crate::pool::Pool;
 use crate::routes::{Engine, LocalRoute, Verb, Verbs};
+use crate::stats::VerbStats;
 use crate::subject::Name;
 use crate::supervision::{ChildSpec, Restart};
 
@@ -29,7 +31,11 @@ pub struct HostOptions {
     pub(crate) pool: Option<usize>,
     pub(crate) weight: Option<u32>,
     pub(crate) restart: Restart,
+    pub(crate) always_on: Vec<String>,
 }
+
+/// Keys of one actor type that a node may name as always on.
+const ALWAYS_ON_MAX: usize = 256;
 
 impl HostOptions {
     /// The defaults: a pool of as many instances as there are cores, weight 100, restarted one for
@@ -54,6 +60,49 @@ impl HostOptions {
         self
     }
 
+    /// Keys that are kept active, such as the one key of a singleton: the node that owns such a key activates it as soon
+    /// as it serves it, after a start, a handover or a take-over, and again after a panic or a failed activation, with
+    /// growing pauses. It does not leave memory for being idle, nor to make room. A durable actor that was never
+    /// written to begins its journal with its first activation.
+    ///
+    /// What all live hosts of the type name is put together: it is enough if one of them names a key, and harmless if
+    /// all do. 256 keys on a node at most. Quarantine holds for them as for others, until `Node::release`.
+    ///
+    /// What such an actor does without being asked begins in its `activate`:
+    ///
+    /// ```
+    /// # use greenroom::prelude::*;
+    /// # use greenroom::HostOptions;
+    /// # use std::time::Duration;
+    /// # #[contract(messages(Tick))]
+    /// # struct Clerk;
+    /// # #[message(Clerk, tell)]
+    /// # struct Tick;
+    /// struct ClerkActor { ticks: u64 }
+    ///
+    /// #[actor(Clerk)]
+    /// impl ClerkActor {
+    ///     fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+    ///         ctx.every(Duration::from_millis(100), Tick)?;
+    ///         Ok(Self { ticks: 0 })
+    ///     }
+    ///
+    ///     #[tell]
+    ///     fn tick(&mut self, _: Tick) { self.ticks += 1; }
+    /// }
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Error> {
+    /// let node = Node::local("shop").host_with::<ClerkActor>(HostOptions::new().always_on(["main"])).start().await?;
+    /// # node.drain().await
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn always_on<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.always_on.extend(keys.into_iter().map(Into::into));
+        self
+    }
+
     /// What happens when an instance of a service cannot be activated.
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
@@ -73,6 +122,8 @@ pub(crate) struct Hosted {
     pub(crate) version: &'static str,
     pub(crate) weight: u32,
     pub(crate) pool: usize,
+    /// The keys that this node wants to be always on.
+    pub(crate) always_on: Vec<Key>,
     pub(crate) verbs: Vec<Verb>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) control: Box<dyn Control>,
@@ -99,9 +150,41 @@ pub(crate) trait Control: Send + Sync {
     fn passivate(&self, partition: u16, idle: Duration) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
     fn release(&self, key: &Key) -> bool;
+    /// Gives the look whether an actor is in memory, and under which epoch.
+    fn live(&self, key: &Key) -> Box<dyn Fn() -> Option<u64> + Send>;
+    /// Brings an actor into memory.
+    fn wake(&self, key: Key) -> BoxFuture<'static, Result<(), Error>>;
+    /// These keys are always on.
+    fn pin(&self, keys: HashSet<Key>);
+    /// Attaches a timer or a watch to the activation whose turn runs: an [`Attach`](crate::engine::Attach) of the
+    /// actor's Rust type.
+    fn attach(&self, key: &Key, attach: Box<dyn Any + Send>) -> Result<Arc<Attachment>, Error>;
+    /// What is attached to an activation.
+    fn attachments(&self, key: &Key) -> Vec<Arc<Attachment>>;
 }
 
 impl<A: Actor> Control for Arc<Host<A>> {
+    fn live(&self, key: &Key) -> Box<dyn Fn() -> Option<u64> + Send> {
+        Host::live(self, key)
+    }
+
+    fn wake(&self, key: Key) -> BoxFuture<'static, Result<(), Error>> {
+        let host = self.clone();
+        Box::pin(async move { Host::wake(&host, &key).await })
+    }
+
+    fn pin(&self, keys: HashSet<Key>) {
+        Host::pin(self, keys);
+    }
+
+    fn attach(&self, key: &Key, attach: Box<dyn Any + Send>) -> Result<Arc<Attachment>, Error> {
+        Host::attach(self, key, typed::<A>(attach)?)
+    }
+
+    fn attachments(&self, key: &Key) -> Vec<Arc<Attachment>> {
+        Host::attachments(self, key)
+    }
+
     fn evict(&self, partition: u16) -> Vec<Key> {
         Host::evict(self, partition)
     }
@@ -226,6 +309,25 @@ impl Control for Unkeyed {
     fn release(&self, _: &Key) -> bool {
         false
     }
+
+    fn live(&self, _: &Key) -> Box<dyn Fn() -> Option<u64> + Send> {
+        Box::new(|| None)
+    }
+
+    fn wake(&self, _: Key) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn pin(&self, _: HashSet<Key>) {}
+
+    fn attach(&self, _: &Key, _: Box<dyn Any + Send>) -> Result<Arc<Attachment>, Error> {
+        let why = "the instances of a service have no timers and no watches: use a task of the node, or a keyed actor";
+        Err(Error::new(ErrorKind::Config, why))
+    }
+
+    fn attachments(&self, _: &Key) -> Vec<Arc<Attachment>> {
+        Vec::new()
+    }
 }
 
 impl Hosted {
@@ -250,6 +352,7 @@ impl Hosted {
             let why = format!("{name} is a service, which has no key to keep a journal by: it cannot be durable");
             return Err(Error::new(ErrorKind::Config, why));
         }
+        let always_on = always_on(name, keyed, &options.always_on)?;
         let partitions = if keyed { around.settings.partitions } else { 0 };
         let gate = Arc::new(Gate::new(partitions, around.proof.clone()));
         let mailbox = around.settings.mailbox;
@@ -271,6 +374,7 @@ impl Hosted {
             version: A::VERSION,
             weight,
             pool: if keyed { 0 } else { pool_size },
+            always_on,
             verbs: Verbs::<A>::of().build(&engine),
             gate,
             control,
@@ -300,6 +404,7 @@ impl Hosted {
             version: "0.0.0",
             weight: 100,
             pool: 1,
+            always_on: Vec::new(),
             verbs,
             gate: Arc::new(Gate::new(0, around.proof.clone())),
             control: Box::new(Unkeyed(Arc::new(rooms))),
@@ -330,6 +435,12 @@ impl Hosted {
         self.verbs.iter().find(|verb| verb.message == id)?.local::<M>()
     }
 
+    /// The counts of a message's verb.
+    pub(crate) fn stats<M: Message>(&self) -> Option<Arc<VerbStats>> {
+        let id = TypeId::of::<M>();
+        self.verbs.iter().find(|verb| verb.message == id).map(|verb| verb.stats.clone())
+    }
+
     pub(crate) fn verb(&self, name: &str) -> Result<&Verb, Error> {
         self.verbs.iter().find(|verb| verb.contract.verb == name).ok_or_else(|| {
             Error::new(
@@ -343,4 +454,15 @@ impl Hosted {
     pub(crate) fn verb_names(&self) -> Vec<&'static str> {
         self.verbs.iter().map(|verb| verb.contract.verb).collect()
     }
+}
+
+fn always_on(name: &str, keyed: bool, keys: &[String]) -> Result<Vec<Key>, Error> {
+    let config = |why: String| Err(Error::new(ErrorKind::Config, why));
+    if !keyed && !keys.is_empty() {
+        return config(format!("{name} is a service: its instances are always on, and have no keys"));
+    }
+    if keys.len() > ALWAYS_ON_MAX {
+        return config(format!("{name}: {} keys are always on; a node names {ALWAYS_ON_MAX} at most", keys.len()));
+    }
+    keys.iter().map(|key| Key::new(key)).collect()
 }

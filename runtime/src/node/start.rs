@@ -15,7 +15,7 @@ use super::driver::{self, Driver, Feed, Over};
 use super::hosted::Hosted;
 use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
-use super::{Inner, Node, birth, idle, listen, notice};
+use super::{Inner, Node, always, birth, idle, listen, notice};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Config, HostInfo, Machine};
 use crate::subject::{Name, Subjects};
@@ -105,6 +105,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     spawn_driver(&inner, driver, links.lease)?;
     end_if_retired(&inner);
     idle::passivate(&inner);
+    always::keep(&inner);
     settle(&inner).await?;
     listen::listen_for_services(&inner).await?;
     start_tasks(&mut builder, &node).await?;
@@ -212,6 +213,7 @@ fn machine_config(builder: &NodeBuilder, around: &Surroundings, name: &str, inca
             version: hosted.version.to_owned(),
             weight: hosted.weight,
             durable: hosted.durable,
+            always_on: hosted.always_on.iter().map(|key| key.as_str().to_owned()).collect(),
         };
         hosted.map(|hosted| (hosted.name.to_owned(), info(hosted))).collect()
     };

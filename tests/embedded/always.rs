@@ -24,11 +24,11 @@ async fn start(ground: &Ground, name: &str, keys: &[&str]) -> Node {
     ground.node(name).host_with::<BeaconActor>(options).start().await.expect("a node starts")
 }
 
-/// Waits until a key has been activated so often on one of these nodes; says on which.
-async fn lit_on<'a>(nodes: &[&'a Node], key: &str, times: u32) -> &'a Node {
+/// Waits until a key has been activated so often on one of these nodes.
+async fn lit_on(nodes: &[&Node], key: &str, times: u32) {
     eventually(SOON, "it is activated", async || {
-        let found = nodes.iter().find(|node| lit(node, key) >= times).copied();
-        found.ok_or_else(|| format!("{:?}", nodes.iter().map(|node| lit(node, key)).collect::<Vec<_>>()))
+        let lit: Vec<u32> = nodes.iter().map(|node| lit(node, key)).collect();
+        holds(lit.iter().any(|lit| *lit >= times), || format!("{lit:?}"))
     })
     .await
 }
@@ -75,37 +75,30 @@ async fn h7_what_is_always_on_comes_back_after_panics_and_failures(ground: Groun
 }
 
 async fn h7_what_is_always_on_goes_with_its_partition(ground: Ground) {
-    let one = start(&ground, "one", &["main"]).await;
-    let two = start(&ground, "two", &["main"]).await;
-    settled("beacon", &[&one, &two], &[]).await;
-    let here = lit_on(&[&one, &two], "main", 1).await;
+    let mut nodes = vec![start(&ground, "one", &["main"]).await, start(&ground, "two", &["main"]).await];
+    settled("beacon", &[&nodes[0], &nodes[1]], &[]).await;
     // By a handover.
-    let third = start(&ground, "third", &["main"]).await;
-    let (owner, other) = {
-        let owner = one.info().always_on.first().and_then(|main| main.node.clone()).expect("it is owned");
-        let owner = if owner == one.id() {
-            &one
-        } else if owner == two.id() {
-            &two
-        } else {
-            &third
-        };
-        (owner, if owner.id() == one.id() { &two } else { &one })
-    };
+    let owner = take_owner(&mut nodes);
     soon("it is drained", owner.drain()).await.expect("drained");
-    let rest: Vec<&Node> = [&one, &two, &third].into_iter().filter(|node| node.id() != owner.id()).collect();
-    let heir = lit_on(&rest, "main", 1).await;
-    drop(other);
-    drop(here);
+    lit_on(&[&nodes[0]], "main", 1).await;
     // By a death: the node is cut off as if its process had been killed.
-    let last = rest.iter().find(|node| node.id() != heir.id()).expect("two are left").id().to_owned();
-    let mut left: Vec<Node> = Vec::new();
-    for node in [one, two, third] {
-        if node.id() == last {
-            left.push(node);
-        }
-    }
-    lit_on(&[&left[0]], "main", 1).await;
+    nodes.push(start(&ground, "three", &["main"]).await);
+    settled("beacon", &[&nodes[0], &nodes[1]], &[]).await;
+    drop(take_owner(&mut nodes));
+    let before = lit(&nodes[0], "main");
+    eventually(SOON, "it has another owner", async || {
+        let owner = nodes[0].info().always_on[0].node.clone();
+        holds(owner.as_deref() == Some(nodes[0].id()), || format!("{owner:?}"))
+    })
+    .await;
+    lit_on(&[&nodes[0]], "main", before + 1).await;
+}
+
+/// Takes out the node that owns the key.
+fn take_owner(nodes: &mut Vec<Node>) -> Node {
+    let owner = nodes[0].info().always_on[0].node.clone().expect("it is owned");
+    let at = nodes.iter().position(|node| node.id() == owner).expect("by one of these");
+    nodes.remove(at)
 }
 
 async fn h7_what_is_always_on_never_leaves_memory(ground: Ground) {

@@ -19,6 +19,7 @@ mod fragile;
 mod watches;
 mod always;
 mod timers;
+mod budget;
 mod bypass;
 mod transparency;
 mod services;

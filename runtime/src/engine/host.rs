@@ -9,6 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
+use super::budget::Budget;
 use super::gate::{Gate, Shut};
 use super::job::Job;
 use super::pinned::Pinned;
@@ -32,6 +33,8 @@ pub(crate) struct HostSettings {
     pub(crate) mailbox: usize,
     /// Actors of this type in memory.
     pub(crate) activations: usize,
+    /// Bytes that durable actors of this type may take, if that is bounded.
+    pub(crate) memory: Option<usize>,
 }
 
 /// Turns that a drain runs before it lets other tasks have the thread.
@@ -46,6 +49,7 @@ pub(crate) struct Host<A: Actor> {
     pub(super) slots: Registry<A>,
     /// The keys that are always on.
     pub(super) pinned: Pinned,
+    pub(super) budget: Option<Budget>,
     /// Notified when the last turn of an actor ends whose partition was given away.
     pub(crate) left: Notify,
 }
@@ -63,7 +67,8 @@ pub(crate) enum Entered<A> {
 impl<A: Actor> Host<A> {
     pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
         let slots = Registry::new(around.settings.partitions);
-        Self { name, gate, slots, pinned: Pinned::default(), around, settings, left: Notify::new() }
+        let budget = settings.memory.filter(|_| A::DURABLE).map(Budget::new);
+        Self { name, gate, slots, pinned: Pinned::default(), budget, around, settings, left: Notify::new() }
     }
 
     /// These keys stay in memory.
@@ -256,7 +261,7 @@ impl<A: Actor> Host<A> {
         }
     }
 
-    fn drive(self: &Arc<Self>, slot: Arc<Slot<A>>, actor: Option<A>, inline: bool) {
+    pub(super) fn drive(self: &Arc<Self>, slot: Arc<Slot<A>>, actor: Option<A>, inline: bool) {
         let mut drain: Pin<Box<dyn Future<Output = ()> + Send>> =
             Box::pin(self.clone().drain(slot, actor, if inline { 1 } else { BURST }));
         if inline && let Some(_deeper) = depth::enter() {
@@ -326,7 +331,7 @@ impl<A: Actor> Host<A> {
                     drop_quietly(actor.take());
                     self.ended(&slot, &Ending::For(Reason::Passivated));
                 }
-                Ended::Fine => {}
+                Ended::Fine => self.let_go(self.weigh(&slot, live)),
                 Ended::Lost => {
                     drop_quietly(actor.take());
                     self.ended(&slot, &Ending::For(Reason::Undone));
@@ -428,6 +433,9 @@ impl<A: Actor> Host<A> {
     pub(super) fn ended(&self, slot: &Slot<A>, why: &Ending) {
         slot.lock().detach();
         if slot.set_live(false) {
+            if let Some(budget) = &self.budget {
+                budget.forget(slot.key());
+            }
             self.around.watched.ended(self.name, slot.key(), why);
             if self.pinned.holds(slot.key()) {
                 self.around.standing.notify_one();

@@ -6,6 +6,7 @@
 //! and are taken by one spawned task when the turn ends.
 
 mod attached;
+mod budget;
 mod command;
 mod faults;
 mod gate;

@@ -124,9 +124,14 @@ impl<A> Inner<A> {
 
     /// Whether nothing would be lost with it but the actor itself: nobody waits, no panic is remembered, no timer runs.
     pub(crate) fn may_leave(&self) -> bool {
+        self.queued() == 0 && self.has_leisure()
+    }
+
+    /// Whether the actor might leave memory once its turn has ended: no panic is remembered, no timer runs.
+    pub(crate) fn has_leisure(&self) -> bool {
         self.extra.as_ref().is_none_or(|extra| {
             let busy = extra.attached.as_ref().is_some_and(|attached| attached.is_busy());
-            extra.queue.is_empty() && extra.faults.is_none() && extra.journal.is_none() && !busy
+            extra.faults.is_none() && extra.journal.is_none() && !busy
         })
     }
 

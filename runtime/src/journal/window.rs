@@ -97,6 +97,16 @@ impl Window {
         if born <= self.low { Known::Expired(self.low) } else { Known::New }
     }
 
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let answer = |known: &Remembered| match &known.fate {
+            Fate::Replied(json) | Fate::Refused(json) => json.get().len(),
+            Fate::Begun(_) => 0,
+        };
+        let each = |known| std::mem::size_of::<Remembered>() + answer(known);
+        self.born.iter().chain(&self.unborn).map(each).sum()
+    }
+
     /// Whether it hardly adds to a record.
     pub(crate) fn is_small(&self) -> bool {
         self.born.len() + self.unborn.len() <= 2

@@ -192,6 +192,8 @@ pub struct ClusterInfo {
     pub quarantined: HashMap<String, String>,
     /// The actors that are kept active, and where each lives.
     pub always_on: Vec<AlwaysOn>,
+    /// Bytes that they take there, by estimate, of the types that have a memory budget.
+    pub memory: HashMap<String, usize>,
     /// How many actors of the node that answers are watched.
     pub watched: usize,
 }
@@ -266,6 +268,7 @@ impl ClusterInfo {
                 })
                 .collect(),
             always_on: always::all(around),
+            memory: keyed().filter_map(|one| Some((one.name.to_owned(), one.control.held()?))).collect(),
             watched: around.watched.len(),
         }
     }

@@ -32,10 +32,13 @@ pub struct HostOptions {
     pub(crate) weight: Option<u32>,
     pub(crate) restart: Restart,
     pub(crate) always_on: Vec<String>,
+    pub(crate) memory: Option<usize>,
 }
 
 /// Keys of one actor type that a node may name as always on.
 const ALWAYS_ON_MAX: usize = 256;
+/// The smallest budget of memory.
+const MEMORY_MIN: usize = 64 * 1024;
 
 impl HostOptions {
     /// The defaults: a pool of as many instances as there are cores, weight 100, restarted one for
@@ -103,6 +106,18 @@ impl HostOptions {
         self
     }
 
+    /// How many bytes the durable actors of this type may take on this node; unbounded unless set, 64 KiB at least. When
+    /// they take more, those that were used least recently leave memory, as if nobody had asked for them for long.
+    ///
+    /// An estimate: of each actor the size of its state when it was last written down as JSON, of the commands that it
+    /// remembers, and 1 KiB. Not counted is what may not leave: what is always on, has a timer, or has just panicked.
+    /// Of actors that are busy at once, as many may be in memory beyond it. Volatile actors take no notice of it.
+    #[must_use]
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
     /// What happens when an instance of a service cannot be activated.
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
@@ -146,6 +161,8 @@ pub(crate) trait Control: Send + Sync {
     /// Fails what waits for an instance of a service: none will come back.
     fn close(&self);
     fn resident(&self) -> usize;
+    /// The bytes that its actors take, if they have a budget.
+    fn held(&self) -> Option<usize>;
     /// Drops the durable actors of a partition that have been idle for so long; returns how many.
     fn passivate(&self, partition: u16, idle: Duration) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
@@ -205,6 +222,10 @@ impl<A: Actor> Control for Arc<Host<A>> {
 
     fn resident(&self) -> usize {
         Host::resident(self)
+    }
+
+    fn held(&self) -> Option<usize> {
+        Host::held(self)
     }
 
     fn passivate(&self, partition: u16, idle: Duration) -> usize {
@@ -298,6 +319,10 @@ impl Control for Unkeyed {
         0
     }
 
+    fn held(&self) -> Option<usize> {
+        None
+    }
+
     fn passivate(&self, _: u16, _: Duration) -> usize {
         0
     }
@@ -353,11 +378,15 @@ impl Hosted {
             return Err(Error::new(ErrorKind::Config, why));
         }
         let always_on = always_on(name, keyed, &options.always_on)?;
+        if let Some(bytes) = options.memory.filter(|bytes| *bytes < MEMORY_MIN) {
+            let why = format!("{name}: a memory budget of {bytes} bytes is too small; {MEMORY_MIN} at least");
+            return Err(Error::new(ErrorKind::Config, why));
+        }
         let partitions = if keyed { around.settings.partitions } else { 0 };
         let gate = Arc::new(Gate::new(partitions, around.proof.clone()));
         let mailbox = around.settings.mailbox;
         let (engine, control, children): (Engine<A>, Box<dyn Control>, _) = if keyed {
-            let settings = HostSettings { mailbox, activations: around.settings.activations };
+            let settings = HostSettings { mailbox, activations: around.settings.activations, memory: options.memory };
             let host = Arc::new(Host::new(name, gate.clone(), around.clone(), settings));
             (Engine::Keyed(host.clone()), Box::new(host), Vec::new())
         } else {

@@ -18,6 +18,7 @@ mod passing;
 mod permit;
 mod probe;
 mod serve;
+mod silence;
 mod start;
 mod surroundings;
 

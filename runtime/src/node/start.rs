@@ -15,7 +15,7 @@ use super::driver::{self, Driver, Feed, Over};
 use super::hosted::Hosted;
 use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
-use super::{Inner, Node, always, birth, idle, listen, notice};
+use super::{Inner, Node, always, birth, idle, listen, notice, silence};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Config, HostInfo, Machine};
 use crate::subject::{Name, Subjects};
@@ -45,7 +45,8 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     let incarnation = format!("{:08x}", (seed ^ (seed >> 32)) as u32);
     let id = format!("{name}-{incarnation}");
     let subjects = Subjects::new(Name::new(&builder.app)?);
-    let links = connect(&builder.broker, &id).await?;
+    let at = settings_of(&builder.broker)?;
+    let links = connect(&builder.broker, at.clone(), &id).await?;
     let bucket: Arc<dyn Bucket> = Arc::from(links.lease.bucket(&subjects.ownership_bucket()).await?);
     let meta = birth::of(&*bucket, &builder).await?;
     let settings = Settings {
@@ -88,6 +89,9 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     around.runtime.spawn(async move { stop.run_until_cancelled(keeper).await });
     let mut config = machine_config(&builder, &around, &name, &incarnation);
     config.first_epoch = meta.born;
+    if let Some(at) = at.filter(|_| !config.is_client()) {
+        silence::warn_of(&inner, at);
+    }
     let notices = if config.is_client() { None } else { listen::notices(&around.subjects, &*links.lease).await };
     let driver = Driver {
         around: around.clone(),
@@ -156,14 +160,23 @@ fn fresh_seed(name: &str) -> u64 {
     hasher.finish()
 }
 
-async fn connect(broker: &Broker, id: &str) -> Result<Links, Error> {
-    let connect = match broker {
-        Broker::Memory(broker) => {
+/// How to reach the broker, if it is not in this process.
+fn settings_of(broker: &Broker) -> Result<Option<Connect>, Error> {
+    match broker {
+        Broker::Memory(_) => Ok(None),
+        Broker::Environment => Connect::from_env(|name| std::env::var(name).ok()).map(Some),
+        Broker::Nats(connect) => Ok(Some((**connect).clone())),
+    }
+}
+
+async fn connect(broker: &Broker, at: Option<Connect>, id: &str) -> Result<Links, Error> {
+    let connect = match (broker, at) {
+        (Broker::Memory(broker), _) => {
             let own: Arc<dyn Transport> = Arc::new(broker.transport(&format!("{id}{}", notice::OWN)));
             return Ok(Links { lease: Arc::new(broker.transport(&format!("{id}/lease"))), own });
         }
-        Broker::Environment => Connect::from_env(|name| std::env::var(name).ok())?,
-        Broker::Nats(connect) => (**connect).clone(),
+        (_, Some(connect)) => connect,
+        (_, None) => return Err(Error::new(ErrorKind::Internal, "nothing says how to reach the broker")),
     };
     let own = NatsTransport::connect(connect.clone().name(format!("{id}{}", notice::OWN))).await?;
     warn_of_an_old_server(&own);

@@ -35,6 +35,15 @@ async fn next(watch: &mut Watch) -> Reason {
     soon("the watch tells something", watch.next()).await.expect("its node runs").reason
 }
 
+/// Waits until the node knows of a watch.
+async fn known_to(owner: &Node) {
+    eventually(SOON, "its node knows of the watch", async || {
+        let watched = owner.info().watched;
+        holds(watched == 1, || format!("{watched} are watched"))
+    })
+    .await;
+}
+
 async fn nothing(watch: &mut Watch) {
     if let Ok(told) = tokio::time::timeout(QUIET, watch.next()).await {
         panic!("nothing has ended, and this was told: {told:?}");
@@ -169,11 +178,7 @@ async fn h7_a_watch_goes_with_its_actor_over_two_moves_and_a_drain(ground: Groun
     assert_eq!(told, Reason::Moved { to: three.id().to_owned() }, "told although its own node leaves");
     assert_eq!(soon("over", watches[1].next()).await, None, "its node has stopped");
     client.actor::<Probe>(&key).ask(Add { by: 1 }).await.expect("it is there again");
-    eventually(SOON, "its node knows of the watch", async || {
-        let watched = three.info().watched;
-        holds(watched == 1, || format!("{watched} are watched"))
-    })
-    .await;
+    known_to(&three).await;
     soon("it is drained", three.drain()).await.expect("drained");
     assert_eq!(next(&mut watches[0]).await, Reason::Drained);
 }
@@ -194,6 +199,7 @@ async fn h7_a_watch_tells_of_a_node_that_is_gone(ground: Ground) {
     let gone = soon("told", members.next()).await.expect("the node runs");
     assert_eq!((gone.node.as_str(), &gone.reason), (&*dead, &Reason::NodeLost { node: dead.clone() }));
     assert_eq!(client.actor::<Probe>(&key).ask(Add { by: 1 }).await.expect("it is elsewhere"), 1);
+    known_to(&two).await;
     two.actor::<Probe>(&key).ask(Fall { why: "there".to_owned(), gate: None }).await.expect_err("it falls");
     assert_eq!(next(&mut watch).await, Reason::Panicked { cause: "there".to_owned() }, "the watch went with it");
 }

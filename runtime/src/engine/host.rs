@@ -15,10 +15,9 @@ use super::job::Job;
 use super::pinned::Pinned;
 use super::registry::Registry;
 use super::slot::{Inner, Phase, Popped, Slot};
-use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded, turn_of};
+use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded};
 use crate::actor::Actor;
 use crate::call::Call;
-use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::node::{Surroundings, depth};
@@ -374,81 +373,6 @@ impl<A: Actor> Host<A> {
         ended
     }
 
-    /// Brings an actor into memory, in the time of the call that asks for it, and as a part of its chain.
-    async fn activate(&self, slot: &Arc<Slot<A>>, call: &Call) -> Result<A, Error> {
-        let call = Call { turn: None, ..call.clone() };
-        let env = self.env(slot);
-        let mut ctx = Context::new(env.clone(), &call);
-        match turn_of(async { A::activate(&mut ctx).await }).await {
-            Ok(Ok(mut actor)) => {
-                if ctx.made_cell() && actor.cell().is_none() {
-                    return Err(Error::new(
-                        ErrorKind::Config,
-                        format!(
-                            "{} opens a state cell but does not name it; write `#[actor(.., state = field)]` or implement `Actor::cell`",
-                            self.name
-                        ),
-                    ));
-                }
-                check_journal(self.name, &mut actor)?;
-                Ok(actor)
-            }
-            Ok(Err(error)) => Err(error),
-            Err(cause) => {
-                let error = env.panicked(&cause);
-                self.faulted(slot, cause);
-                Err(error)
-            }
-        }
-    }
-
-    /// Notes a panic. Whoever queued behind it is told if the actor is now to be left alone.
-    fn faulted(&self, slot: &Arc<Slot<A>>, cause: String) {
-        let (queue, error) = {
-            let mut inner = slot.lock();
-            inner.set_faults(Some(cause));
-            let refusal = inner.faults().map(|faults| faults.admit(self.name, slot.key().as_str()));
-            match refusal {
-                Some(Err(error)) => (inner.take_queue(), error),
-                _ => return,
-            }
-        };
-        for job in queue {
-            let same = Error::new(error.kind(), error.message());
-            job.fail(match error.details() {
-                Some(details) => same.with_details(details.clone()),
-                None => same,
-            });
-        }
-    }
-
-    /// An activation has succeeded.
-    fn began(&self, slot: &Slot<A>) {
-        if slot.set_live(true) {
-            self.around.watched.began(self.name, slot.key(), self.gate.epoch(slot.partition()));
-        }
-    }
-
-    /// An activation is over: what was attached to it ends, and whoever watches hears of it.
-    pub(super) fn ended(&self, slot: &Slot<A>, why: &Ending) {
-        slot.lock().detach();
-        if slot.set_live(false) {
-            if let Some(budget) = &self.budget {
-                budget.forget(slot.key());
-            }
-            self.around.watched.ended(self.name, slot.key(), why);
-            if self.pinned.holds(slot.key()) {
-                self.around.standing.notify_one();
-            }
-        }
-    }
-
-    fn ended_by_panic(&self, slot: &Slot<A>, cause: String) {
-        let quarantined = slot.lock().faults().is_some_and(super::faults::Faults::is_quarantined);
-        let reason = if quarantined { Reason::Quarantined { cause } } else { Reason::Panicked { cause } };
-        self.ended(slot, &Ending::For(reason));
-    }
-
     /// Ends a drain: the actor rests, or goes if its partition has been given away.
     fn rest(&self, slot: &Arc<Slot<A>>, mut inner: MutexGuard<'_, Inner<A>>, actor: Option<A>) {
         let given_away = self.gate.epoch(slot.partition()) == 0;
@@ -494,23 +418,6 @@ impl<A: Actor> Host<A> {
     pub(crate) fn env<'a>(&'a self, slot: &'a Arc<Slot<A>>) -> Env<'a> {
         Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot }
     }
-}
-
-/// Callers were told whether the actor remembers its commands, and rely on it.
-fn check_journal<A: Actor>(name: &str, actor: &mut A) -> Result<(), Error> {
-    let keeps = actor.cell().is_some_and(|cell| cell.ledger().is_some());
-    let why = match (A::DURABLE, keeps) {
-        (true, false) => {
-            "says that it is durable and keeps no journal in a stream: open its cell by `ctx.durable()`, or leave \
-             `durable` out of its `#[actor(..)]` (`const DURABLE`)"
-        }
-        (false, true) => {
-            "keeps its journal in a stream and does not say so to its callers: write \
-             `#[actor(.., state = field, durable)]`, or `const DURABLE: bool = true`"
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::new(ErrorKind::Config, format!("{name} {why}")))
 }
 
 /// Whether nothing was ever written to the actor's journal.

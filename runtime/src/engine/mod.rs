@@ -5,6 +5,7 @@
 //! stops polling or is dropped holds nobody. Messages that arrive during a turn queue, bounded,
 //! and are taken by one spawned task when the turn ends.
 
+mod activation;
 mod attached;
 mod budget;
 mod command;

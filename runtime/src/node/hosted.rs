@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::options::{self, HostOptions};
 use crate::actor::Actor;
 use crate::contract::{Contract, Kind, Message};
 use crate::engine::{Attachment, Gate, Host, HostSettings, typed};
@@ -23,108 +24,7 @@ use crate::pool::Pool;
 use crate::routes::{Engine, LocalRoute, Verb, Verbs};
 use crate::stats::VerbStats;
 use crate::subject::Name;
-use crate::supervision::{ChildSpec, Restart};
-
-/// How one actor type is hosted.
-#[derive(Clone, Debug, Default)]
-pub struct HostOptions {
-    pub(crate) pool: Option<usize>,
-    pub(crate) weight: Option<u32>,
-    pub(crate) restart: Restart,
-    pub(crate) always_on: Vec<String>,
-    pub(crate) memory: Option<usize>,
-}
-
-/// Keys of one actor type that a node may name as always on.
-const ALWAYS_ON_MAX: usize = 256;
-/// The smallest budget of memory.
-const MEMORY_MIN: usize = 64 * 1024;
-
-impl HostOptions {
-    /// The defaults: a pool of as many instances as there are cores, weight 100, restarted one for
-    /// one.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The instances of a service on this node, 1 to 256. Among the nodes that host it, a node
-    /// gets calls in proportion to its pool.
-    #[must_use]
-    pub fn pool(mut self, instances: usize) -> Self {
-        self.pool = Some(instances);
-        self
-    }
-
-    /// This node's share of the keyed actors, in proportion to the other nodes' weights; 1 to
-    /// 10,000, 100 unless set.
-    #[must_use]
-    pub fn weight(mut self, weight: u32) -> Self {
-        self.weight = Some(weight);
-        self
-    }
-
-    /// Keys that are kept active, such as the one key of a singleton: the node that owns such a key activates it as soon
-    /// as it serves it, after a start, a handover or a take-over, and again after a panic or a failed activation, with
-    /// growing pauses. It does not leave memory for being idle, nor to make room. A durable actor that was never
-    /// written to begins its journal with its first activation.
-    ///
-    /// What all live hosts of the type name is put together: it is enough if one of them names a key, and harmless if
-    /// all do. 256 keys on a node at most. Quarantine holds for them as for others, until `Node::release`.
-    ///
-    /// What such an actor does without being asked begins in its `activate`:
-    ///
-    /// ```
-    /// # use greenroom::prelude::*;
-    /// # use greenroom::HostOptions;
-    /// # use std::time::Duration;
-    /// # #[contract(messages(Tick))]
-    /// # struct Clerk;
-    /// # #[message(Clerk, tell)]
-    /// # struct Tick;
-    /// struct ClerkActor { ticks: u64 }
-    ///
-    /// #[actor(Clerk)]
-    /// impl ClerkActor {
-    ///     fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-    ///         ctx.every(Duration::from_millis(100), Tick)?;
-    ///         Ok(Self { ticks: 0 })
-    ///     }
-    ///
-    ///     #[tell]
-    ///     fn tick(&mut self, _: Tick) { self.ticks += 1; }
-    /// }
-    ///
-    /// # #[tokio::main]
-    /// # async fn main() -> Result<(), Error> {
-    /// let node = Node::local("shop").host_with::<ClerkActor>(HostOptions::new().always_on(["main"])).start().await?;
-    /// # node.drain().await
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn always_on<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
-        self.always_on.extend(keys.into_iter().map(Into::into));
-        self
-    }
-
-    /// How many bytes the durable actors of this type may take on this node; unbounded unless set, 64 KiB at least. When
-    /// they take more, those that were used least recently leave memory, as if nobody had asked for them for long.
-    ///
-    /// An estimate: of each actor the size of its state when it was last written down as JSON, of the commands that it
-    /// remembers, and 1 KiB. Not counted is what may not leave: what is always on, has a timer, or has just panicked.
-    /// Of actors that are busy at once, as many may be in memory beyond it. Volatile actors take no notice of it.
-    #[must_use]
-    pub fn memory_budget(mut self, bytes: usize) -> Self {
-        self.memory = Some(bytes);
-        self
-    }
-
-    /// What happens when an instance of a service cannot be activated.
-    #[must_use]
-    pub fn restart(mut self, restart: Restart) -> Self {
-        self.restart = restart;
-        self
-    }
-}
+use crate::supervision::ChildSpec;
 
 /// One actor type on this node.
 pub(crate) struct Hosted {
@@ -377,11 +277,8 @@ impl Hosted {
             let why = format!("{name} is a service, which has no key to keep a journal by: it cannot be durable");
             return Err(Error::new(ErrorKind::Config, why));
         }
-        let always_on = always_on(name, keyed, &options.always_on)?;
-        if let Some(bytes) = options.memory.filter(|bytes| *bytes < MEMORY_MIN) {
-            let why = format!("{name}: a memory budget of {bytes} bytes is too small; {MEMORY_MIN} at least");
-            return Err(Error::new(ErrorKind::Config, why));
-        }
+        let always_on = options::always_on(name, keyed, &options.always_on)?;
+        options::check_memory(name, options.memory)?;
         let partitions = if keyed { around.settings.partitions } else { 0 };
         let gate = Arc::new(Gate::new(partitions, around.proof.clone()));
         let mailbox = around.settings.mailbox;
@@ -483,15 +380,4 @@ impl Hosted {
     pub(crate) fn verb_names(&self) -> Vec<&'static str> {
         self.verbs.iter().map(|verb| verb.contract.verb).collect()
     }
-}
-
-fn always_on(name: &str, keyed: bool, keys: &[String]) -> Result<Vec<Key>, Error> {
-    let config = |why: String| Err(Error::new(ErrorKind::Config, why));
-    if !keyed && !keys.is_empty() {
-        return config(format!("{name} is a service: its instances are always on, and have no keys"));
-    }
-    if keys.len() > ALWAYS_ON_MAX {
-        return config(format!("{name}: {} keys are always on; a node names {ALWAYS_ON_MAX} at most", keys.len()));
-    }
-    keys.iter().map(|key| Key::new(key)).collect()
 }

@@ -114,7 +114,7 @@ pub(super) fn always_on(name: &str, keyed: bool, keys: &[String]) -> Result<Vec<
     if keys.len() > ALWAYS_ON_MAX {
         return config(format!("{name}: {} keys are always on; a node names {ALWAYS_ON_MAX} at most", keys.len()));
     }
-    keys.iter().map(|key| Key::new(key)).collect()
+    keys.iter().map(Key::new).collect()
 }
 
 /// Whether a budget of memory can be kept.

@@ -123,7 +123,7 @@ impl Follower {
 
     async fn pause(&self, versions: &mut watch::Receiver<u64>) {
         // Whether the view has changed or not: it is looked at again.
-        drop(self.around.until(Instant::now() + AGAIN, versions.changed()).await);
+        self.around.until(Instant::now() + AGAIN, versions.changed()).await;
     }
 
     async fn ask(&self, node: &str) -> Option<Said> {

@@ -27,5 +27,9 @@ mod readme {}
 mod start {}
 
 #[cfg(doctest)]
+#[doc = include_str!("../docs/guide/lifetime.md")]
+mod lifetime {}
+
+#[cfg(doctest)]
 #[doc = include_str!("../docs/guide/state.md")]
 mod state {}

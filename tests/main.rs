@@ -17,6 +17,9 @@ mod leaving;
 mod processes;
 
 mod takeover;
+mod watching;
+
+mod rolling;
 
 mod resending;
 mod keeping;

@@ -318,6 +318,14 @@ impl<'a, A: Actor> Context<'a, A> {
         }
     }
 
+    pub(crate) fn around(&self) -> &'a Arc<Surroundings> {
+        self.env.around
+    }
+
+    pub(crate) fn actor_name(&self) -> &'static str {
+        self.env.actor
+    }
+
     pub(crate) fn made_cell(&self) -> bool {
         self.made_cell
     }

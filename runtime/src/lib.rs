@@ -60,7 +60,7 @@
 //! - [`reminder`]: messages that an actor sends itself later
 //! - [`node`]: building, running and draining a node; [`reference`](mod@reference): addresses of actors
 //! - [`tell`]: durable tells, and what becomes of those that cannot be delivered
-//! - [`subscribe`]: events of others; [`supervision`]: restarts
+//! - [`subscribe`]: events of others; [`timer`]: messages to oneself; [`watch`]: ends of others; [`supervision`]: restarts
 //! - [`key`], [`subject`], [`error`]: the vocabulary on the wire
 //! - [`transport`]: the seam to the broker
 //!
@@ -82,6 +82,8 @@ pub mod node;
 pub mod reference;
 pub mod tell;
 pub mod subscribe;
+pub mod timer;
+pub mod watch;
 pub mod supervision;
 pub mod key;
 pub mod subject;
@@ -132,6 +134,10 @@ pub use self::routes::Verbs;
 pub use self::state::{Durable, State};
 #[doc(no_inline)]
 pub use self::supervision::{Backoff, Restart, Strategy};
+#[doc(no_inline)]
+pub use self::timer::Timer;
+#[doc(no_inline)]
+pub use self::watch::{Gone, Reason, Watch};
 #[cfg(feature = "macros")]
 pub use greenroom_macros::{actor, contract, data, event, message, refusal, service};
 

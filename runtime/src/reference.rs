@@ -326,6 +326,14 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         Box::pin(tell::send(&self.around, &told, call.deadline.at())).await
     }
 
+    /// Watches the actor; see [`Node::watch`](crate::Node::watch).
+    ///
+    /// # Errors
+    /// See [`Node::watch`](crate::Node::watch).
+    pub async fn watch(&self) -> Result<crate::Watch, Error> {
+        crate::watch::begin(&self.around, C::NAME, self.target()?.key.as_str()).await
+    }
+
     fn target(&self) -> Result<&Target, Error> {
         self.around.check_running()?;
         self.target.as_ref().map_err(|error| Error::new(error.kind(), error.message()))

@@ -1,7 +1,7 @@
 //! Nodes inside the test process: on a broker in memory, and on a real server.
 //!
 //! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger`,
-//! `desk` and `letterbox` are the actors. Every other module is a theme.
+//! `desk`, `letterbox` and `beacon` are the actors. Every other module is a theme.
 
 mod ground;
 mod gate;
@@ -9,6 +9,7 @@ mod probe;
 mod ledger;
 mod desk;
 mod letterbox;
+mod beacon;
 
 mod turns;
 mod limits;
@@ -17,6 +18,10 @@ mod circles;
 mod activation;
 mod faults;
 mod fragile;
+mod watches;
+mod always;
+mod timers;
+mod budget;
 mod bypass;
 mod transparency;
 mod services;

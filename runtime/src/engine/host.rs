@@ -9,20 +9,22 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
+use super::budget::Budget;
 use super::gate::{Gate, Shut};
 use super::group::is_new;
 use super::job::Job;
+use super::pinned::Pinned;
 use super::registry::Registry;
 use super::slot::{Inner, Phase, Popped, Slot};
-use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded, turn_of};
+use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded};
 use crate::actor::Actor;
 use crate::call::{Call, TurnId};
-use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::node::{Surroundings, depth};
 use crate::reference::Target;
 use crate::state::JournalBox;
+use crate::watch::{Ending, Reason};
 
 /// Bounds of one host.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct HostSettings {
     pub(crate) mailbox: usize,
     /// Actors of this type in memory.
     pub(crate) activations: usize,
+    /// Bytes that durable actors of this type may take, if that is bounded.
+    pub(crate) memory: Option<usize>,
 }
 
 /// Turns that a drain runs before it lets other tasks have the thread.
@@ -43,6 +47,9 @@ pub(crate) struct Host<A: Actor> {
     pub(crate) around: Arc<Surroundings>,
     settings: HostSettings,
     pub(super) slots: Registry<A>,
+    /// The keys that are always on.
+    pub(super) pinned: Pinned,
+    pub(super) budget: Option<Budget>,
     /// Notified when the last turn of an actor ends whose partition was given away.
     pub(crate) left: Notify,
 }
@@ -59,14 +66,14 @@ pub(crate) enum Entered<A> {
 
 impl<A: Actor> Host<A> {
     pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
-        Self {
-            name,
-            gate,
-            slots: Registry::new(around.settings.partitions, &around.hasher()),
-            around,
-            settings,
-            left: Notify::new(),
-        }
+        let slots = Registry::new(around.settings.partitions, &around.hasher());
+        let budget = settings.memory.filter(|_| A::DURABLE).map(Budget::new);
+        Self { name, gate, slots, pinned: Pinned::default(), budget, around, settings, left: Notify::new() }
+    }
+
+    /// These keys stay in memory.
+    pub(crate) fn pin(&self, keys: std::collections::HashSet<Key>) {
+        self.pinned.set(keys);
     }
 
     /// How many actors are in memory.
@@ -167,11 +174,13 @@ impl<A: Actor> Host<A> {
             Ended::Fine => actor,
             Ended::Lost => {
                 drop_quietly(actor);
+                self.ended(slot, &Ending::For(Reason::Undone));
                 None
             }
             Ended::Panicked(cause) => {
                 drop_quietly(actor);
-                slot.lock().set_faults(Some(cause));
+                slot.lock().set_faults(Some(cause.clone()));
+                self.ended_by_panic(slot, cause);
                 None
             }
         };
@@ -195,6 +204,9 @@ impl<A: Actor> Host<A> {
             }
             if let Phase::Idle(actor) = std::mem::replace(&mut inner.phase, Phase::Gone) {
                 idle.push(actor);
+                drop(inner);
+                // Before the slot leaves the map: nothing can begin under this key until then.
+                self.ended(slot, &Ending::GivenAway);
             }
             false
         });
@@ -224,6 +236,10 @@ impl<A: Actor> Host<A> {
         let mut inner = slot.lock();
         let was = inner.faults().is_some_and(super::faults::Faults::is_quarantined);
         inner.set_faults(None);
+        drop(inner);
+        if was {
+            self.around.standing.notify_one();
+        }
         was
     }
 
@@ -271,7 +287,7 @@ impl<A: Actor> Host<A> {
         }
     }
 
-    fn drive(self: &Arc<Self>, slot: Arc<Slot<A>>, actor: Option<A>, inline: bool) {
+    pub(super) fn drive(self: &Arc<Self>, slot: Arc<Slot<A>>, actor: Option<A>, inline: bool) {
         let mut drain: Pin<Box<dyn Future<Output = ()> + Send>> =
             Box::pin(self.clone().drain(slot, actor, if inline { 1 } else { BURST }));
         if inline && let Some(_deeper) = depth::enter() {
@@ -316,8 +332,12 @@ impl<A: Actor> Host<A> {
             }
             if actor.is_none() {
                 actor = match self.activate(&slot, job.call()).await {
-                    Ok(actor) => Some(actor),
+                    Ok(actor) => {
+                        self.began(&slot);
+                        Some(actor)
+                    }
                     Err(error) => {
+                        slot.lock().detach();
                         job.fail(error);
                         continue;
                     }
@@ -346,12 +366,19 @@ impl<A: Actor> Host<A> {
             };
             match ended {
                 // Of a key that never existed nothing is kept.
-                Ended::Fine if self.is_durable() && is_new(live) => drop_quietly(actor.take()),
-                Ended::Fine => {}
-                Ended::Lost => drop_quietly(actor.take()),
+                Ended::Fine if self.is_durable() && is_new(live) => {
+                    drop_quietly(actor.take());
+                    self.ended(&slot, &Ending::For(Reason::Passivated));
+                }
+                Ended::Fine => self.let_go(self.weigh(&slot, live)),
+                Ended::Lost => {
+                    drop_quietly(actor.take());
+                    self.ended(&slot, &Ending::For(Reason::Undone));
+                }
                 Ended::Panicked(cause) => {
                     drop_quietly(actor.take());
-                    self.faulted(&slot, cause);
+                    self.faulted(&slot, cause.clone());
+                    self.ended_by_panic(&slot, cause);
                 }
             }
         }
@@ -402,48 +429,6 @@ impl<A: Actor> Host<A> {
         ended
     }
 
-    /// Brings an actor into memory, in the time of the call that asks for it, and as a part of its chain.
-    async fn activate(&self, slot: &Arc<Slot<A>>, call: &Call) -> Result<A, Error> {
-        let call = Call { turn: None, ..call.clone() };
-        let env = self.env(slot);
-        let mut ctx = Context::new(env.clone(), &call).without_turn();
-        match turn_of(async { A::activate(&mut ctx).await }).await {
-            Ok(Ok(mut actor)) => {
-                if ctx.made_cell() && actor.cell().is_none() {
-                    return Err(Error::new(
-                        ErrorKind::Config,
-                        format!(
-                            "{} opens a state cell but does not name it; write `#[actor(.., state = field)]` or implement `Actor::cell`",
-                            self.name
-                        ),
-                    ));
-                }
-                check_journal(self.name, &mut actor)?;
-                Ok(actor)
-            }
-            Ok(Err(error)) => Err(error),
-            Err(cause) => {
-                let error = env.panicked(&cause);
-                self.faulted(slot, cause);
-                Err(error)
-            }
-        }
-    }
-
-    /// Notes a panic. Whoever queued behind it is told if the actor is now to be left alone.
-    fn faulted(&self, slot: &Arc<Slot<A>>, cause: String) {
-        let (queue, error) = {
-            let mut inner = slot.lock();
-            inner.set_faults(Some(cause));
-            let refusal = inner.faults().map(|faults| faults.admit(self.name, slot.key().as_str()));
-            match refusal {
-                Some(Err(error)) => (inner.take_queue(), error),
-                _ => return,
-            }
-        };
-        queue.into_iter().for_each(|job| job.fail(error.again()));
-    }
-
     /// Ends a drain: the actor rests, or goes if its partition has been given away.
     fn rest(&self, slot: &Arc<Slot<A>>, mut inner: MutexGuard<'_, Inner<A>>, actor: Option<A>) {
         let given_away = self.gate.epoch(slot.partition()) == 0;
@@ -464,6 +449,9 @@ impl<A: Actor> Host<A> {
         let gone = matches!(inner.phase, Phase::Gone);
         // Lock order: the registry before a slot, never the other way round.
         drop(inner);
+        if leaves.is_some() {
+            self.ended(slot, &Ending::GivenAway);
+        }
         drop_quietly(leaves);
         if gone {
             self.slots.remove(slot);
@@ -487,23 +475,6 @@ impl<A: Actor> Host<A> {
     pub(crate) fn env<'a>(&'a self, slot: &'a Arc<Slot<A>>) -> Env<'a> {
         Env { actor: self.name, key: slot.key(), around: &self.around, journal: &**slot }
     }
-}
-
-/// Callers were told whether the actor remembers its commands, and rely on it.
-fn check_journal<A: Actor>(name: &str, actor: &mut A) -> Result<(), Error> {
-    let keeps = actor.cell().is_some_and(|cell| cell.ledger().is_some());
-    let why = match (A::DURABLE, keeps) {
-        (true, false) => {
-            "says that it is durable and keeps no journal in a stream: open its cell by `ctx.durable()`, or leave \
-             `durable` out of its `#[actor(..)]` (`const DURABLE`)"
-        }
-        (false, true) => {
-            "keeps its journal in a stream and does not say so to its callers: write \
-             `#[actor(.., state = field, durable)]`, or `const DURABLE: bool = true`"
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::new(ErrorKind::Config, format!("{name} {why}")))
 }
 
 impl<A: Send> JournalPlace for Slot<A> {

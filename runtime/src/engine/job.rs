@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::attached::Attachment;
 use super::command::{Before, before, not_kept, settle_durable, stage_durable};
 use super::group::{Staged, Stake, Voice, is_new};
 use super::turn::{Ended, Env, cause_of, conclude, settle, turn_of};
@@ -16,7 +18,7 @@ use crate::call::{Call, not_started};
 use crate::context::Context;
 use crate::contract::Message;
 use crate::error::{AskError, Error, ErrorKind};
-use crate::journal::{self, Write};
+use crate::journal::{self, Outbox, Write};
 use crate::stats::VerbStats;
 
 /// What a call comes to.
@@ -237,6 +239,86 @@ pub(crate) fn takes_stale<A: Actor + Read<M>, M: Message<Contract = A::Contract>
     A::DURABLE && A::FRESHNESS == Freshness::Stale
 }
 
+/// A message that an actor sends itself, by a timer or for a watch: run only while that goes on.
+pub(crate) struct OwnJob<A, M: Message> {
+    /// Left where it is if the job is not run: it is sent again then.
+    message: Arc<Mutex<Option<M>>>,
+    call: Call,
+    stats: Arc<VerbStats>,
+    by: Arc<Attachment>,
+    /// Whether it is the only one.
+    once: bool,
+    /// Told when the turn starts; dropped if it never does.
+    taken: oneshot::Sender<()>,
+    actor: PhantomData<fn(A)>,
+}
+
+impl<A, M: Message> OwnJob<A, M> {
+    pub(crate) fn new(
+        message: Arc<Mutex<Option<M>>>,
+        call: Call,
+        stats: Arc<VerbStats>,
+        by: Arc<Attachment>,
+        once: bool,
+        taken: oneshot::Sender<()>,
+    ) -> Self {
+        Self { message, call, stats, by, once, taken, actor: PhantomData }
+    }
+}
+
+impl<A, M> Job<A> for OwnJob<A, M>
+where
+    A: Actor + Handle<M>,
+    M: Message<Contract = A::Contract>,
+{
+    fn is_read(&self) -> bool {
+        false
+    }
+
+    fn call(&self) -> &Call {
+        &self.call
+    }
+
+    fn is_stale(&self) -> bool {
+        !self.by.is_running()
+    }
+
+    fn is_hopeless(&self) -> bool {
+        !self.by.is_running()
+    }
+
+    fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended> {
+        Box::pin(async move {
+            let Self { message, mut call, stats, by, once, taken, .. } = *self;
+            if once {
+                by.finish();
+            }
+            // A sender that has gone was cancelled just now: the turn has begun all the same.
+            let _ = taken.send(());
+            let Some(message) = message.lock().take() else { return Ended::Fine };
+            call.deadline = call.deadline.fixed();
+            let ask: Box<AskJob<A, M>> = Box::new(AskJob::new(message, call, ReplyTo::Nobody, stats));
+            ask.run(actor, env).await
+        })
+    }
+
+    fn stage(self: Box<Self>, _: &mut A, _: &Env<'_>) -> Staged {
+        // Never reached: the engine asks `is_ready` first. It is sent again.
+        Staged::nothing()
+    }
+
+    fn look<'a>(self: Box<Self>, _: &'a A, _: Env<'a>) -> BoxFuture<'a, Ended> {
+        // Never reached: it is no read. It is sent again.
+        Box::pin(std::future::ready(Ended::Fine))
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        if self.by.is_running() {
+            tracing::debug!(verb = M::VERB, %error, "a message of an actor to itself waits");
+        }
+    }
+}
+
 impl<A, M> Job<A> for ReadJob<A, M>
 where
     A: Actor + Read<M>,
@@ -268,7 +350,7 @@ where
             // Of an actor that never was, the journal was read after the call came.
             let appends = A::DURABLE && !is_new(actor);
             if let Some(cell) = actor.cell().filter(|_| appends)
-                && let Err(why) = journal::commit(env.around, cell, None, Write::Turn).await
+                && let Err(why) = journal::commit(env.around, cell, None, Write::Turn, Outbox::default()).await
             {
                 // It was not looked at, whatever became of the record.
                 let error = Error::new(ErrorKind::Unavailable, "it is not certain whose the actor is");

@@ -6,6 +6,9 @@
 //! and are taken by one spawned task when the turn ends. What durable actors are asked meanwhile may share an append
 //! ([`group`]).
 
+mod activation;
+mod attached;
+mod budget;
 mod command;
 mod faults;
 mod firing;
@@ -14,11 +17,14 @@ mod group;
 mod host;
 mod job;
 mod passivation;
+mod pinned;
 mod proof;
 mod registry;
 mod slot;
 mod turn;
+mod wake;
 
+pub(crate) use self::attached::{Attach, Attachment, Sender, typed};
 pub(crate) use self::command::not_kept;
 pub(crate) use self::firing::{FireJob, ReminderTurn, run_reminder};
 pub(crate) use self::gate::Gate;

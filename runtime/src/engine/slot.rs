@@ -1,11 +1,12 @@
 //! Slots: one keyed actor in memory, with whoever waits for it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::attached::Attached;
 use super::faults::Faults;
 use super::job::Job;
 use crate::call::TurnId;
@@ -18,6 +19,8 @@ pub(crate) struct Slot<A> {
     partition: u16,
     /// When its last turn ended, in seconds of the node's life.
     used: AtomicU32,
+    /// Whether its activation has succeeded and has not ended.
+    live: AtomicBool,
     inner: Mutex<Inner<A>>,
 }
 
@@ -52,6 +55,8 @@ struct Extra<A> {
     queue: VecDeque<Box<dyn Job<A>>>,
     faults: Option<Faults>,
     journal: Option<JournalBox>,
+    /// Timers and watches of this activation.
+    attached: Option<Box<Attached>>,
     /// Whether the first job of the queue is about to be taken up, by a drain that was spawned.
     starting: bool,
     /// Woken when a message arrives while reads run together.
@@ -60,7 +65,8 @@ struct Extra<A> {
 
 impl<A> Slot<A> {
     pub(crate) fn new(key: Key, partition: u16) -> Self {
-        Self { key, partition, used: AtomicU32::new(0), inner: Mutex::new(Inner { phase: Phase::Empty, extra: None }) }
+        let inner = Mutex::new(Inner { phase: Phase::Empty, extra: None });
+        Self { key, partition, used: AtomicU32::new(0), live: AtomicBool::new(false), inner }
     }
 
     pub(crate) fn key(&self) -> &Key {
@@ -79,6 +85,16 @@ impl<A> Slot<A> {
         self.used.store(now, Ordering::Relaxed);
     }
 
+    /// Whether the actor is in memory, between its activation and its end, whoever runs it.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::SeqCst)
+    }
+
+    /// Notes that its activation has succeeded, or ended. Returns whether that is news.
+    pub(super) fn set_live(&self, live: bool) -> bool {
+        self.live.swap(live, Ordering::SeqCst) != live
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner<A>> {
         self.inner.lock()
     }
@@ -91,7 +107,14 @@ fn is_call<A>(job: &dyn Job<A>, call: TurnId) -> bool {
 impl<A> Inner<A> {
     fn extra(&mut self) -> &mut Extra<A> {
         self.extra.get_or_insert_with(|| {
-            Box::new(Extra { queue: VecDeque::new(), faults: None, journal: None, starting: false, arrival: None })
+            Box::new(Extra {
+                queue: VecDeque::new(),
+                faults: None,
+                journal: None,
+                attached: None,
+                starting: false,
+                arrival: None,
+            })
         })
     }
 
@@ -102,6 +125,38 @@ impl<A> Inner<A> {
     /// Whether there is nothing here but the actor, if it is there.
     pub(crate) fn is_bare(&self) -> bool {
         self.extra.is_none()
+    }
+
+    /// Whether nothing would be lost with it but the actor itself: nobody waits, no panic is remembered, no timer runs.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.queued() == 0 && self.has_leisure()
+    }
+
+    /// Whether the actor might leave memory once its turn has ended: no panic is remembered, no timer runs.
+    pub(crate) fn has_leisure(&self) -> bool {
+        self.extra.as_ref().is_none_or(|extra| {
+            let busy = extra.attached.as_ref().is_some_and(|attached| attached.is_busy());
+            extra.faults.is_none() && extra.journal.is_none() && !busy
+        })
+    }
+
+    /// What is attached to this activation.
+    pub(super) fn attached(&mut self) -> &mut Attached {
+        self.extra().attached.get_or_insert_default()
+    }
+
+    /// The same, if there is anything.
+    pub(super) fn attachments(&self) -> Option<&Attached> {
+        self.extra.as_ref().and_then(|extra| extra.attached.as_deref())
+    }
+
+    /// Ends what is attached.
+    pub(super) fn detach(&mut self) {
+        let Some(extra) = self.extra.as_mut() else { return };
+        extra.attached = None;
+        if extra.queue.is_empty() && extra.faults.is_none() && extra.journal.is_none() {
+            self.extra = None;
+        }
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -149,7 +204,7 @@ impl<A> Inner<A> {
         extra.starting = false;
         if extra.queue.is_empty() {
             extra.arrival = None;
-            if extra.faults.is_none() && extra.journal.is_none() {
+            if extra.faults.is_none() && extra.journal.is_none() && extra.attached.is_none() {
                 self.extra = None;
             } else {
                 extra.queue = VecDeque::new();

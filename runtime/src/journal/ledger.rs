@@ -22,6 +22,8 @@ const SMALL_BYTES: usize = 512;
 /// snapshots are a third of what is written at most.
 const GROWTH: u64 = 2;
 const GROWN_BYTES: u64 = 4_096;
+/// An actor that leaves memory leaves one behind already when it is worth so much, and its own size: it is read next.
+const PAYS_BYTES: u64 = 1_024;
 
 /// The journal of one activation.
 pub struct Ledger {
@@ -154,6 +156,16 @@ impl Ledger {
     /// The reminders, for a turn that may change them.
     pub(crate) fn draft(&self) -> reminder::Draft {
         reminder::Draft::new(self.reminders.clone(), self.epoch)
+    }
+
+    /// What the actor takes in memory, about: its state as it was last written down, and the commands it remembers.
+    pub(crate) fn bytes(&self) -> usize {
+        self.held_bytes() + self.window.bytes()
+    }
+
+    /// Whether the next activation would read so much more than the state that a snapshot is worth its record.
+    pub(crate) fn snapshot_pays(&self) -> bool {
+        self.since >= PAYS_BYTES.max(self.held_bytes() as u64)
     }
 
     /// What is known of a command.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::Node;
-use super::hosted::{HostOptions, Hosted, Room};
+use super::hosted::{Hosted, Room};
+use super::options::HostOptions;
 use super::start;
 use super::surroundings::Surroundings;
 use crate::actor::Actor;

@@ -1,19 +1,25 @@
 //! What this node knows of the others: for callers, who owns what.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::changes::{Changes, SeenChanges};
 use crate::key::Key;
-use crate::ownership::{Owner, View};
+use crate::ownership::{Departure, NodeId, Owner, View};
 
 /// The newest [`View`] of the ownership machine, published by its driver.
 pub(crate) struct Cluster {
     me: String,
     seen: RwLock<Seen>,
     changes: Changes,
+    /// The nodes that were last seen to go, and how.
+    departed: Mutex<VecDeque<(NodeId, Departure)>>,
 }
+
+/// How many of those are remembered.
+const DEPARTED_MAX: usize = 1_024;
 
 #[derive(Clone)]
 struct Seen {
@@ -52,7 +58,7 @@ impl Located {
 impl Cluster {
     pub(crate) fn new(me: String) -> Self {
         let seen = Seen { view: Arc::new(View::new()), current: false };
-        Self { me, seen: RwLock::new(seen), changes: Changes::default() }
+        Self { me, seen: RwLock::new(seen), changes: Changes::default(), departed: Mutex::default() }
     }
 
     /// Makes a view the one that callers see. Costs little: what has not changed is shared.
@@ -85,6 +91,25 @@ impl Cluster {
     pub(crate) fn busy(&self, actor: &str, partition: u16) -> Vec<Key> {
         let view = self.view();
         view.busy(actor, partition).iter().filter_map(|token| Key::from_token(token).ok()).collect()
+    }
+
+    /// Notes that a node has gone. Those who wait for it look when the next view is published.
+    pub(super) fn note_departed(&self, id: &NodeId, how: Departure) {
+        let mut departed = self.departed.lock();
+        departed.retain(|(known, _)| known != id);
+        if departed.len() >= DEPARTED_MAX {
+            departed.pop_front();
+        }
+        departed.push_back((id.clone(), how));
+    }
+
+    /// How a node went, if it has gone and is not back.
+    pub(crate) fn departure(&self, id: &str) -> Option<Departure> {
+        if self.view().is_live(&NodeId::new(id)) {
+            return None;
+        }
+        let departed = self.departed.lock();
+        departed.iter().rev().find(|(known, _)| known.as_str() == id).map(|(_, how)| *how)
     }
 
     /// Changes with the view.

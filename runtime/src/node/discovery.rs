@@ -13,8 +13,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use super::always::{self, AlwaysOn};
 use super::hosted::Hosted;
 use super::surroundings::Surroundings;
+use crate::key::Key;
 use crate::ownership::HostInfo;
 use crate::routes::Verb;
 use crate::subject::Subject;
@@ -101,7 +103,18 @@ impl Discovery {
             ("greenroom.node", self.around.id.clone()),
             ("greenroom.contract", hosted.contract_version.to_owned()),
         ];
-        entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let mut metadata: HashMap<String, String> =
+            entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let standing = always::all(&self.around).into_iter().filter(|one| one.actor == hosted.name);
+        let named = |one: AlwaysOn| {
+            let token = Key::new(&one.key).map(|key| key.token()).unwrap_or_default();
+            format!("{token}@{}", one.node.as_deref().unwrap_or("-"))
+        };
+        let standing: Vec<String> = standing.map(named).collect();
+        if !standing.is_empty() {
+            metadata.insert("greenroom.always_on".to_owned(), standing.join(","));
+        }
+        metadata
     }
 
     fn endpoint(&self, hosted: &Hosted, verb: &Verb) -> endpoint::Info {
@@ -177,6 +190,12 @@ pub struct ClusterInfo {
     pub resident: HashMap<String, usize>,
     /// Actors that the node that answers keeps from running: `actor/key` and the cause.
     pub quarantined: HashMap<String, String>,
+    /// The actors that are kept active, and where each lives.
+    pub always_on: Vec<AlwaysOn>,
+    /// Bytes that they take there, by estimate, of the types that have a memory budget.
+    pub memory: HashMap<String, usize>,
+    /// How many actors of the node that answers are watched.
+    pub watched: usize,
 }
 
 /// One node of an app.
@@ -248,6 +267,9 @@ impl ClusterInfo {
                         .map(|(key, cause)| (format!("{}/{key}", hosted.name), cause))
                 })
                 .collect(),
+            always_on: always::all(around),
+            memory: keyed().filter_map(|one| Some((one.name.to_owned(), one.control.held()?))).collect(),
+            watched: around.watched.len(),
         }
     }
 

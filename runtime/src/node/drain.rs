@@ -47,6 +47,10 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     if around.until(Instant::now() + ANSWER_WITHIN, inner.nodes.wait()).await.is_none() {
         tracing::warn!(node = around.id, "leaving although not all that was asked is answered");
     }
+    // What they watched forgets them, and has told them what it could.
+    around.leave_watches.cancel();
+    around.followers.close();
+    around.until(Instant::now() + ANSWER_WITHIN, around.followers.wait()).await;
     // Fails where the connection is gone, and then there is nothing to flush to.
     drop(around.transport.flush().await);
     inner.stop.cancel();

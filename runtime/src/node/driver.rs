@@ -299,7 +299,13 @@ impl Running {
                 tracing::info!(node = self.driver.around.id, "the lease is proved");
                 self.driver.around.duties.suspend(&self.driver.around, false);
             }
-            Effect::NodeLost { id } => self.driver.around.node_lost(id.as_str()),
+            Effect::NodeLost { id } => {
+                let how = self.driver.machine.view().departure(&id);
+                self.driver.around.cluster.note_departed(&id, how);
+                // Those who watch look at the next view.
+                self.unpublished = true;
+                self.driver.around.node_lost(id.as_str());
+            }
             // Callers are told once the view is published: they look there for the new holder.
             Effect::Moved { part, epoch, planned: false, .. } => self.taken.push((part, epoch)),
             Effect::Moved { .. } => {}

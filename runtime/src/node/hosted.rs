@@ -1,6 +1,7 @@
 //! What a node hosts: one entry for each actor type, whatever its Rust type.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use tokio::sync::Semaphore;
 use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::options::{self, HostOptions};
 use crate::actor::Actor;
 use crate::call::{Deadline, TurnId};
 use crate::contract::{Contract, Kind, Message};
-use crate::engine::{FireJob, Gate, Host, HostSettings};
+use crate::engine::{Attachment, FireJob, Gate, Host, HostSettings, typed};
 use crate::error::{Error, ErrorKind};
 use crate::journal::Log;
 use crate::key::Key;
@@ -23,62 +25,12 @@ use crate::pool::Pool;
 use crate::reference::Target;
 use crate::reminder::{Due, Fired};
 use crate::routes::{Engine, LocalRoute, Verb, Verbs};
+use crate::stats::VerbStats;
 use crate::subject::Name;
-use crate::supervision::{ChildSpec, Restart};
+use crate::supervision::ChildSpec;
 
-/// How often a durable tell is tried that fails, unless its host says otherwise.
-const TELL_ATTEMPTS: u32 = 10;
 /// How long the turn of a reminder may wait until it starts.
 const FIRE_WITHIN: Duration = Duration::from_secs(60);
-
-/// How one actor type is hosted.
-#[derive(Clone, Debug, Default)]
-pub struct HostOptions {
-    pub(crate) pool: Option<usize>,
-    pub(crate) weight: Option<u32>,
-    pub(crate) restart: Restart,
-    pub(crate) tell_attempts: Option<u32>,
-}
-
-impl HostOptions {
-    /// The defaults: a pool of as many instances as there are cores, weight 100, restarted one for
-    /// one.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The instances of a service on this node, 1 to 256. Among the nodes that host it, a node
-    /// gets calls in proportion to its pool.
-    #[must_use]
-    pub fn pool(mut self, instances: usize) -> Self {
-        self.pool = Some(instances);
-        self
-    }
-
-    /// This node's share of the keyed actors, in proportion to the other nodes' weights; 1 to
-    /// 10,000, 100 unless set.
-    #[must_use]
-    pub fn weight(mut self, weight: u32) -> Self {
-        self.weight = Some(weight);
-        self
-    }
-
-    /// How often a durable tell for a keyed actor of this type is tried that fails, 1 to 100; 10 unless set. Then it is
-    /// a dead letter. The pauses between grow from 100 ms to 30 s. What was certainly not run, because the actor could
-    /// not be reached, does not count; a turn that panics four times in a row ends its tell earlier.
-    #[must_use]
-    pub fn tell_attempts(mut self, attempts: u32) -> Self {
-        self.tell_attempts = Some(attempts);
-        self
-    }
-
-    /// What happens when an instance of a service cannot be activated.
-    #[must_use]
-    pub fn restart(mut self, restart: Restart) -> Self {
-        self.restart = restart;
-        self
-    }
-}
 
 /// One actor type on this node.
 pub(crate) struct Hosted {
@@ -93,6 +45,8 @@ pub(crate) struct Hosted {
     pub(crate) pool: usize,
     /// How often a durable tell is tried that fails.
     pub(crate) tell_attempts: u32,
+    /// The keys that this node wants to be always on.
+    pub(crate) always_on: Vec<Key>,
     pub(crate) verbs: Vec<Verb>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) control: Box<dyn Control>,
@@ -115,6 +69,8 @@ pub(crate) trait Control: Send + Sync {
     /// Fails what waits for an instance of a service: none will come back.
     fn close(&self);
     fn resident(&self) -> usize;
+    /// The bytes that its actors take, if they have a budget.
+    fn held(&self) -> Option<usize>;
     /// Drops the durable actors of a partition that have been idle for so long; returns how many.
     fn passivate(&self, partition: u16, idle: Duration) -> usize;
     fn quarantined(&self) -> Vec<(String, String)>;
@@ -125,9 +81,41 @@ pub(crate) trait Control: Send + Sync {
     fn is_queued(&self, key: Option<&Key>, call: TurnId) -> bool;
     /// Takes a call out of the queue in which it waits, and fails it.
     fn break_off(&self, key: Option<&Key>, call: TurnId, why: Error);
+    /// Gives the look whether an actor is in memory, and under which epoch.
+    fn live(&self, key: &Key) -> Box<dyn Fn() -> Option<u64> + Send>;
+    /// Brings an actor into memory.
+    fn wake(&self, key: Key) -> BoxFuture<'static, Result<(), Error>>;
+    /// These keys are always on.
+    fn pin(&self, keys: HashSet<Key>);
+    /// Attaches a timer or a watch to the activation whose turn runs: an [`Attach`](crate::engine::Attach) of the
+    /// actor's Rust type.
+    fn attach(&self, key: &Key, attach: Box<dyn Any + Send>) -> Result<Arc<Attachment>, Error>;
+    /// What is attached to an activation.
+    fn attachments(&self, key: &Key) -> Vec<Arc<Attachment>>;
 }
 
 impl<A: Actor> Control for Arc<Host<A>> {
+    fn live(&self, key: &Key) -> Box<dyn Fn() -> Option<u64> + Send> {
+        Host::live(self, key)
+    }
+
+    fn wake(&self, key: Key) -> BoxFuture<'static, Result<(), Error>> {
+        let host = self.clone();
+        Box::pin(async move { Host::wake(&host, &key).await })
+    }
+
+    fn pin(&self, keys: HashSet<Key>) {
+        Host::pin(self, keys);
+    }
+
+    fn attach(&self, key: &Key, attach: Box<dyn Any + Send>) -> Result<Arc<Attachment>, Error> {
+        Host::attach(self, key, typed::<A>(attach)?)
+    }
+
+    fn attachments(&self, key: &Key) -> Vec<Arc<Attachment>> {
+        Host::attachments(self, key)
+    }
+
     fn evict(&self, partition: u16) -> Vec<Key> {
         Host::evict(self, partition)
     }
@@ -150,6 +138,10 @@ impl<A: Actor> Control for Arc<Host<A>> {
         Host::resident(self)
     }
 
+    fn held(&self) -> Option<usize> {
+        Host::held(self)
+    }
+
     fn passivate(&self, partition: u16, idle: Duration) -> usize {
         Host::passivate(self, partition, idle)
     }
@@ -167,7 +159,7 @@ impl<A: Actor> Control for Arc<Host<A>> {
         Box::pin(async move {
             let (answer, outcome) = oneshot::channel();
             let call = FireJob::call(self.name, to.key.as_str(), &due, born, Deadline::After(FIRE_WITHIN).fixed());
-            self.admit(&to, &call.clone(), false, || Some(Box::new(FireJob::new(due, call, Some(answer)))))?;
+            self.admit(&to, &call.clone(), (false, false), || Some(Box::new(FireJob::new(due, call, Some(answer)))))?;
             outcome.await.unwrap_or_else(|_| {
                 let why = format!("the turn of a reminder of {}/{} was cut", self.name, to.key);
                 Err(Error::new(ErrorKind::Interrupted, why))
@@ -276,6 +268,10 @@ impl Control for Unkeyed {
         0
     }
 
+    fn held(&self) -> Option<usize> {
+        None
+    }
+
     fn passivate(&self, _: u16, _: Duration) -> usize {
         0
     }
@@ -300,6 +296,25 @@ impl Control for Unkeyed {
     fn break_off(&self, _: Option<&Key>, call: TurnId, why: Error) {
         self.0.break_off(call, why);
     }
+
+    fn live(&self, _: &Key) -> Box<dyn Fn() -> Option<u64> + Send> {
+        Box::new(|| None)
+    }
+
+    fn wake(&self, _: Key) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn pin(&self, _: HashSet<Key>) {}
+
+    fn attach(&self, _: &Key, _: Box<dyn Any + Send>) -> Result<Arc<Attachment>, Error> {
+        let why = "the instances of a service have no timers and no watches: use a task of the node, or a keyed actor";
+        Err(Error::new(ErrorKind::Config, why))
+    }
+
+    fn attachments(&self, _: &Key) -> Vec<Arc<Attachment>> {
+        Vec::new()
+    }
 }
 
 impl Hosted {
@@ -320,20 +335,18 @@ impl Hosted {
             );
             return Err(Error::new(ErrorKind::Config, why));
         }
-        let tell_attempts = options.tell_attempts.unwrap_or(TELL_ATTEMPTS);
-        if !(1..=100).contains(&tell_attempts) {
-            let why = format!("{name}: a durable tell is tried 1 to 100 times; got {tell_attempts}");
-            return Err(Error::new(ErrorKind::Config, why));
-        }
+        let tell_attempts = options::tell_attempts(name, options.tell_attempts)?;
         if A::DURABLE && !keyed {
             let why = format!("{name} is a service, which has no key to keep a journal by: it cannot be durable");
             return Err(Error::new(ErrorKind::Config, why));
         }
+        let always_on = options::always_on(name, keyed, &options.always_on)?;
+        options::check_memory(name, options.memory)?;
         let partitions = if keyed { around.settings.partitions } else { 0 };
         let gate = Arc::new(Gate::new(partitions, around.proof.clone()));
         let mailbox = around.settings.mailbox;
         let (engine, control, children): (Engine<A>, Box<dyn Control>, _) = if keyed {
-            let settings = HostSettings { mailbox, activations: around.settings.activations };
+            let settings = HostSettings { mailbox, activations: around.settings.activations, memory: options.memory };
             let host = Arc::new(Host::new(name, gate.clone(), around.clone(), settings));
             (Engine::Keyed(host.clone()), Box::new(host), Vec::new())
         } else {
@@ -351,6 +364,7 @@ impl Hosted {
             weight,
             pool: if keyed { 0 } else { pool_size },
             tell_attempts,
+            always_on,
             verbs: Verbs::<A>::of().build(&engine),
             gate,
             control,
@@ -380,7 +394,8 @@ impl Hosted {
             version: "0.0.0",
             weight: 100,
             pool: 1,
-            tell_attempts: TELL_ATTEMPTS,
+            tell_attempts: options::TELL_ATTEMPTS,
+            always_on: Vec::new(),
             verbs,
             gate: Arc::new(Gate::new(0, around.proof.clone())),
             control: Box::new(Unkeyed(Arc::new(rooms))),
@@ -409,6 +424,12 @@ impl Hosted {
     pub(crate) fn local<M: Message>(&self) -> Option<&dyn LocalRoute<M>> {
         let id = TypeId::of::<M>();
         self.verbs.iter().find(|verb| verb.message == id)?.local::<M>()
+    }
+
+    /// The counts of a message's verb.
+    pub(crate) fn stats<M: Message>(&self) -> Option<Arc<VerbStats>> {
+        let id = TypeId::of::<M>();
+        self.verbs.iter().find(|verb| verb.message == id).map(|verb| verb.stats.clone())
     }
 
     pub(crate) fn verb(&self, name: &str) -> Result<&Verb, Error> {

@@ -31,6 +31,9 @@ async fn rounds(weak: Weak<Inner>, pause: Duration) {
                 tracing::debug!(actor = hosted.name, partition, left, "idle actors have left memory");
             }
         }
+        if partition == 0 {
+            around.watched.sweep();
+        }
         partition = (partition + 1) % settings.partitions.max(1);
     }
 }

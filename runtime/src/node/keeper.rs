@@ -17,6 +17,7 @@ use crate::ownership::{Effect, Input, LeaveCause, NodeId, Part};
 use crate::pending::Got;
 use crate::subject::Subject;
 use crate::transport::Outbound;
+use crate::watch::Reason;
 
 /// Messages that may wait for one partition's task.
 const PARTITION_CAPACITY: usize = 4_096;
@@ -186,6 +187,8 @@ impl Keeper {
         self.around.lines.opening(&self.around.pending, &part.actor, part.number);
         hosted.gate.open(part.number, epoch, planned);
         self.around.duties.look(&self.around, &part.actor, Some(part.number));
+        self.around.watched.got(&part.actor, part.number);
+        self.around.standing.notify_one();
         if self.parts.get(part).is_none_or(|kept| kept.orders.is_closed()) {
             self.listen(part).await;
         }
@@ -196,6 +199,7 @@ impl Keeper {
         let Some(hosted) = self.around.hosted(&part.actor) else { return };
         hosted.gate.close(part.number);
         self.around.duties.look(&self.around, &part.actor, Some(part.number));
+        self.around.watched.gave(&part.actor, part.number, &self.ended_by(cause, heir.as_ref()));
         hosted.control.evict(part.number);
         let kept = self.parts.remove(&part);
         self.deaf.remove(&part);
@@ -225,6 +229,15 @@ impl Keeper {
             tokio::join!(left, stilled);
             feed.tell(Input::Quiesced { part, epoch }).await;
         });
+    }
+
+    /// Why the activations of a partition end that is left.
+    fn ended_by(&self, cause: LeaveCause, heir: Option<&NodeId>) -> Reason {
+        match (cause, heir) {
+            (LeaveCause::HandedOver | LeaveCause::NotNeeded, Some(heir)) => Reason::Moved { to: heir.to_string() },
+            (LeaveCause::Superseded, _) => Reason::NodeLost { node: self.around.id.clone() },
+            (LeaveCause::Released | LeaveCause::HandedOver | LeaveCause::NotNeeded, _) => Reason::Drained,
+        }
     }
 
     async fn call(&mut self, subject: String, message: Taken) {

@@ -155,6 +155,7 @@ async fn node_message(
         "info" => info(around, &message),
         "remind" => reminder::heard(around, message),
         "probe" => chase::heard(around, &message.body),
+        "watch" => watched(around, message),
         "offer" | "ready" | "idle" => match serde_json::from_slice::<Word>(&message.body) {
             Ok(word) => {
                 let answer = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
@@ -167,6 +168,20 @@ async fn node_message(
         },
         verb => unknown(around, verb, &message),
     }
+}
+
+/// Answers who watches an actor of this node, when there is something to tell.
+fn watched(around: &Arc<Surroundings>, message: Inbound) {
+    let reply = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply));
+    let reply = reply.and_then(|reply| Subject::parse(reply).ok());
+    let asked = around.clone();
+    spawn_until(&around.runtime, around.stop(), async move {
+        if let (Some(said), Some(reply)) = (crate::watch::answer(&asked, &message.body).await, reply)
+            && let Err(error) = asked.answer(Outbound::new(reply, said))
+        {
+            tracing::debug!(%error, "news of a watched actor were not sent; they are asked for again");
+        }
+    });
 }
 
 /// What people may ask a node.

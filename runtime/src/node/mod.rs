@@ -1,5 +1,6 @@
 //! Nodes: a process, or a part of one, that hosts actors or only calls them.
 
+mod always;
 mod birth;
 mod builder;
 pub(crate) mod chase;
@@ -15,11 +16,13 @@ mod idle;
 mod keeper;
 mod listen;
 mod notice;
+mod options;
 mod partition;
 mod passing;
 mod permit;
 mod probe;
 mod serve;
+mod silence;
 mod start;
 mod surroundings;
 
@@ -31,16 +34,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::always::AlwaysOn;
 pub(crate) use self::birth::partitions_of;
 use self::builder::Broker;
 pub use self::builder::{NodeBuilder, TaskGroup};
 pub(crate) use self::cluster::Located;
 pub use self::discovery::{ClaimInfo, ClusterInfo, NodeInfo};
 use self::driver::{Feed, Over};
-pub use self::hosted::HostOptions;
 pub(crate) use self::hosted::Hosted;
 #[cfg(feature = "ractor")]
 pub(crate) use self::hosted::Room;
+pub use self::options::HostOptions;
 pub use self::probe::{Mapping, mapping, mapping_line};
 use self::surroundings::Life;
 pub(crate) use self::surroundings::Surroundings;
@@ -53,6 +57,7 @@ use crate::subscribe::Subscribe;
 use crate::supervision::{GroupReport, Tree};
 use crate::tell::DeadLetters;
 use crate::transport::{MemoryBroker, Status};
+use crate::watch::{Members, Watch};
 
 /// How long a drain waits for turns that run, unless told otherwise.
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
@@ -167,6 +172,41 @@ impl Node {
         DeadLetters::new(around.transport.clone(), around.subjects.clone(), around.settings.partitions)
     }
 
+    /// Watches a keyed actor: the watch tells when its activation ends, wherever that is, and why. Returns when the
+    /// actor's owner knows of the watch. If the actor is not in memory then, the first thing that the watch tells is
+    /// [`Reason::NotActive`](crate::watch::Reason::NotActive): watching activates nothing.
+    ///
+    /// ```
+    /// # use greenroom::prelude::*;
+    /// # use greenroom::watch::Reason;
+    /// # #[contract(messages(Hello))]
+    /// # struct Greeter;
+    /// # #[message(Greeter, ask, reply = String)]
+    /// # struct Hello;
+    /// # async fn run(node: Node) -> Result<(), Error> {
+    /// let mut watch = node.watch::<Greeter>("ada").await?;
+    /// while let Some(gone) = watch.next().await {
+    ///     match &gone.reason {
+    ///         Reason::Moved { to } => println!("{} is at {to} now", gone.key),
+    ///         Reason::NodeDied { node } => println!("{} died with {node}", gone.key),
+    ///         _ => println!("{gone}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `BadKey` for an unusable key, `Overloaded` if this node watches 16,384 actors already, `Unavailable` if no owner
+    /// has taken the watch within the node's default budget, `Stopped` if this node has stopped.
+    pub async fn watch<C: Contract<Kind = Keyed>>(&self, key: impl AsRef<str>) -> Result<Watch, Error> {
+        crate::watch::begin(&self.inner.around, C::NAME, key.as_ref()).await
+    }
+
+    /// Watches the other nodes that host something: tells who has gone, and how.
+    pub fn watch_nodes(&self) -> Members {
+        Members::new(self.inner.around.clone())
+    }
+
     /// What this node knows of itself and the others.
     pub fn info(&self) -> ClusterInfo {
         ClusterInfo::of(&self.inner.around)
@@ -243,6 +283,7 @@ impl Inner {
         self.around.enter_life(Life::Stopped);
         self.stop.cancel();
         self.around.duties.end();
+        self.around.leave_watches.cancel();
         self.around.all_hosted().values().for_each(|hosted| hosted.close());
         // Breaks the circle of the node and its hosts, and with it drops every actor.
         self.around.set_hosted(std::collections::HashMap::new());

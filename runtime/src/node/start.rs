@@ -16,7 +16,7 @@ use super::duty::Duties;
 use super::hosted::Hosted;
 use super::keeper::Keeper;
 use super::surroundings::{Settings, Surroundings};
-use super::{Inner, Node, birth, idle, listen, notice};
+use super::{Inner, Node, always, birth, idle, listen, notice, silence};
 use crate::error::{Error, ErrorKind};
 use crate::ownership::{Candidates, Config, HostInfo, Machine, NodeId};
 use crate::reminder;
@@ -48,7 +48,8 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     let incarnation = format!("{:08x}", (seed ^ (seed >> 32)) as u32);
     let id = format!("{name}-{incarnation}");
     let subjects = Subjects::new(Name::new(&builder.app)?);
-    let links = connect(&builder, &id).await?;
+    let at = settings_of(&builder.broker)?;
+    let links = connect(&builder, at.clone(), &id).await?;
     let bucket: Arc<dyn Bucket> = Arc::from(links.lease.bucket(&subjects.ownership_bucket()).await?);
     let meta = birth::of(&*bucket, &builder).await?;
     let settings = Settings {
@@ -95,6 +96,9 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     around.runtime.spawn(async move { stop.run_until_cancelled(keeper).await });
     let mut config = machine_config(&builder, &around, &name, &incarnation);
     config.first_epoch = meta.born;
+    if let Some(at) = at.filter(|_| !config.is_client()) {
+        silence::warn_of(&inner, at);
+    }
     let notices = if config.is_client() { None } else { listen::notices(&around.subjects, &*links.lease).await };
     let driver = Driver {
         around: around.clone(),
@@ -112,6 +116,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     spawn_driver(&inner, driver, links.lease)?;
     end_if_retired(&inner);
     idle::passivate(&inner);
+    always::keep(&inner);
     settle(&inner).await?;
     listen::listen_for_services(&inner).await?;
     for hosted in around.all_hosted().values().filter(|hosted| hosted.keyed) {
@@ -166,18 +171,27 @@ fn fresh_seed(name: &str) -> u64 {
     hasher.finish()
 }
 
-async fn connect(builder: &NodeBuilder, id: &str) -> Result<Links, Error> {
+/// How to reach the broker, if it is not in this process.
+fn settings_of(broker: &Broker) -> Result<Option<Connect>, Error> {
+    match broker {
+        Broker::Memory(_) => Ok(None),
+        Broker::Environment => Connect::from_env(|name| std::env::var(name).ok()).map(Some),
+        Broker::Nats(connect) => Ok(Some((**connect).clone())),
+    }
+}
+
+async fn connect(builder: &NodeBuilder, at: Option<Connect>, id: &str) -> Result<Links, Error> {
     #[cfg(test)]
     if let Some([own, lease]) = builder.links(&format!("{id}{}", notice::OWN), &format!("{id}/lease")) {
         return Ok(Links { own, lease });
     }
-    let connect = match &builder.broker {
-        Broker::Memory(broker) => {
+    let connect = match (&builder.broker, at) {
+        (Broker::Memory(broker), _) => {
             let own: Arc<dyn Transport> = Arc::new(broker.transport(&format!("{id}{}", notice::OWN)));
             return Ok(Links { lease: Arc::new(broker.transport(&format!("{id}/lease"))), own });
         }
-        Broker::Environment => Connect::from_env(|name| std::env::var(name).ok())?,
-        Broker::Nats(connect) => (**connect).clone(),
+        (_, Some(connect)) => connect,
+        (_, None) => return Err(Error::new(ErrorKind::Internal, "nothing says how to reach the broker")),
     };
     let own = NatsTransport::connect(connect.clone().name(format!("{id}{}", notice::OWN))).await?;
     warn_of_an_old_server(&own);
@@ -227,6 +241,7 @@ fn machine_config(builder: &NodeBuilder, around: &Surroundings, name: &str, inca
             version: hosted.version.to_owned(),
             weight: hosted.weight,
             durable: hosted.durable,
+            always_on: hosted.always_on.iter().map(|key| key.as_str().to_owned()).collect(),
         };
         hosted.map(|hosted| (hosted.name.to_owned(), info(hosted))).collect()
     };

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
@@ -35,10 +36,14 @@ use crate::subject::Subjects;
 use crate::tell::Marks;
 use crate::transport::{Headers, Outbound, Status, Stream, Transport};
 use crate::waits::Waits;
+use crate::watch::Table;
 use crate::wire::{SCHEMA, SEQUENCE};
 
 /// How long the last answers of a node may be behind the news that it is gone.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
+
+/// Watches of one node.
+const WATCHES_MAX: usize = 16_384;
 
 /// How long until an answer is sent again that met a full queue.
 const SEND_AGAIN: Duration = Duration::from_millis(2);
@@ -99,6 +104,14 @@ pub(crate) struct Surroundings {
     pub(crate) duties: Duties,
     /// Calls that are being passed on to their owners.
     pub(crate) passing: TaskTracker,
+    /// Which of this node's actors are watched.
+    pub(crate) watched: Table,
+    watches: Arc<Semaphore>,
+    /// The tasks of this node's own watches, and what ends them.
+    pub(crate) followers: TaskTracker,
+    pub(crate) leave_watches: CancellationToken,
+    /// Notified when an actor that is always on may have to be activated.
+    pub(crate) standing: Notify,
     /// Where calls to a service go: it has no keys.
     pub(crate) anywhere: Target,
     life: AtomicU8,
@@ -140,6 +153,11 @@ impl Surroundings {
             commands: OnceCell::new(),
             duties: Duties::default(),
             passing: TaskTracker::new(),
+            watched: Table::default(),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            followers: TaskTracker::new(),
+            leave_watches: CancellationToken::new(),
+            standing: Notify::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },
             life: AtomicU8::new(Life::Running as u8),
             turns: AtomicU64::new(0),
@@ -159,6 +177,26 @@ impl Surroundings {
     pub(crate) fn node(&self) -> Result<Node, Error> {
         let inner = self.node.get().and_then(Weak::upgrade);
         inner.map(Node::of).ok_or_else(|| self.stopped())
+    }
+
+    /// Cancelled when the node is cut off; already, if it is gone.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.node.get().and_then(Weak::upgrade).map_or_else(
+            || {
+                let over = CancellationToken::new();
+                over.cancel();
+                over
+            },
+            |inner| inner.stop.clone(),
+        )
+    }
+
+    /// A place among the watches of this node.
+    pub(crate) fn watching(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.watches.clone().try_acquire_owned().map_err(|_| {
+            let why = format!("this node watches {WATCHES_MAX} actors, which is the limit; drop some watches");
+            Error::new(ErrorKind::Overloaded, why)
+        })
     }
 
     pub(crate) fn hosted(&self, actor: &str) -> Option<Arc<Hosted>> {
@@ -258,6 +296,7 @@ impl Surroundings {
     /// Forgets a node that is gone, and fails the calls that wait for it.
     pub(crate) fn node_lost(self: &Arc<Self>, node: &str) {
         self.json_only.retain(|(id, _, _), ()| id != node);
+        self.watched.forget_node(node);
         let numbers = self.pending.of_node(node);
         if numbers.is_empty() {
             return;

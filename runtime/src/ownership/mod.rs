@@ -18,4 +18,4 @@ pub(crate) use self::machine::{CasResult, Config, Effect, Gone, Input, LeaveCaus
 pub(crate) use self::record::{Claim, Entry, HostInfo, Key, Lease, Meta, NodeId, Part, WIRE};
 pub(crate) use self::rendezvous::partition_of;
 pub(crate) use self::roster::Candidates;
-pub(crate) use self::view::{Owner, View};
+pub(crate) use self::view::{Departure, Owner, View};

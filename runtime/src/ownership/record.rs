@@ -157,6 +157,9 @@ pub(crate) struct HostInfo {
     /// Whether its actors remember the commands that took effect, so that one may be sent to them again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) durable: bool,
+    /// The keys that this node wants to be always on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) always_on: Vec<String>,
 }
 
 /// A node that hosts something. It stays when the node is gone, until somebody tidies it away.

@@ -7,7 +7,7 @@
 
 mod index;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::index::Index;
@@ -31,6 +31,17 @@ pub(crate) enum Owner {
     Vacant,
     /// No live node hosts the actor.
     NoHosts,
+}
+
+/// How a node went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// In order.
+    Left,
+    /// The broker said that its connection had ended, and that was decided.
+    Died,
+    /// Its lease ran out.
+    Lost,
 }
 
 /// How many claims of an actor are copied together, once callers hold an older view.
@@ -159,6 +170,12 @@ impl View {
         self.members.get(id).and_then(|member| member.value.hosts.get(actor)).is_some_and(|host| host.durable)
     }
 
+    /// The keys of an actor type that some live host of it wants to be always on.
+    pub(crate) fn always_on(&self, actor: &str) -> BTreeSet<&str> {
+        let hosts = self.hosts(actor).filter_map(|(_, member, _)| member.hosts.get(actor));
+        hosts.flat_map(|host| host.always_on.iter().map(String::as_str)).collect()
+    }
+
     /// Every member that is known.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values().map(|known| &known.value)
@@ -170,6 +187,24 @@ impl View {
             Owner::Node { id, .. } => Some((part, id)),
             Owner::Vacant | Owner::NoHosts => None,
         })
+    }
+
+    /// How a node went that is gone.
+    pub(crate) fn departure(&self, id: &NodeId) -> Departure {
+        let draining = self.members.get(id).is_some_and(|member| member.value.draining);
+        match self.leases.get(id).map(|lease| &lease.value) {
+            Some(LeaseState::Tombstone(_)) => Departure::Died,
+            // Whoever made a tombstone takes it away, after the member.
+            Some(LeaseState::Gone(Gone::Deleted)) if draining => Departure::Left,
+            Some(LeaseState::Gone(Gone::Deleted)) => Departure::Died,
+            Some(LeaseState::Gone(Gone::Expired) | LeaseState::Live(_)) | None => Departure::Lost,
+        }
+    }
+
+    /// Who handed a partition over to its present holder, and who that is.
+    pub(crate) fn handed_over(&self, actor: &str, partition: u16) -> Option<(&NodeId, &NodeId)> {
+        let claim = &self.claim_of(actor, partition)?.value;
+        Some((claim.from.as_ref()?, claim.node.as_ref()?))
     }
 
     /// True if the node's lease is there.

@@ -107,7 +107,7 @@ fn settle(said: Result<(), Error>) {
 async fn fire(post: &Post, firing: &Firing) -> Result<Fired, Error> {
     let (around, actor) = (&post.around, post.hosted.name);
     match around.cluster.locate(actor, around.partition_of(&firing.key)) {
-        Located::Here => post.hosted.control.fire(&firing.key, firing.due.clone(), firing.born).await,
+        Located::Here { .. } => post.hosted.control.fire(&firing.key, firing.due.clone(), firing.born).await,
         Located::Node { id, .. } => pass_on(around, &id, &Word::of(firing)).await,
         Located::Vacant | Located::NoHosts => {
             let why = format!("nobody serves {actor}/{} just now", firing.key);

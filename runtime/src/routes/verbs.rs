@@ -78,8 +78,7 @@ impl<A: Actor> Verbs<A> {
         ready: Option<RunReady<A, M>>,
         reminded: Option<ReminderTurn<A>>,
         stale: bool,
-    )
-    where
+    ) where
         M: Message<Contract = A::Contract>,
     {
         self.makers.push(Box::new(move |engine| {

@@ -135,7 +135,7 @@ async fn attempt(post: &Post, tell: &Stored) -> Came {
         stored: true,
     };
     let came = match around.cluster.locate(post.hosted.name, target.partition) {
-        Located::Here => here(post, tell, asked.verb, &target, call).await,
+        Located::Here { .. } => here(post, tell, asked.verb, &target, call).await,
         Located::Node { id, epoch, .. } => there(around, tell, (&id, epoch), (asked.verb, &target), &call).await,
         Located::Vacant => Err(Error::new(ErrorKind::Unavailable, "its partition has no owner just now")),
         Located::NoHosts => Err(Error::new(ErrorKind::NoHost, format!("no node hosts {}", post.hosted.name))),
@@ -207,7 +207,7 @@ fn failure(body: &Bytes) -> Error {
 
 fn outcome_of(outcome: WireOutcome) -> Came {
     match outcome {
-        WireOutcome::Reply(_) => Came::Done,
+        WireOutcome::Reply(_) | WireOutcome::Aged { .. } => Came::Done,
         // Its actor said no, and nobody waits to hear of it.
         WireOutcome::Refusal { message, json, .. } => {
             let cause = if message == json.to_string() { message } else { format!("{message} {json}") };

@@ -139,7 +139,10 @@ fn part() -> Part {
 }
 
 fn member(id: &str, draining: bool) -> Member {
-    let hosts = BTreeMap::from([("order".to_owned(), HostInfo { version: "1".into(), weight: 1, durable: false })]);
+    let hosts = BTreeMap::from([(
+        "order".to_owned(),
+        HostInfo { version: "1".into(), weight: 1, durable: false, always_on: Vec::new() },
+    )]);
     let services = BTreeMap::new();
     Member { id: id.into(), name: id[..1].into(), hosts, services, draining, waiting: false, started_ms: 0 }
 }

@@ -365,7 +365,8 @@ impl World {
                 }
             }
         }
-        let info = |weight: &u32| HostInfo { version: "1".to_owned(), weight: *weight, durable: false };
+        let info =
+            |weight: &u32| HostInfo { version: "1".to_owned(), weight: *weight, durable: false, always_on: Vec::new() };
         let hosted = hosts.iter().map(|(actor, weight)| (actor.clone(), info(weight))).collect();
         let config = Config {
             lease_ttl_ms: TTL_MS,

@@ -19,6 +19,9 @@ mod processes;
 mod takeover;
 
 mod resending;
+
+mod stale;
+
 mod keeping;
 
 mod mapping;

@@ -76,6 +76,14 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
         Ok(Err(_)) => (None, None),
     };
     let undone = dirty && matches!(result, Ok(Err(_)));
+    // An answer that keeps nothing rests on the state alone, as a read's does: nothing else would tell an owner that was
+    // superseded.
+    if write.is_none()
+        && result.is_ok()
+        && let Err(error) = env.around.permit().await
+    {
+        return (if undone { Ended::Lost } else { Ended::Fine }, Err(AskError::Failed(error)));
+    }
     if let (Some(fate), Some(write)) = (fate, write) {
         let kept = match fate {
             Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write).await,

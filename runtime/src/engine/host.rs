@@ -295,8 +295,13 @@ impl<A: Actor> Host<A> {
             }
             let Some(live) = actor.as_mut() else { continue };
             let env = self.env(&slot);
-            let ended =
-                if job.is_read() { self.look(&slot, live, job).await } else { guarded(job.run(live, env)).await };
+            // What reads of a key that was never written see must have been read after each of them came.
+            let together = !(self.is_durable() && live_is_new(live));
+            let ended = if job.is_read() && together {
+                self.look(&slot, live, job).await
+            } else {
+                guarded(job.run(live, env)).await
+            };
             match ended {
                 // Of a key that never existed nothing is kept.
                 Ended::Fine if self.is_durable() && live_is_new(live) => drop_quietly(actor.take()),

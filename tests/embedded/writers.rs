@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::gate::Gate;
 use super::ground::{Ground, SOON, bounded, on_both, settled, soon};
-use crate::harness::{eventually, holds};
+use crate::harness::{eventually, holds, nats};
 
 #[contract(name = "pot", messages(Put, Held, Keep), event = In)]
 struct Pot;
@@ -230,6 +230,27 @@ async fn e1_own_write_is_known_by_its_append_id_alone(ground: Ground) {
     // The turn is refused its append, and its caller sends the command again.
     assert_eq!(one.actor::<Pot>("p").within(SOON).ask(put(1)).await.expect("an answer"), 16);
     assert_eq!(one.actor::<Pot>("p").within(SOON).ask(look()).await.expect("an answer"), 16);
+}
+
+/// A replica may be behind what was acknowledged. So journals let nobody be answered by one: asked past their leader,
+/// they do not answer at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e1_no_replica_answers_for_the_leader() {
+    bounded(async {
+        let ground = Ground::nats_alone().await;
+        let one = pot(&ground, "one").await;
+        assert_eq!(one.actor::<Pot>("p").ask(put(10)).await.expect("an answer"), 10);
+        let server = ground.server().expect("a server of its own");
+        let subjects = ground.subjects();
+        let stream = subjects.journal_stream("pot");
+        let last = json!({ "last_by_subj": subjects.journal("pot", &Key::new("p").expect("a key")).as_str() });
+        let ask = async |api: &str| nats(server, &["req", &format!("$JS.API.{api}.{stream}"), &last.to_string()]).await;
+        let led = ask("STREAM.MSG.GET").await.reply();
+        assert!(led["message"]["seq"].is_u64(), "its leader knows the record: {led}");
+        let direct = ask("DIRECT.GET").await;
+        assert!(direct.no_responders(), "whichever server is the first answers for all: {direct:?}");
+    })
+    .await;
 }
 
 /// Appends are on their way for longer than their caller waits. Nobody can tell one that is late from one that was

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::demo::DemoOptions;
+use xtask::mutants::{self, MutantsOptions};
 use xtask::tools::{self, Version};
 use xtask::{bench, checks, demo, orders, workspace_root};
 
@@ -41,6 +42,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Seed bugs into a copy of the tree: the tests that each one names must fail. Takes minutes for each
+    Mutants(MutantsArgs),
     /// Find or fetch nats-server and the nats CLI, and say where they are
     Tools,
     /// Write the demo's data to `examples/data` again
@@ -75,6 +78,25 @@ struct DemoArgs {
     json: Option<PathBuf>,
 }
 
+#[derive(clap::Args)]
+struct MutantsArgs {
+    /// Only those with NAME in their name; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Say which there are, what each breaks, and which are not possible yet
+    #[arg(long)]
+    list: bool,
+    /// Only try whether every patch applies
+    #[arg(long)]
+    check: bool,
+    /// Do not run the tests without a mutant first
+    #[arg(long)]
+    no_baseline: bool,
+    /// Write what came of each to this file
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
@@ -95,6 +117,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Test { args }) => checks::test(&args, progress)?,
         Some(Command::Lint) => checks::lint(progress)?,
         Some(Command::Bench { args }) => bench::run(&args, progress)?,
+        Some(Command::Mutants(MutantsArgs { only, list, check, no_baseline, json })) => {
+            mutants::run(&MutantsOptions { only, list, check, no_baseline, json }, progress)?;
+        }
         Some(Command::Tools) => {
             let tools = tools::provision(progress)?;
             for (name, program) in [("nats-server", &tools.nats_server), ("nats", &tools.nats)] {

@@ -163,9 +163,12 @@ impl Shared {
         let victim = victim(&server);
         let heir = host("heir", server.url()).await;
         let client = Node::builder("shop").name("client").connect(server.url()).start().await.expect("a client starts");
-        eventually(BUDGET, "two processes share the purses", async || {
+        let mut before = (0, 0);
+        eventually(BUDGET, "two processes share the purses, and nothing moves any more", async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
             let shares = (owned(&client, VICTIM), owned(&client, "heir"));
-            holds(shares.0 > 10 && shares.0 + shares.1 == 64, || format!("{shares:?}"))
+            let still = std::mem::replace(&mut before, shares) == shares;
+            holds(still && shares.0 > 10 && shares.0 + shares.1 == 64, || format!("{shares:?}"))
         })
         .await;
         Self { victim, heir, client, _server: server }

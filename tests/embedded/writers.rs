@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use greenroom::ErrorKind;
 use greenroom::prelude::*;
-use greenroom::transport::{Headers, MemoryBroker, Record, Stream, StreamConfig, Transport, WriteError};
+use greenroom::transport::{Headers, MemoryBroker, Outbound, Record, Stream, StreamConfig, Transport, WriteError};
 use serde_json::{Value, json};
 
 use super::gate::Gate;
-use super::ground::{Ground, SOON, bounded, on_both, settled, soon};
+use super::ground::{Ground, QUIET, SOON, bounded, on_both, settled, soon};
 use crate::harness::{eventually, holds, nats};
 
 #[contract(name = "pot", messages(Put, Held, Keep), event = In)]
@@ -96,6 +96,7 @@ on_both!(
     e1_zombie_append_before_the_heir_reads_is_seen,
     e1_a_key_without_a_journal_is_read_anew_for_every_call,
     e1_own_write_is_known_by_its_append_id_alone,
+    e1_an_activation_just_after_a_leader_change_appends_first,
 );
 
 fn put(amount: u64) -> Put {
@@ -214,6 +215,8 @@ async fn e1_a_key_without_a_journal_is_read_anew_for_every_call(ground: Ground) 
     gate.arrived(1).await;
     journals.append("new", &dead, &known, 0).await.expect("nobody else has written");
     let second = ask(String::new());
+    // It has come by then, while the first still looks.
+    tokio::time::sleep(QUIET).await;
     gate.open(1);
     assert_eq!(soon("the first", first).await.expect("no panic").expect("an answer"), 0, "before it was stored");
     assert_eq!(soon("the second", second).await.expect("no panic").expect("an answer"), 5, "asked after it was stored");
@@ -230,6 +233,62 @@ async fn e1_own_write_is_known_by_its_append_id_alone(ground: Ground) {
     // The turn is refused its append, and its caller sends the command again.
     assert_eq!(one.actor::<Pot>("p").within(SOON).ask(put(1)).await.expect("an answer"), 16);
     assert_eq!(one.actor::<Pot>("p").within(SOON).ask(look()).await.expect("an answer"), 16);
+}
+
+/// Keys with journals, all given by their owner in order to a node that has none of them in memory.
+async fn moved(ground: Ground, keys: &[String]) -> (Node, Journals) {
+    let one = pot(&ground, "one").await;
+    for key in keys {
+        assert_eq!(one.actor::<Pot>(key).ask(put(10)).await.expect("an answer"), 10);
+    }
+    let two = ground.node("two").host::<PotActor>().start().await.expect("a node starts");
+    settled("pot", &[&one, &two], &[]).await;
+    soon("it leaves in order", one.drain()).await.expect("drained");
+    (two, Journals::of(ground).await)
+}
+
+/// Whether an activation has signed the journal with a record of its own, which holds the state and no event.
+async fn signed(node: &Node, journals: &Journals, key: &str) -> bool {
+    let before = journals.last(key).await.sequence;
+    assert_eq!(node.actor::<Pot>(key).within(SOON).ask(look()).await.expect("an answer"), 10, "{key}");
+    let last = journals.last(key).await;
+    let sign = json_of(&last);
+    assert!(last.sequence == before || (sign["events"].is_null() && sign["snapshot"].is_object()), "{sign}");
+    last.sequence > before
+}
+
+/// A leader that was deposed may answer reads for a while yet, but it accepts nothing.
+async fn e1_an_activation_just_after_a_leader_change_appends_first(ground: Ground) {
+    let keys: Vec<String> = (0..20).map(|number| format!("p-{number}")).collect();
+    let (two, journals) = moved(ground, &keys).await;
+    assert!(!signed(&two, &journals, &keys[0]).await, "given in order, by a leader that stays");
+    let elected = format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{}-evt-pot", journals.ground.app());
+    let elected = greenroom::subject::Subject::parse(&elected).expect("a subject");
+    let outside = journals.ground.connect("broker").await;
+    outside.publish(Outbound::new(elected, "{}")).expect("sent");
+    let mut fresh = keys[1..].iter();
+    eventually(SOON, "activations append before they answer", async || {
+        let key = fresh.next().expect("the node heard of it long ago");
+        holds(signed(&two, &journals, key).await, || key.clone())
+    })
+    .await;
+}
+
+/// The same where the change shows by nothing but calls that fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e1_an_activation_just_after_the_leader_was_away_appends_first() {
+    bounded(async {
+        let broker = MemoryBroker::new();
+        let keys = ["p".to_owned(), "q".to_owned()];
+        let (two, journals) = moved(Ground::on(broker.clone()), &keys).await;
+        assert!(!signed(&two, &journals, "p").await, "given in order, by a leader that stays");
+        broker.faults(&journals.ground.subjects().journal_stream("pot")).no_leader(Duration::from_millis(200));
+        let away = two.actor::<Pot>("q").within(Duration::from_millis(100)).ask(look()).await;
+        assert!(away.is_err(), "{away:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(signed(&two, &journals, "q").await, "another leader may have answered");
+    })
+    .await;
 }
 
 /// A replica may be behind what was acknowledged. So journals let nobody be answered by one: asked past their leader,

@@ -205,6 +205,10 @@ impl Call {
 
 /// Wall time in milliseconds since 1970.
 pub(crate) fn wall_ms() -> u64 {
+    #[cfg(test)]
+    if let Some(now) = crate::simulation::wall_ms() {
+        return now;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 

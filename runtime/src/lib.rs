@@ -63,8 +63,12 @@
 //! - [`transport`]: the seam to the broker
 //!
 //! Inside, and not public: `routes` (verb to handler), `engine` (keyed actors), `pool` (services),
-//! `call`, `codec`, `wire`, `outbound`, `pending` (calls between nodes), `ownership` (who owns
+//! `executor` (where tasks run), `call`, `codec`, `wire`, `outbound`, `pending` (calls between nodes), `ownership` (who owns
 //! what, a pure state machine), `stats`.
+
+// The attributes write paths that begin with the crate's name.
+#[cfg(test)]
+extern crate self as greenroom;
 
 pub mod contract;
 pub mod actor;
@@ -83,14 +87,19 @@ pub mod transport;
 mod routes;
 mod journal;
 mod engine;
+mod executor;
 mod pool;
 mod call;
+mod changes;
 mod codec;
 mod wire;
 mod outbound;
 mod pending;
 mod ownership;
 mod stats;
+
+#[cfg(test)]
+mod simulation;
 
 #[cfg(feature = "ractor")]
 mod expose;

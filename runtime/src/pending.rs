@@ -62,7 +62,7 @@ impl Pending {
     /// The calls that wait for this node now.
     pub(crate) fn of_node(&self, node: &str) -> Vec<u64> {
         let waiting = self.waiting.iter().filter(|entry| entry.value().node.as_deref() == Some(node));
-        waiting.map(|entry| *entry.key()).collect()
+        in_order(waiting.map(|entry| *entry.key()).collect())
     }
 
     /// Fails those of these calls that still wait: their node is gone.
@@ -74,7 +74,7 @@ impl Pending {
     /// went with theirs.
     pub(crate) fn connection_lost(&self, but: Option<u64>) {
         let older = self.waiting.iter().filter(|entry| but.is_none() || entry.value().client != but);
-        let numbers = older.map(|entry| *entry.key()).collect();
+        let numbers = in_order(older.map(|entry| *entry.key()).collect());
         self.fail(numbers, "the connection to the broker broke");
     }
 
@@ -111,6 +111,12 @@ impl Surroundings {
             None => Ok(Got::TimedOut),
         }
     }
+}
+
+/// Who has waited longest is told first.
+fn in_order(mut numbers: Vec<u64>) -> Vec<u64> {
+    numbers.sort_unstable();
+    numbers
 }
 
 /// The one answer in a frame of one envelope.

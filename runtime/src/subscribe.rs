@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::codec::Codec;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::executor::Executor;
 use crate::journal::Record;
 use crate::key::Key;
 use crate::node::Surroundings;
@@ -131,7 +132,7 @@ impl<E: Event> Subscribe<E> {
 
 /// A reading of journals; dropping it ends it. See [`Subscribe::journal`].
 pub struct JournalEvents<E: Event> {
-    runtime: tokio::runtime::Handle,
+    runtime: Executor,
     consumer: Consumer,
     name: Option<String>,
     /// The record whose events are being given.

@@ -8,7 +8,7 @@
 //! - [`broker`] runs a real server, or a cluster of them, in a directory of its own.
 //! - [`process`] starts child processes that cannot outlive their owner.
 //! - [`orders`] generates the data of the demo.
-//! - [`demo`], [`checks`], [`mod@bench`] and [`mutants`] are the commands themselves.
+//! - [`demo`], [`checks`], [`mod@bench`], [`sim`] and [`mutants`] are the commands themselves.
 //!
 //! It needs a Unix: processes are stopped with signals. It knows nothing of the
 //! runtime crate, so it still builds when that one does not.
@@ -26,6 +26,8 @@ pub mod demo;
 pub mod checks;
 
 pub mod bench;
+
+pub mod sim;
 
 pub mod mutants;
 

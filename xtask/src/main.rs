@@ -8,8 +8,9 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::demo::DemoOptions;
 use xtask::mutants::{self, MutantsOptions};
+use xtask::sim::SimOptions;
 use xtask::tools::{self, Version};
-use xtask::{bench, checks, demo, orders, workspace_root};
+use xtask::{bench, checks, demo, orders, sim, workspace_root};
 
 #[derive(Parser)]
 #[command(
@@ -44,6 +45,8 @@ enum Command {
     },
     /// Seed bugs into a copy of the tree: the tests that each one names must fail. Takes minutes for each
     Mutants(MutantsArgs),
+    /// Simulate whole nodes, and ownership alone, under as many seeds as you like: crashes, pauses, cuts, lost answers
+    Sim(SimArgs),
     /// Find or fetch nats-server and the nats CLI, and say where they are
     Tools,
     /// Write the demo's data to `examples/data` again
@@ -97,6 +100,19 @@ struct MutantsArgs {
     json: Option<PathBuf>,
 }
 
+#[derive(clap::Args)]
+struct SimArgs {
+    /// How many seeds to try, from 0 on
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    seeds: u64,
+    /// Replay this seed of the whole nodes alone, with its trace
+    #[arg(long, value_name = "N", conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Leave the simulation of ownership alone out
+    #[arg(long)]
+    nodes_only: bool,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
@@ -119,6 +135,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Bench { args }) => bench::run(&args, progress)?,
         Some(Command::Mutants(MutantsArgs { only, list, check, no_baseline, json })) => {
             mutants::run(&MutantsOptions { only, list, check, no_baseline, json }, progress)?;
+        }
+        Some(Command::Sim(SimArgs { seeds, seed, nodes_only })) => {
+            sim::run(&SimOptions { seeds, seed, nodes_only }, progress)?;
         }
         Some(Command::Tools) => {
             let tools = tools::provision(progress)?;

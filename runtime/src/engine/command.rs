@@ -82,6 +82,7 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
         && result.is_ok()
         && let Err(error) = env.around.permit().await
     {
+        let error = cut_after(steps, error);
         return (if undone { Ended::Lost } else { Ended::Fine }, Err(AskError::Failed(error)));
     }
     if let (Some(fate), Some(write)) = (fate, write) {
@@ -91,7 +92,7 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
         };
         match kept {
             Ok(committed) => env.around.echo(env.key, committed),
-            Err(why) => return (Ended::Lost, Err(AskError::Failed(not_kept(env, why)))),
+            Err(why) => return (Ended::Lost, Err(AskError::Failed(cut_after(steps, not_kept(env, why))))),
         }
     }
     let (ended, outcome) = conclude::<M>(env, result);
@@ -113,6 +114,15 @@ pub(crate) fn not_kept(env: &Env<'_>, why: NotAppended) -> Error {
             Error::new(ErrorKind::Unknown, why).with_source(error)
         }
     }
+}
+
+/// Of a turn whose earlier steps were kept nobody may say that it was not run. Asked again, it goes on or says so.
+fn cut_after(steps: u32, error: Error) -> Error {
+    if steps == 0 || !error.is_retryable() {
+        return error;
+    }
+    let why = format!("the turn was cut after {steps} of its steps were kept: {error}");
+    Error::new(ErrorKind::Interrupted, why).with_details(serde_json::json!({ "stopped": true })).with_source(error)
 }
 
 fn raw(value: &impl Serialize) -> Result<Box<serde_json::value::RawValue>, Error> {

@@ -58,7 +58,14 @@ pub(crate) enum Entered<A> {
 
 impl<A: Actor> Host<A> {
     pub(crate) fn new(name: &'static str, gate: Arc<Gate>, around: Arc<Surroundings>, settings: HostSettings) -> Self {
-        Self { name, gate, slots: Registry::new(around.settings.partitions), around, settings, left: Notify::new() }
+        Self {
+            name,
+            gate,
+            slots: Registry::new(around.settings.partitions, &around.hasher()),
+            around,
+            settings,
+            left: Notify::new(),
+        }
     }
 
     /// How many actors are in memory.

@@ -49,6 +49,10 @@ impl Proof {
     }
 
     fn now(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(now) = crate::simulation::wall_ms() {
+            return now;
+        }
         Instant::now().duration_since(self.origin).as_millis()
     }
 }

@@ -22,8 +22,7 @@ pub(super) struct Registry<A> {
 type Slots<A> = HashMap<Key, Arc<Slot<A>>, ahash::RandomState>;
 
 impl<A> Registry<A> {
-    pub(super) fn new(partitions: u16) -> Self {
-        let hasher = ahash::RandomState::new();
+    pub(super) fn new(partitions: u16, hasher: &ahash::RandomState) -> Self {
         let maps = (0..partitions).map(|_| RwLock::new(HashMap::with_hasher(hasher.clone())));
         Self { partitions: maps.collect(), resident: AtomicUsize::new(0) }
     }

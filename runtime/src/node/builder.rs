@@ -14,8 +14,11 @@ use super::surroundings::Surroundings;
 use crate::actor::Actor;
 use crate::contract::Contract;
 use crate::error::{Error, ErrorKind};
+use crate::executor::Executor;
 use crate::subject::Name;
 use crate::supervision::{ChildSpec, Restart};
+#[cfg(test)]
+use crate::transport::Transport;
 use crate::transport::{Connect, MemoryBroker};
 
 /// The longest lease.
@@ -66,6 +69,8 @@ pub struct NodeBuilder {
     pub(super) payload: usize,
     pub(super) activations: usize,
     pub(super) passivate_after: Duration,
+    #[cfg(test)]
+    rig: Option<crate::simulation::Rig>,
 }
 
 /// Which broker a node uses.
@@ -142,6 +147,8 @@ impl NodeBuilder {
             payload: 512 * 1024,
             activations: 4_000_000,
             passivate_after: Duration::from_secs(600),
+            #[cfg(test)]
+            rig: None,
         }
     }
 
@@ -284,6 +291,37 @@ impl NodeBuilder {
         }
         self.check()?;
         start::start(self).await
+    }
+
+    /// Has the node live in a simulation.
+    #[cfg(test)]
+    pub(crate) fn rig(mut self, rig: crate::simulation::Rig) -> Self {
+        self.rig = Some(rig);
+        self
+    }
+
+    /// Where the node's tasks run.
+    pub(super) fn executor(&self) -> Result<Executor, Error> {
+        let executor = Executor::current()?;
+        #[cfg(test)]
+        let executor = executor.with_frost(self.rig.as_ref().map(|rig| rig.frost.clone()));
+        Ok(executor)
+    }
+
+    /// The node's number, which no other start has; in a simulation the one that was given.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only a simulation says which"))]
+    pub(super) fn seed(&self, fresh: u64) -> u64 {
+        #[cfg(test)]
+        if let Some(rig) = &self.rig {
+            return rig.seed;
+        }
+        fresh
+    }
+
+    /// The connections of a simulated node.
+    #[cfg(test)]
+    pub(super) fn links(&self, own: &str, lease: &str) -> Option<[Arc<dyn Transport>; 2]> {
+        self.rig.as_ref().map(|rig| [rig.connect(own), rig.connect(lease)])
     }
 
     /// Notes a setting that cannot be used; `start` tells of it.

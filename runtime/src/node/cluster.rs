@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
+use crate::changes::{Changes, SeenChanges};
 use crate::ownership::{Owner, View};
 
 /// The newest [`View`] of the ownership machine, published by its driver.
 pub(crate) struct Cluster {
     me: String,
     seen: RwLock<Seen>,
-    version: watch::Sender<u64>,
+    changes: Changes,
 }
 
 #[derive(Clone)]
@@ -39,13 +39,13 @@ pub(crate) enum Located {
 impl Cluster {
     pub(crate) fn new(me: String) -> Self {
         let seen = Seen { view: Arc::new(View::new()), current: false };
-        Self { me, seen: RwLock::new(seen), version: watch::Sender::new(0) }
+        Self { me, seen: RwLock::new(seen), changes: Changes::default() }
     }
 
     /// Makes a view the one that callers see.
     pub(crate) fn publish(&self, view: &View, current: bool) {
         *self.seen.write() = Seen { view: Arc::new(view.clone()), current };
-        self.version.send_modify(|version| *version += 1);
+        self.changes.note();
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -69,7 +69,7 @@ impl Cluster {
     }
 
     /// Changes with the view.
-    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    pub(crate) fn versions(&self) -> SeenChanges {
+        self.changes.seen()
     }
 }

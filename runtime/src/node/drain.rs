@@ -51,8 +51,10 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     around.transport.close().await;
     inner.cut();
     let threads = std::mem::take(&mut *inner.threads.lock());
-    let joined = around.runtime.spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-    drop(joined.await);
+    if !threads.is_empty() {
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        drop(around.runtime.spawn_blocking(join).await);
+    }
     if released && served {
         return Ok(());
     }

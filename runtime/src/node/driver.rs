@@ -167,40 +167,11 @@ impl Running {
                 self.open_watch(Duration::ZERO);
             }
             tokio::select! {
-                input = self.driver.inputs.recv() => match input {
-                    Some(Fed::Input(input)) => self.step(input),
-                    Some(Fed::Idle { part, epoch, key, answer }) => self.idle(part, epoch, key, answer),
-                    None => self.over = Some(Over::Cut),
-                },
-                opened = or_never(&mut self.opening) => self.opened(opened),
-                made = or_never(&mut self.looking) => self.looked(made),
-                change = next_change(&mut self.watch) => match change {
-                    Some(change) => self.changed(change),
-                    None => self.rewatch = true,
-                },
-                notice = next_notice(&mut self.driver.notices) => match notice {
-                    Some(notice) => self.noticed(&notice),
-                    None => self.driver.notices = None,
-                },
-                Some(answer) = self.writes.next(), if !self.writes.is_empty() => self.step(answer),
-                room = jobs.reserve(), if !self.backlog.is_empty() => match room {
-                    Ok(room) => {
-                        if let Some(job) = self.backlog.pop_front() {
-                            room.send(job);
-                        }
-                    }
-                    Err(_) => self.over = Some(Over::Cut),
-                },
+                // What keeps the lease goes before what others can send any amount of.
+                biased;
                 // The node was dropped without a drain.
                 () = self.driver.gone.cancelled() => self.over = Some(Over::Cut),
-                Ok(()) = self.driver.own.changed() => self.own_status(),
-                Ok(()) = self.driver.lease.changed() => {
-                    self.rewatch |= self.driver.lease.borrow_and_update().is_connected();
-                }
-                () = at(self.soon) => {
-                    self.soon = None;
-                    self.step(Input::Tick);
-                }
+                Some(answer) = self.writes.next(), if !self.writes.is_empty() => self.step(answer),
                 _ = tick.tick() => {
                     self.step(Input::Tick);
                     // A lease that cannot be proved although the broker answers: is there anything to prove it by?
@@ -209,6 +180,37 @@ impl Running {
                         self.look_for_bucket();
                     }
                 }
+                () = at(self.soon) => {
+                    self.soon = None;
+                    self.step(Input::Tick);
+                }
+                Ok(()) = self.driver.own.changed() => self.own_status(),
+                Ok(()) = self.driver.lease.changed() => {
+                    self.rewatch |= self.driver.lease.borrow_and_update().is_connected();
+                }
+                opened = or_never(&mut self.opening) => self.opened(opened),
+                made = or_never(&mut self.looking) => self.looked(made),
+                room = jobs.reserve(), if !self.backlog.is_empty() => match room {
+                    Ok(room) => {
+                        if let Some(job) = self.backlog.pop_front() {
+                            room.send(job);
+                        }
+                    }
+                    Err(_) => self.over = Some(Over::Cut),
+                },
+                notice = next_notice(&mut self.driver.notices) => match notice {
+                    Some(notice) => self.noticed(&notice),
+                    None => self.driver.notices = None,
+                },
+                change = next_change(&mut self.watch) => match change {
+                    Some(change) => self.changed(change),
+                    None => self.rewatch = true,
+                },
+                input = self.driver.inputs.recv() => match input {
+                    Some(Fed::Input(input)) => self.step(input),
+                    Some(Fed::Idle { part, epoch, key, answer }) => self.idle(part, epoch, key, answer),
+                    None => self.over = Some(Over::Cut),
+                },
             }
             self.take_what_waits();
             if std::mem::take(&mut self.unpublished) {

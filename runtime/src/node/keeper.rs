@@ -107,6 +107,7 @@ impl Keeper {
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         loop {
             tokio::select! {
+                biased;
                 job = jobs.recv() => match job {
                     Some(Job::Effect(effect)) => self.carry_out(effect).await,
                     Some(Job::Leave { part, epoch, heir, cause, busy }) => self.leave(part, epoch, heir, cause, busy),

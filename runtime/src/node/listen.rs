@@ -16,6 +16,7 @@ use super::serve::Taken;
 use super::surroundings::Surroundings;
 use super::{passing, serve};
 use crate::error::{Error, ErrorKind};
+use crate::executor::Executor;
 use crate::key::Key;
 use crate::subject::{Call as Asked, FLUSH_VERB, Filter, PROBE_VERB, Subject, Subjects};
 use crate::transport::{Inbound, Outbound, Status, Subscription, Transport};
@@ -38,7 +39,7 @@ pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<
     let task = async move {
         stop.run_until_cancelled(heard).await;
     };
-    inner.nodes.spawn_on(task, &around.runtime);
+    around.runtime.spawn(inner.nodes.track_future(task));
     for filter in ["$SRV.*", "$SRV.*.*", "$SRV.*.*.*"] {
         let mut asked = transport.subscribe(&Filter::of(filter), None, 1_024).await?;
         let discovery = Discovery::new(around.clone());
@@ -93,14 +94,15 @@ async fn hear_nodes(
     let mut leaving = false;
     loop {
         tokio::select! {
-            message = said.next() => match message {
-                Some(message) => node_message(&around, &feed, &jobs, message).await,
-                None => return,
-            },
+            biased;
             () = leave.cancelled(), if !leaving => {
                 leaving = true;
                 said.leave(around.subjects.node(&around.id, FLUSH_VERB)).await;
             }
+            message = said.next() => match message {
+                Some(message) => node_message(&around, &feed, &jobs, message).await,
+                None => return,
+            },
         }
     }
 }
@@ -111,18 +113,14 @@ fn serve_until(inner: &Inner, task: impl Future<Output = ()> + Send + 'static) {
     let task = async move {
         stop.run_until_cancelled(task).await;
     };
-    inner.services.spawn_on(task, &inner.around.runtime);
+    inner.around.runtime.spawn(inner.services.track_future(task));
 }
 
 fn stop_of(node: &std::sync::OnceLock<std::sync::Weak<Inner>>) -> CancellationToken {
     node.get().and_then(std::sync::Weak::upgrade).map(|inner| inner.stop.clone()).unwrap_or_default()
 }
 
-fn spawn_until(
-    runtime: &tokio::runtime::Handle,
-    stop: CancellationToken,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
+fn spawn_until(runtime: &Executor, stop: CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     runtime.spawn(async move {
         stop.run_until_cancelled(task).await;
     });
@@ -260,14 +258,15 @@ async fn take_until(mut calls: Subscription, flush: Subject, leave: impl Future<
     let mut leaving = false;
     loop {
         tokio::select! {
-            message = calls.next() => match message {
-                Some(message) => take(message),
-                None => return,
-            },
+            biased;
             () = &mut leave, if !leaving => {
                 leaving = true;
                 calls.leave(flush.clone()).await;
             }
+            message = calls.next() => match message {
+                Some(message) => take(message),
+                None => return,
+            },
         }
     }
 }

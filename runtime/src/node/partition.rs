@@ -1,7 +1,7 @@
 //! Partitions: the task that listens where the owner of one (actor, partition) is called, holds
 //! what must wait during a handover, and leaves without losing anything.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub(super) async fn run(
     mut subscription: Subscription,
     mut orders: mpsc::Receiver<Order>,
 ) {
-    let mut task = Task { around, hosted, serving: false, held: HashMap::new(), holding: 0, due: None };
+    let mut task = Task { around, hosted, serving: false, held: BTreeMap::new(), holding: 0, due: None };
     loop {
         tokio::select! {
             biased;
@@ -67,6 +67,7 @@ pub(super) async fn run(
         let mut leave = pin!(subscription.leave(flush));
         loop {
             tokio::select! {
+                biased;
                 () = &mut leave => break,
                 () = reached(task.due) => task.sweep(),
             }
@@ -102,7 +103,7 @@ struct Task {
     hosted: Arc<Hosted>,
     serving: bool,
     /// By key token; everything is under its key, so that order is kept.
-    held: HashMap<String, VecDeque<(String, Taken)>>,
+    held: BTreeMap<String, VecDeque<(String, Taken)>>,
     holding: usize,
     /// When the time of the first of them may be over.
     due: Option<Instant>,
@@ -177,7 +178,7 @@ impl Task {
     fn pass_all_on(&mut self) {
         self.serving = false;
         self.holding = 0;
-        for (subject, message) in self.held.drain().flat_map(|(_, messages)| messages) {
+        for (subject, message) in std::mem::take(&mut self.held).into_iter().flat_map(|(_, messages)| messages) {
             passing::pass_on(&self.around, &self.hosted, &subject, message);
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn pass_on(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject:
         }
         drop(place);
     };
-    around.passing.spawn_on(passing, &around.runtime);
+    around.runtime.spawn(around.passing.track_future(passing));
 }
 
 /// Takes a call that another node has passed on: tells it so, and gives the call as its sender meant it.

@@ -41,11 +41,11 @@ struct Links {
 
 pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     let name = node_name(builder.name.as_deref())?;
-    let seed = fresh_seed(&name);
+    let seed = builder.seed(fresh_seed(&name));
     let incarnation = format!("{:08x}", (seed ^ (seed >> 32)) as u32);
     let id = format!("{name}-{incarnation}");
     let subjects = Subjects::new(Name::new(&builder.app)?);
-    let links = connect(&builder.broker, &id).await?;
+    let links = connect(&builder, &id).await?;
     let bucket: Arc<dyn Bucket> = Arc::from(links.lease.bucket(&subjects.ownership_bucket()).await?);
     let meta = birth::of(&*bucket, &builder).await?;
     let settings = Settings {
@@ -57,8 +57,9 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
         passivate_after: builder.passivate_after,
         partitions: meta.partitions,
     };
-    let around = Arc::new(Surroundings::new(id, seed, settings, subjects, links.own.clone())?);
-    let tree = Tree::start(around.runtime.clone(), &around.id).await?;
+    let runtime = builder.executor()?;
+    let around = Arc::new(Surroundings::new(id, seed, settings, subjects, runtime, links.own.clone())?);
+    let tree = Tree::start(around.runtime.handle(), &around.id).await?;
     tree.on_give_up(|gave_up| tracing::error!(?gave_up, "a group of children is given up and stays stopped"));
     let children = host(&mut builder, &around)?;
     let (feed, inputs) = Feed::channel();
@@ -155,8 +156,12 @@ fn fresh_seed(name: &str) -> u64 {
     hasher.finish()
 }
 
-async fn connect(broker: &Broker, id: &str) -> Result<Links, Error> {
-    let connect = match broker {
+async fn connect(builder: &NodeBuilder, id: &str) -> Result<Links, Error> {
+    #[cfg(test)]
+    if let Some([own, lease]) = builder.links(&format!("{id}{}", notice::OWN), &format!("{id}/lease")) {
+        return Ok(Links { own, lease });
+    }
+    let connect = match &builder.broker {
         Broker::Memory(broker) => {
             let own: Arc<dyn Transport> = Arc::new(broker.transport(&format!("{id}{}", notice::OWN)));
             return Ok(Links { lease: Arc::new(broker.transport(&format!("{id}/lease"))), own });
@@ -225,6 +230,12 @@ fn machine_config(builder: &NodeBuilder, around: &Surroundings, name: &str, inca
 }
 
 fn spawn_driver(inner: &Arc<Inner>, driver: Driver, lease: Arc<dyn Transport>) -> Result<(), Error> {
+    #[cfg(test)]
+    if inner.around.runtime.is_simulated() {
+        // Everything on one thread, or a seed would not replay.
+        inner.around.runtime.spawn(driver::run_and_close(driver, lease));
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -22,6 +22,7 @@ use crate::codec::Fingerprint;
 use crate::contract::Message;
 use crate::engine::Proof;
 use crate::error::{Error, ErrorKind};
+use crate::executor::Executor;
 use crate::key::Key;
 use crate::node::Node;
 use crate::pending::Pending;
@@ -68,7 +69,7 @@ pub(crate) struct Surroundings {
     pub(crate) id: String,
     pub(crate) settings: Settings,
     pub(crate) subjects: Subjects,
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Executor,
     pub(crate) transport: Arc<dyn Transport>,
     connection: watch::Receiver<Status>,
     pub(crate) cluster: Cluster,
@@ -98,11 +99,9 @@ impl Surroundings {
         seed: u64,
         settings: Settings,
         subjects: Subjects,
+        runtime: Executor,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Config, "a node is started inside a tokio runtime").with_source(error)
-        })?;
         Ok(Self {
             cluster: Cluster::new(id.clone()),
             id,
@@ -121,10 +120,15 @@ impl Surroundings {
             turns: AtomicU64::new(0),
             seed,
             hosted: RwLock::default(),
-            forms: DashMap::with_hasher(ahash::RandomState::new()),
-            json_only: DashMap::with_hasher(ahash::RandomState::new()),
+            forms: DashMap::with_hasher(hasher(seed)),
+            json_only: DashMap::with_hasher(hasher(seed)),
             node: OnceLock::new(),
         })
+    }
+
+    /// How maps of this node are hashed: like no other node's, and the same again under the same seed.
+    pub(crate) fn hasher(&self) -> ahash::RandomState {
+        hasher(self.seed)
     }
 
     pub(crate) fn node(&self) -> Result<Node, Error> {
@@ -141,7 +145,9 @@ impl Surroundings {
     }
 
     pub(super) fn set_hosted(&self, hosted: HashMap<&'static str, Arc<Hosted>>) {
-        *self.hosted.write() = Arc::new(hosted);
+        // Dropped when the lock is not held any more: calls that waited there are answered, and look at this map.
+        let before = std::mem::replace(&mut *self.hosted.write(), Arc::new(hosted));
+        drop(before);
     }
 
     pub(crate) fn partition_of(&self, key: &Key) -> u16 {
@@ -272,4 +278,8 @@ impl Surroundings {
             }
         }
     }
+}
+
+fn hasher(seed: u64) -> ahash::RandomState {
+    ahash::RandomState::with_seeds(seed, seed.rotate_left(16), seed.rotate_left(32), seed.rotate_left(48))
 }

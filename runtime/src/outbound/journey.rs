@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::call::{Call, Deadline, TurnId, not_started, wall_ms};
+use crate::changes::SeenChanges;
 use crate::codec::{Codec, Fingerprint};
 use crate::contract::{Contract, Message, Mode};
 use crate::engine::Outcome;
@@ -41,7 +41,7 @@ pub(super) struct Journey<'a, M: Message> {
     binary: Option<Bytes>,
     pauses: u32,
     /// Moves on with the view of the cluster.
-    versions: watch::Receiver<u64>,
+    versions: SeenChanges,
     /// Whether this node was tried, if it hosts the actor.
     tried_here: bool,
     /// Whether it went to a durable actor last.

@@ -1,15 +1,16 @@
 //! What all clients of one memory broker share: routes, buckets, streams, and whether it runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::client::{Client, Inbox};
 use super::records::Records;
 use super::routes::{Mapping, Routes, SubscriptionId};
 use super::stream::Streams;
+use crate::changes::{Changes, SeenChanges};
 use crate::error::Error;
 use crate::transport::{Inbound, Outbound, Status, check};
 
@@ -31,13 +32,13 @@ struct State {
     next: u64,
     routes: Routes,
     mappings: Vec<Mapping>,
-    inboxes: HashMap<SubscriptionId, Arc<Inbox>>,
+    inboxes: BTreeMap<SubscriptionId, Arc<Inbox>>,
     clients: Vec<Weak<Client>>,
 }
 
 struct Stored {
     records: Records,
-    writes: watch::Sender<()>,
+    writes: Changes,
 }
 
 impl Broker {
@@ -50,7 +51,7 @@ impl Broker {
                 next: 1,
                 routes: Routes::default(),
                 mappings: Vec::new(),
-                inboxes: HashMap::new(),
+                inboxes: BTreeMap::new(),
                 clients: Vec::new(),
             }),
             buckets: Mutex::new(HashMap::new()),
@@ -167,14 +168,14 @@ impl Broker {
         let before = stored.records.last_revision();
         let outcome = act(&mut stored.records);
         if stored.records.last_revision() != before {
-            stored.writes.send_replace(());
+            stored.writes.note();
         }
         outcome
     }
 
     /// Changes whenever something was written to the bucket.
-    pub(super) fn writes(&self, name: &str) -> watch::Receiver<()> {
-        self.buckets.lock().entry(name.to_owned()).or_insert_with(Stored::new).writes.subscribe()
+    pub(super) fn writes(&self, name: &str) -> SeenChanges {
+        self.buckets.lock().entry(name.to_owned()).or_insert_with(Stored::new).writes.seen()
     }
 }
 
@@ -228,6 +229,6 @@ impl State {
 
 impl Stored {
     fn new() -> Self {
-        Self { records: Records::default(), writes: watch::Sender::new(()) }
+        Self { records: Records::default(), writes: Changes::default() }
     }
 }

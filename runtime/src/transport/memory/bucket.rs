@@ -97,6 +97,7 @@ async fn follow(
     let mut replay = Replay::default();
     loop {
         let connected = tokio::select! {
+            biased;
             () = changes.closed() => return,
             status = status.wait_for(|status| *status != Status::Disconnected) => status.is_ok_and(|status| status.is_connected()),
         };
@@ -104,6 +105,7 @@ async fn follow(
             return;
         }
         tokio::select! {
+            biased;
             Err(Dropped) = read(&broker, &bucket, &changes, &mut replay) => return,
             changed = status.changed() => if changed.is_err() { return },
         }
@@ -130,8 +132,9 @@ async fn read(
         replay.finish(changes).await?;
         let expiry = broker.with_bucket(bucket, |records| records.next_expiry());
         tokio::select! {
+            biased;
             () = changes.closed() => return Err(Dropped),
-            changed = written.changed() => changed.map_err(|_| Dropped)?,
+            () = written.changed() => {}
             () = sleep_until(expiry) => {}
         }
     }

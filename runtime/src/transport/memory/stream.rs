@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub(in crate::transport) use self::consumer::{MemoryConsumer, MemoryReceipt};
@@ -23,6 +23,7 @@ pub use self::faults::StreamFaults;
 use self::faults::{Fate, Faults};
 use self::log::Log;
 use super::client::Client;
+use crate::changes::{Changes, SeenChanges};
 use crate::error::{Error, ErrorKind};
 use crate::subject::{Filter, Subject};
 use crate::transport::stream::{self, Run};
@@ -43,7 +44,7 @@ pub(super) struct Streams {
 struct Kept {
     log: Option<Log>,
     faults: Faults,
-    changes: watch::Sender<()>,
+    changes: Changes,
 }
 
 impl Streams {
@@ -76,7 +77,7 @@ impl Streams {
         log.pass_time();
         let outcome = act(log, &mut kept.faults);
         if log.changes() != before {
-            kept.changes.send_replace(());
+            kept.changes.note();
         }
         Ok(outcome)
     }
@@ -92,8 +93,8 @@ impl Streams {
     }
 
     /// Changes whenever the stream does.
-    fn changes(&self, name: &str) -> watch::Receiver<()> {
-        self.streams.lock().entry(name.to_owned()).or_default().changes.subscribe()
+    fn changes(&self, name: &str) -> SeenChanges {
+        self.streams.lock().entry(name.to_owned()).or_default().changes.seen()
     }
 
     fn set_faults(&self, name: &str, set: impl FnOnce(&mut Faults)) {
@@ -103,7 +104,7 @@ impl Streams {
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { log: None, faults: Faults::default(), changes: watch::Sender::new(()) }
+        Self { log: None, faults: Faults::default(), changes: Changes::default() }
     }
 }
 
@@ -223,6 +224,7 @@ async fn follow(client: Arc<Client>, name: String, filters: Vec<Filter>, mut nex
     let mut changes = streams.changes(&name);
     loop {
         let connected = tokio::select! {
+            biased;
             () = records.closed() => return,
             status = status.wait_for(|status| *status != Status::Disconnected) => status.is_ok_and(|status| status.is_connected()),
         };
@@ -240,8 +242,9 @@ async fn follow(client: Arc<Client>, name: String, filters: Vec<Filter>, mut nex
             continue;
         }
         tokio::select! {
+            biased;
             () = records.closed() => return,
-            changed = changes.changed() => if changed.is_err() { return },
+            () = changes.changed() => {}
             changed = status.changed() => if changed.is_err() { return },
             () = sleep_until(due) => {}
         }

@@ -54,7 +54,8 @@ impl MemoryConsumer {
                 log.next_due_of(&self.name).into_iter().chain(faults.next_due()).min()
             });
             tokio::select! {
-                changed = changes.changed() => changed.ok()?,
+                biased;
+                () = changes.changed() => {}
                 changed = status.changed() => changed.ok()?,
                 () = sleep_until(due.ok()?) => {}
             }

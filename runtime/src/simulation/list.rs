@@ -1,0 +1,116 @@
+//! The actor of the simulation: a list that only grows, so that what a caller saw of it shows what must be true.
+
+use std::time::Duration;
+
+use crate::prelude::*;
+
+/// A list.
+#[contract(messages(Push, PushSlowly, PushTwice, PushAndRefuse, Look), event = Change)]
+pub(super) struct List;
+
+/// Adds a value and says where it stands. Its handler never waits.
+#[message(List, ask, reply = usize)]
+pub(super) struct Push {
+    pub(super) value: u64,
+}
+
+/// The same, by a handler that waits.
+#[message(List, ask, reply = usize)]
+pub(super) struct PushSlowly {
+    pub(super) value: u64,
+    pub(super) millis: u64,
+}
+
+/// Adds two values in two steps, the second after a commit.
+#[message(List, ask, reply = usize, refusal = No)]
+pub(super) struct PushTwice {
+    pub(super) value: u64,
+}
+
+/// Adds a value and says no: nothing is added.
+#[message(List, ask, reply = usize, refusal = No)]
+pub(super) struct PushAndRefuse {
+    pub(super) value: u64,
+}
+
+/// The whole list.
+#[message(List, read, reply = Vec<u64>)]
+pub(super) struct Look;
+
+/// Always.
+#[refusal]
+pub(super) struct No;
+
+impl std::fmt::Display for No {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no")
+    }
+}
+
+#[event(List)]
+pub(super) enum Change {
+    Pushed { value: u64 },
+}
+
+#[data]
+#[derive(Default)]
+pub(super) struct Values {
+    values: Vec<u64>,
+}
+
+impl State for Values {
+    type Event = Change;
+
+    fn apply(&mut self, event: &Change) {
+        let Change::Pushed { value } = event;
+        self.values.push(*value);
+    }
+}
+
+/// Bit that tells the second value of a [`PushTwice`] from its first.
+pub(super) const SECOND: u64 = 1 << 40;
+
+pub(super) struct ListActor {
+    list: Durable<Values>,
+}
+
+#[actor(List, state = list, durable)]
+impl ListActor {
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { list: ctx.durable().await? })
+    }
+
+    #[ask]
+    fn push(&mut self, msg: Push) -> usize {
+        self.list.emit(Change::Pushed { value: msg.value });
+        self.list.values.len() - 1
+    }
+
+    #[ask]
+    async fn push_slowly(&mut self, msg: PushSlowly) -> usize {
+        tokio::time::sleep(Duration::from_millis(msg.millis)).await;
+        self.list.emit(Change::Pushed { value: msg.value });
+        self.list.values.len() - 1
+    }
+
+    #[ask(resumes)]
+    async fn push_twice(&mut self, msg: PushTwice, ctx: &mut Context<'_, Self>) -> Result<usize, No> {
+        if ctx.resumed() == 0 {
+            self.list.emit(Change::Pushed { value: msg.value });
+            ctx.commit(&mut self.list).await.map_err(|_| No)?;
+        }
+        self.list.emit(Change::Pushed { value: msg.value | SECOND });
+        Ok(self.list.values.len() - 1)
+    }
+
+    #[ask]
+    fn push_and_refuse(&mut self, msg: PushAndRefuse) -> Result<usize, No> {
+        self.list.emit(Change::Pushed { value: msg.value });
+        Err(No)
+    }
+
+    #[read]
+    fn look(&self, _: Look) -> Vec<u64> {
+        self.list.values.clone()
+    }
+}

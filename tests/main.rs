@@ -22,6 +22,9 @@ mod watching;
 mod rolling;
 
 mod resending;
+
+mod stale;
+
 mod keeping;
 mod telling;
 

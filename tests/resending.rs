@@ -12,13 +12,15 @@ use tokio::process::{Child, Command};
 
 use crate::harness::{Profile, Server, eventually, holds};
 
-/// Where the broker is, for the process that this test starts of its own program.
+/// Whose the broker is, for the process that this test starts of its own program.
 const BROKER: &str = "GREENROOM_TEST_PURSES_AT";
 /// How long a call may take: far more than a take-over on the broker's word.
 const BUDGET: Duration = Duration::from_secs(20);
 const PURSES: u64 = 16;
+/// The name of the node that is killed.
+const VICTIM: &str = "victim";
 
-#[contract(name = "purse", messages(Put, PutNow, Count), event = PutIn)]
+#[contract(name = "purse", messages(Put, PutNow, Pay, Count, Whose), event = Coin)]
 struct Purse;
 
 /// Puts one coin in.
@@ -29,13 +31,37 @@ struct Put;
 #[message(Purse, ask, reply = u64)]
 struct PutNow;
 
+/// Takes one coin out and asks another purse to put it in. On the node that is to be killed it ends there: it is never
+/// noted.
+#[message(Purse, ask, refusal = NotPaid)]
+struct Pay {
+    into: String,
+}
+
 #[message(Purse, read, reply = u64)]
 struct Count;
 
+/// The name of the node that has it.
+#[message(Purse, read, reply = String)]
+struct Whose;
+
+#[refusal]
+#[derive(PartialEq)]
+struct NotPaid {
+    why: String,
+}
+
+impl std::fmt::Display for NotPaid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 #[event(Purse)]
 #[derive(PartialEq)]
-enum PutIn {
-    Coin,
+enum Coin {
+    In,
+    Out,
 }
 
 #[data]
@@ -45,10 +71,13 @@ struct Coins {
 }
 
 impl State for Coins {
-    type Event = PutIn;
+    type Event = Coin;
 
-    fn apply(&mut self, _: &PutIn) {
-        self.count += 1;
+    fn apply(&mut self, coin: &Coin) {
+        match coin {
+            Coin::In => self.count += 1,
+            Coin::Out => self.count -= 1,
+        }
     }
 }
 
@@ -64,7 +93,7 @@ impl PurseActor {
 
     #[ask]
     async fn put(&mut self, _: Put) -> u64 {
-        self.coins.emit(PutIn::Coin);
+        self.coins.emit(Coin::In);
         // Long enough that some turn always runs.
         tokio::time::sleep(Duration::from_millis(2)).await;
         self.coins.count
@@ -72,14 +101,39 @@ impl PurseActor {
 
     #[ask]
     fn put_now(&mut self, _: PutNow) -> u64 {
-        self.coins.emit(PutIn::Coin);
+        self.coins.emit(Coin::In);
         self.coins.count
+    }
+
+    #[ask]
+    async fn pay(&mut self, msg: Pay, ctx: &mut Context<'_, Self>) -> Result<(), NotPaid> {
+        let not_paid = |why: String| NotPaid { why };
+        if self.coins.count == 0 {
+            return Err(not_paid("it is empty".to_owned()));
+        }
+        self.coins.emit(Coin::Out);
+        ctx.actor::<Purse>(&msg.into).ask(Put).await.map_err(|error| not_paid(error.to_string()))?;
+        if on(ctx) == VICTIM {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    #[read]
+    fn whose(&self, _: Whose, ctx: &mut Context<'_, Self>) -> String {
+        on(ctx)
     }
 
     #[read]
     fn count(&self, _: Count) -> u64 {
         self.coins.count
     }
+}
+
+/// The name of the node that runs a turn.
+fn on(ctx: &Context<'_, PurseActor>) -> String {
+    let id = ctx.node().map(|node| node.id().to_owned()).unwrap_or_default();
+    id.rsplit_once('-').map_or(String::new(), |(name, _)| name.to_owned())
 }
 
 async fn host(name: &str, url: &str) -> Node {
@@ -90,7 +144,7 @@ async fn host(name: &str, url: &str) -> Node {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_with_purses() {
     let Ok(url) = std::env::var(BROKER) else { return };
-    let _node = host("victim", &url).await;
+    let _node = host(VICTIM, &url).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
 }
 
@@ -121,10 +175,89 @@ async fn victim_and_heir(server: &Server) -> (Child, Node, Node) {
     (victim, heir, client)
 }
 
+/// Two processes that share the purses, and a caller.
+struct Shared {
+    victim: Child,
+    heir: Node,
+    client: Node,
+    // After the nodes on it.
+    _server: Server,
+}
+
+impl Shared {
+    async fn open() -> Self {
+        let server = Server::start(Profile::Shop).await;
+        let victim = victim(&server);
+        let heir = host("heir", server.url()).await;
+        let client = Node::builder("shop").name("client").connect(server.url()).start().await.expect("a client starts");
+        let mut before = (0, 0);
+        eventually(BUDGET, "two processes share the purses, and nothing moves any more", async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let shares = (owned(&client, VICTIM), owned(&client, "heir"));
+            let still = std::mem::replace(&mut before, shares) == shares;
+            holds(still && shares.0 > 10 && shares.0 + shares.1 == 64, || format!("{shares:?}"))
+        })
+        .await;
+        Self { victim, heir, client, _server: server }
+    }
+
+    /// Purses of that node, each with some coins.
+    async fn purses(&self, node: &str, coins: usize) -> Vec<String> {
+        let mut purses = Vec::new();
+        for number in 0..40 {
+            let key = format!("{node}-{number}");
+            let purse = self.client.actor::<Purse>(&key).within(BUDGET);
+            if purse.ask(Whose).await.expect("an answer") == node {
+                for _ in 0..coins {
+                    purse.ask(Put).await.expect("an answer");
+                }
+                purses.push(key);
+            }
+        }
+        assert!(purses.len() >= 4, "{node} has {purses:?}");
+        purses.truncate(4);
+        purses
+    }
+
+    async fn count(&self, key: &str) -> u64 {
+        self.client.actor::<Purse>(key).within(BUDGET).ask(Count).await.expect("an answer")
+    }
+}
+
+/// The owner of the payer is killed between its ask to the payee, which lives elsewhere, and its own append.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e1_kill_9_crash_between_ask_and_append() {
+    let mut shared = Shared::open().await;
+    let (payers, payees) = (shared.purses(VICTIM, 3).await, shared.purses("heir", 0).await);
+    let paying: Vec<_> = payers
+        .iter()
+        .zip(&payees)
+        .map(|(payer, payee)| {
+            let (payer, into) = (shared.client.actor::<Purse>(payer).within(BUDGET), payee.clone());
+            tokio::spawn(async move { payer.ask(Pay { into }).await })
+        })
+        .collect();
+    for payee in &payees {
+        eventually(BUDGET, "it is paid", async || {
+            let count = shared.count(payee).await;
+            holds(count == 1, || count.to_string())
+        })
+        .await;
+    }
+    assert!(paying.iter().all(|paid| !paid.is_finished()), "not noted yet");
+    shared.victim.start_kill().expect("it is killed");
+    for paid in paying {
+        paid.await.expect("no panic").expect("the turn is run again, and asks the same");
+    }
+    for (payer, payee) in payers.iter().zip(&payees) {
+        let money = (shared.count(payer).await, shared.count(payee).await);
+        assert_eq!(money, (2, 1), "money adds up, {payer} to {payee}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn e1_kill_9_under_durable_asks_loses_and_doubles_nothing() {
-    let server = Server::start(Profile::Shop).await;
-    let (mut victim, heir, client) = victim_and_heir(&server).await;
+    let Shared { mut victim, heir, client, _server } = Shared::open().await;
     let until = Instant::now() + Duration::from_secs(5);
     let callers: Vec<_> = [&client, &client, &client, &client, &client, &client, &heir, &heir]
         .map(|node| {

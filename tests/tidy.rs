@@ -46,6 +46,28 @@ fn nothing_is_left_undone_or_unsafe() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// The wall clock jumps, and no test can make it: so what decides until when a node serves does not know it.
+#[test]
+fn leases_know_no_wall_clock() {
+    let places = ["ownership/", "node/driver", "node/permit.rs", "engine/proof.rs", "engine/gate.rs"];
+    let decides = |name: &str| {
+        name.strip_prefix("runtime/src/").is_some_and(|name| places.iter().any(|place| name.starts_with(place)))
+    };
+    let files: Vec<_> = rust_files().into_iter().filter(|file| decides(&file.name)).collect();
+    assert!(places.iter().all(|place| files.iter().any(|file| file.name.contains(place))), "a place has moved");
+    let mut found = Vec::new();
+    for file in files {
+        // A simulation has one time for all.
+        let code = code(&file.text).replace("simulation::wall_ms", "");
+        for (number, line) in code.lines().enumerate() {
+            for word in ["SystemTime", "UNIX_EPOCH", "wall_ms"].iter().filter(|word| has_word(line, word)) {
+                found.push(format!("{}:{}: {word}", file.name, number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 #[test]
 fn files_are_named_after_what_they_hold() {
     let nameless = ["utils.rs", "util.rs", "helpers.rs", "misc.rs", "common.rs"];

@@ -219,7 +219,8 @@ impl<'a, A: Actor> Context<'a, A> {
         let contested = opened.contested && !opened.ledger.is_new();
         let mut cell = Durable::replay(opened)?;
         if contested {
-            // The owner before may have an append on its way: from here on that is refused.
+            // The owner before may have an append on its way: from here on that is refused. And if what was read is not
+            // the newest, this is.
             let signed = journal::commit(around, &mut cell, None, Write::Activated, Outbox::default()).await;
             signed.map_err(|why| crate::engine::not_kept(&self.env, why))?;
         }

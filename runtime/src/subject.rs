@@ -323,6 +323,11 @@ impl Subjects {
         format!("{}-relay", self.app)
     }
 
+    /// Where the broker says that the journals of an actor type have another leader.
+    pub fn elections(&self, actor: &str) -> Filter {
+        Filter::of(format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{}", self.journal_stream(actor)))
+    }
+
     /// `{app}.on.{actor}.{event}.{key}`: the live echo of an event.
     pub fn live(&self, actor: &str, event: &str, key: &Key) -> Subject {
         Subject::of(format!("{}.on.{actor}.{event}.{}", self.app, key.token()))

@@ -143,7 +143,6 @@ on_both!(
     e1_a_turn_that_was_cut_between_its_commits_is_not_run_again,
     r5_what_never_was_leaves_nothing_behind,
     r5_many_events_and_their_snapshots_give_one_state,
-    r5_a_journal_that_somebody_else_writes_is_read_again,
     e1_the_journal_tells_its_story_in_json,
     e1_a_journal_is_read_from_where_its_reader_stopped,
     f3_idle_actors_leave_memory_and_come_back,
@@ -300,25 +299,6 @@ async fn r5_many_events_and_their_snapshots_give_one_state(ground: Ground) {
 
 fn json_of(body: &[u8]) -> Value {
     serde_json::from_slice(body).expect("a record is JSON")
-}
-
-/// Whoever writes from an old state is refused, and begins with the new one.
-async fn r5_a_journal_that_somebody_else_writes_is_read_again(ground: Ground) {
-    let one = vault(&ground, "one").await;
-    one.actor::<Vault>("v").ask(put(10)).await.expect("an answer");
-    let (stream, _connection) = journals(&ground).await;
-    let subject = ground.subjects().journal("vault", &Key::new("v").expect("a key"));
-    let last = stream.last(&subject).await.expect("an answer").expect("a record");
-    let mut record = json_of(&last.body);
-    record["id"] = json!("somebody-1");
-    record["first"] = json!(2);
-    record["base"] = json!(last.sequence);
-    record["events"] = json!([{ "name": "in", "version": 1, "body": record["events"][0]["body"] }]);
-    let fields = record.as_object_mut().expect("an object");
-    fields.remove("snapshot");
-    stream.append(&subject, Some(last.sequence), Headers::new(), record.to_string().into()).await.expect("stored");
-    // The turn is refused its append, and its caller sends the command again.
-    assert_eq!(one.actor::<Vault>("v").ask(put(1)).await.expect("an answer"), 21);
 }
 
 async fn e1_the_journal_tells_its_story_in_json(ground: Ground) {

@@ -17,6 +17,7 @@ on_both!(
     c5_a_turn_that_runs_while_its_node_drains_may_still_ask,
     c5_a_drain_that_is_out_of_time_says_so_and_stops,
     c5_a_drain_as_soon_as_another_node_is_there_fails_no_call,
+    c5_handover_under_chain,
 );
 
 async fn start(ground: &Ground, name: &str) -> Node {
@@ -156,6 +157,55 @@ async fn c5_a_drain_as_soon_as_another_node_is_there_fails_no_call(ground: Groun
         let asked = soon("its last call is answered", caller).await.expect("no call fails");
         assert!(asked > 0);
     }
+}
+
+/// A turn on the old owner waits for an actor whose message the new one holds, because its last turn still runs on the
+/// old owner too; and that one asks an actor that the new owner serves. All of one partition.
+async fn c5_handover_under_chain(ground: Ground) {
+    let start = async |name| ground.node(name).partitions(1).host::<ProbeActor>().start().await.expect("a node starts");
+    let one = start("one").await;
+    let client = ground.node("client").partitions(1).start().await.expect("a client starts");
+    settled("probe", &[&one], &[&client]).await;
+    let gates = [Gate::closed(), Gate::closed()];
+    let waits = |key: &'static str, gate: &Gate, next: &str| {
+        let (actor, late) = (client.actor::<Probe>(key).within(SOON), Late { gate: gate.name(), key: next.to_owned() });
+        tokio::spawn(async move { actor.ask(late).await })
+    };
+    let (first, second) = (waits("first", &gates[0], "second"), waits("second", &gates[1], "idle"));
+    gates[0].arrived(1).await;
+    gates[1].arrived(1).await;
+    let two = start("two").await;
+    eventually(SOON, "the one knows of the other", async || {
+        let nodes = one.info().nodes;
+        holds(nodes.iter().any(|node| node.id == two.id() && node.live), || format!("{nodes:?}"))
+    })
+    .await;
+    let drained = {
+        let one = one.clone();
+        tokio::spawn(async move { one.drain().await })
+    };
+    eventually(SOON, "every key without a turn is served by the new owner at once", async || {
+        let place =
+            client.actor::<Probe>("idle").within(SOON / 3).ask(Where).await.map_err(|error| error.to_string())?;
+        holds(place.node == two.id(), || format!("it is at {}", place.node))
+    })
+    .await;
+    let outsider = {
+        let actor = two.actor::<Probe>("second").within(SOON);
+        tokio::spawn(async move { actor.ask(Add { by: 10 }).await })
+    };
+    gates[0].open(1);
+    gates[0].passed(1).await;
+    tokio::time::sleep(QUIET).await;
+    assert!(!first.is_finished() && !outsider.is_finished(), "what they ask for has a turn on the old owner still");
+    gates[1].open(1);
+    assert_eq!(soon("the second turn ends", second).await.expect("no panic").expect("its call is served"), 1);
+    let added = soon("the first turn ends", first).await.expect("no panic").expect("its call is served");
+    let outside = soon("the outsider", outsider).await.expect("no panic").expect("its call is served");
+    assert!((added, outside) == (1, 11) || (added, outside) == (11, 10), "each once: {added}, {outside}");
+    soon("drained", drained).await.expect("no panic").expect("drained");
+    assert_eq!(two.actor::<Probe>("second").ask(Total).await.expect("an answer"), 11);
+    assert_eq!(two.actor::<Probe>("idle").ask(Total).await.expect("an answer"), 1);
 }
 
 /// A claim names the keys whose turn still runs, and must fit into a message.

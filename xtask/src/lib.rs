@@ -8,7 +8,7 @@
 //! - [`broker`] runs a real server, or a cluster of them, in a directory of its own.
 //! - [`process`] starts child processes that cannot outlive their owner.
 //! - [`orders`] generates the data of the demo.
-//! - [`demo`], [`checks`], [`mod@bench`], [`sim`] and [`scale`] are the commands themselves.
+//! - [`demo`], [`checks`], [`mod@bench`], [`sim`], [`scale`] and [`mutants`] are the commands themselves.
 //!
 //! It needs a Unix: processes are stopped with signals. It knows nothing of the
 //! runtime crate, so it still builds when that one does not.
@@ -31,6 +31,8 @@ pub mod sim;
 
 pub mod scale;
 
+pub mod mutants;
+
 mod interrupt;
 
 use std::env;
@@ -47,5 +49,11 @@ pub fn workspace_root() -> PathBuf {
 fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace_root());
+    // What cargo says of us to us. Build scripts look at some of it: it would have them run again, and all that rests on
+    // them built again, whenever cargo is run by us after it was run by hand.
+    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        command.env_remove(name);
+    }
     command
 }

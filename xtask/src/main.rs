@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::demo::DemoOptions;
+use xtask::mutants::{self, MutantsOptions};
 use xtask::sim::SimOptions;
 use xtask::tools::{self, Version};
 use xtask::{bench, checks, demo, orders, scale, sim, workspace_root};
@@ -42,6 +43,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Seed bugs into a copy of the tree: the tests that each one names must fail. Takes minutes for each
+    Mutants(MutantsArgs),
     /// Simulate whole nodes, and ownership alone, under as many seeds as you like: crashes, pauses, cuts, lost answers
     Sim(SimArgs),
     /// Measure the ownership machine with a thousand nodes in one process; `--quick` for a hundred, `--help` for more
@@ -86,6 +89,25 @@ struct DemoArgs {
 }
 
 #[derive(clap::Args)]
+struct MutantsArgs {
+    /// Only those with NAME in their name; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Say which there are, what each breaks, and which are not possible yet
+    #[arg(long)]
+    list: bool,
+    /// Only try whether every patch applies
+    #[arg(long)]
+    check: bool,
+    /// Do not run the tests without a mutant first
+    #[arg(long)]
+    no_baseline: bool,
+    /// Write what came of each to this file
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct SimArgs {
     /// How many seeds to try, from 0 on
     #[arg(long, value_name = "N", default_value_t = 1_000)]
@@ -118,6 +140,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Test { args }) => checks::test(&args, progress)?,
         Some(Command::Lint) => checks::lint(progress)?,
         Some(Command::Bench { args }) => bench::run(&args, progress)?,
+        Some(Command::Mutants(MutantsArgs { only, list, check, no_baseline, json })) => {
+            mutants::run(&MutantsOptions { only, list, check, no_baseline, json }, progress)?;
+        }
         Some(Command::Sim(SimArgs { seeds, seed, nodes_only })) => {
             sim::run(&SimOptions { seeds, seed, nodes_only }, progress)?;
         }

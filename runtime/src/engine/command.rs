@@ -95,6 +95,15 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
 ) -> (Ended, Outcome<M>) {
     let Some(cell) = actor.cell() else { return super::turn::settle::<A, M>(actor, env, result) };
     let Wanted { fate, write, undone } = wanted::<M>(cell.is_dirty(), call, mark.as_ref(), (steps, &outbox), &result);
+    // An answer that keeps nothing rests on the state alone, as a read's does: nothing else would tell an owner that was
+    // superseded.
+    if fate.is_none()
+        && result.is_ok()
+        && let Err(error) = env.around.permit().await
+    {
+        let error = cut_after(steps, error);
+        return (if undone { Ended::Lost } else { Ended::Fine }, Err(AskError::Failed(error)));
+    }
     if let Some(fate) = fate {
         let kept = match fate {
             Ok(fate) => journal::commit(env.around, cell, mark.as_ref().map(|mark| (mark, fate)), write, outbox).await,

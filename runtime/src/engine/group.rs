@@ -211,7 +211,7 @@ impl Group {
             None if self.next.turns > 0 => self.next.voices.push(voice),
             None => match &mut self.under_way {
                 Some(under_way) => under_way.voices.push(voice),
-                None => voice.say(None),
+                None => say_with_permit(env, voice),
             },
         }
     }
@@ -265,6 +265,16 @@ impl Group {
         }
         Ended::Lost
     }
+}
+
+/// What keeps nothing rests on the state alone, as a read does: that this node is still the owner has to be shown. What
+/// was kept before is as true as it was.
+fn say_with_permit(env: &Env<'_>, voice: Voice) {
+    if voice.stake == Stake::Repeat {
+        return voice.say(None);
+    }
+    let around = env.around.clone();
+    env.around.runtime.spawn(async move { voice.say(around.permit().await.err()) });
 }
 
 /// That the state can be written is up to its author.

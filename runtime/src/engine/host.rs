@@ -355,7 +355,9 @@ impl<A: Actor> Host<A> {
             // Only now: the activation may have taken all the time that the call had.
             let Some(job) = self.may_start(job, slot.key().as_str()) else { continue };
             let Some(live) = actor.as_mut() else { continue };
-            let ended = if job.is_read() {
+            // What reads of a key that was never written see must have been read after each of them came.
+            let together = !(self.is_durable() && is_new(live));
+            let ended = if job.is_read() && together {
                 self.look(&slot, live, job).await
             } else if job.is_ready() {
                 let ended;

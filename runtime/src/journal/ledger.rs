@@ -76,7 +76,8 @@ pub(crate) struct Opened {
     pub(crate) ledger: Ledger,
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) records: Vec<Record>,
-    /// Whether an earlier owner may still have something on its way.
+    /// Whether there may be more than was read: an earlier owner may still have something on its way, or the leader
+    /// that was asked may have been deposed.
     pub(crate) contested: bool,
 }
 
@@ -115,7 +116,7 @@ impl Ledger {
             let why = format!("{subject} was written under epoch {}, and this node serves {epoch}", last.epoch);
             return Err(Error::new(ErrorKind::Unavailable, why));
         }
-        let contested = !planned && last.epoch < epoch;
+        let contested = (!planned && last.epoch < epoch) || log.is_unsettled();
         ledger.sequence = sequence;
         ledger.next_event = last.first + last.events.len() as u64;
         let mut records = if last.snapshot.is_some() {

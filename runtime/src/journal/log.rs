@@ -1,17 +1,19 @@
 //! The stream of one actor type's journals, and the one way to append to it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::record::Record;
 use crate::error::{Error, ErrorKind};
 use crate::node::Surroundings;
 use crate::subject::Subject;
 use crate::tell::Mark;
-use crate::transport::{Headers, Stream, StreamConfig, WriteError};
+use crate::transport::{Headers, Stream, StreamConfig, Subscription, WriteError};
 
 /// The append's own id, beside the one in the body: for whoever reads headers only.
 pub(crate) const APPEND: &str = "Greenroom-Append";
@@ -29,6 +31,11 @@ const AGAIN_MAX: Duration = Duration::from_secs(1);
 /// not know of it.
 const LOOKS_MAX: u32 = 20;
 
+/// For so long after the stream's leader has changed, one that was deposed may still answer reads, from before.
+const UNSETTLED_FOR: Duration = Duration::from_secs(10);
+/// News about leaders that may wait. One is as good as many.
+const ELECTIONS_CAPACITY: usize = 16;
+
 /// The journals of one actor type.
 pub(crate) struct Log {
     actor: String,
@@ -36,6 +43,8 @@ pub(crate) struct Log {
     /// This node's id, and a number: an append's id.
     node: String,
     appends: AtomicU64,
+    /// When there was a sign last that the leader has changed, or may have.
+    unsettled: Mutex<Option<Instant>>,
 }
 
 /// A record as it is sent: the same bytes however often.
@@ -75,10 +84,31 @@ impl Log {
     ///
     /// # Errors
     /// `Unavailable` if the broker does not answer or has no JetStream.
-    pub(crate) async fn open(around: &Surroundings, actor: &str) -> Result<Self, Error> {
+    pub(crate) async fn open(around: &Surroundings, actor: &str) -> Result<Arc<Self>, Error> {
         let config = StreamConfig::new([around.subjects.journals(actor)]);
         let stream = around.transport.stream(&around.subjects.journal_stream(actor), config).await?;
-        Ok(Self { actor: actor.to_owned(), stream, node: around.id.clone(), appends: AtomicU64::new(0) })
+        let (node, unsettled) = (around.id.clone(), Mutex::default());
+        let actor_name = actor.to_owned();
+        let log = Arc::new(Self { actor: actor_name, stream, node, appends: AtomicU64::new(0), unsettled });
+        let elections = around.subjects.elections(actor);
+        match around.transport.subscribe(&elections, None, ELECTIONS_CAPACITY).await {
+            Ok(elections) => drop(around.runtime.spawn(hear_of_leaders(Arc::downgrade(&log), elections))),
+            Err(error) => {
+                tracing::debug!(actor, %error, "changes of the journals' leader will be seen by failures only")
+            }
+        }
+        Ok(log)
+    }
+
+    /// Notes a sign that the stream's leader has changed, or may have.
+    fn unsettle(&self) {
+        *self.unsettled.lock() = Some(Instant::now());
+    }
+
+    /// Whether the leader may have changed just now: then what is read at it may be older than what was acknowledged,
+    /// and only an append that is accepted shows that it is not.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled.lock().is_some_and(|at| at.elapsed() < UNSETTLED_FOR)
     }
 
     /// Sees that whoever sends what stands in records knows of these journals, before one of them has something to
@@ -98,7 +128,7 @@ impl Log {
 
     /// The last record of a journal and its sequence, as the leader knows it.
     pub(crate) async fn last(&self, subject: &Subject) -> Result<Option<(u64, usize, Record)>, Error> {
-        match self.stream.last(subject).await? {
+        match self.stream.last(subject).await.inspect_err(|_| self.unsettle())? {
             None => Ok(None),
             Some(found) => Ok(Some((found.sequence, found.body.len(), Record::read(&found.body)?))),
         }
@@ -137,7 +167,11 @@ impl Log {
         let mut sent = false;
         let mut pause = AGAIN_FIRST;
         loop {
-            match self.stream.append(subject, Some(expect), record.headers.clone(), record.body.clone()).await {
+            let stored = self.stream.append(subject, Some(expect), record.headers.clone(), record.body.clone()).await;
+            if matches!(stored, Err(WriteError::NotSent(_) | WriteError::Unknown(_))) {
+                self.unsettle();
+            }
+            match stored {
                 Ok(sequence) => return Ok(sequence),
                 Err(WriteError::Conflict) => match self.standing(around, subject, expect, record).await {
                     Some(sequence) => return Ok(sequence),
@@ -189,6 +223,14 @@ impl Log {
             pause = (pause * 2).min(AGAIN_MAX);
         }
         None
+    }
+}
+
+/// Listens to what the broker says of the stream's leaders, until the connection is closed or nobody appends any more.
+async fn hear_of_leaders(log: Weak<Log>, mut elections: Subscription) {
+    while elections.next().await.is_some() {
+        let Some(log) = log.upgrade() else { return };
+        log.unsettle();
     }
 }
 

@@ -412,8 +412,7 @@ impl Hosted {
 
     /// The stream of its actors' journals, opened by whoever needs it first.
     pub(crate) async fn log(&self, around: &Surroundings) -> Result<Arc<Log>, Error> {
-        let open = async || Log::open(around, self.name).await.map(Arc::new);
-        self.log.get_or_try_init(open).await.cloned()
+        self.log.get_or_try_init(|| Log::open(around, self.name)).await.cloned()
     }
 
     /// Whether its verbs have typed callers on this node.

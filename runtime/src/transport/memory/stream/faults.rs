@@ -37,6 +37,12 @@ impl StreamFaults {
         self.set(|faults| faults.delay_next = Some(time));
     }
 
+    /// Every append from now on is on its way for so long, by tokio's clock, as the next one by
+    /// [`delay_next`](Self::delay_next); none any more after [`clear`](Self::clear).
+    pub fn delay(&self, time: Duration) {
+        self.set(|faults| faults.delay = Some(time));
+    }
+
     /// The stream has no leader for so long, by tokio's clock: appends are `NotSent`, reads and
     /// words about deliveries are `Unavailable`.
     pub fn no_leader(&self, time: Duration) {
@@ -67,6 +73,7 @@ pub(super) struct Faults {
     /// How many appends there were since `lose_every` was set.
     appends: u64,
     delay_next: Option<Duration>,
+    delay: Option<Duration>,
     no_leader: Option<Instant>,
 }
 
@@ -81,7 +88,7 @@ impl Faults {
     /// Decides about the next append.
     pub(super) fn fate(&mut self) -> Fate {
         self.appends += 1;
-        if let Some(time) = self.delay_next.take() {
+        if let Some(time) = self.delay_next.take().or(self.delay) {
             return Fate::Late(Instant::now() + time);
         }
         let nth = self.lose_every > 0 && self.appends.is_multiple_of(self.lose_every);
@@ -166,6 +173,25 @@ mod tests {
         assert_eq!(bench.append(1).await.expect("appended"), 2);
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(bench.last().await, 2);
+        // All of them are, until all is well again.
+        bench.faults.delay(Duration::from_millis(100));
+        for _ in 0..3 {
+            assert!(matches!(bench.append(2).await, Err(WriteError::Unknown(_))));
+        }
+        bench.faults.clear();
+        assert_eq!(bench.last().await, 2);
+        assert_eq!(late_of(&mut follow, 3).await, 3, "the first of them; the others are refused");
+        assert_eq!(bench.append(3).await.expect("appended"), 4);
+    }
+
+    async fn late_of(follow: &mut crate::transport::Follow, sequence: u64) -> u64 {
+        loop {
+            let record = tokio::time::timeout(Duration::from_secs(5), follow.next()).await.expect("soon");
+            let found = record.expect("a record").sequence;
+            if found >= sequence {
+                return found;
+            }
+        }
     }
 
     #[tokio::test]

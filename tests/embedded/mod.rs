@@ -1,13 +1,14 @@
 //! Nodes inside the test process: on a broker in memory, and on a real server.
 //!
-//! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger` and
-//! `desk` are the actors. Every other module is a theme.
+//! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger`,
+//! `desk` and `tally` are the actors. Every other module is a theme.
 
 mod ground;
 mod gate;
 mod probe;
 mod ledger;
 mod desk;
+mod tally;
 
 mod turns;
 mod limits;
@@ -22,6 +23,7 @@ mod handover;
 mod outsiders;
 mod durable;
 mod hot;
+mod leaks;
 mod looks;
 mod retries;
 mod events;

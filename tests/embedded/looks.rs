@@ -7,8 +7,8 @@ use greenroom::transport::Headers;
 use serde_json::json;
 
 use super::ground::{Ground, SOON, on_both, settled};
-use super::hot::{Journals, Sum, SumStale, SumStrict, Tally, add, list, numbers, rival, tally};
 use super::outsiders::Outsider;
+use super::tally::{Journals, Sum, SumStale, SumStrict, Tally, add, list, numbers, rival, tally};
 use crate::harness::{eventually, holds};
 
 on_both!(r5_a_strict_look_appends_first, r5_a_stale_look_says_how_old_it_may_be);

@@ -1,7 +1,7 @@
 //! Nodes inside the test process: on a broker in memory, and on a real server.
 //!
 //! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger`,
-//! `desk`, `letterbox` and `beacon` are the actors. Every other module is a theme.
+//! `desk`, `tally`, `letterbox` and `beacon` are the actors. Every other module is a theme.
 
 mod ground;
 mod gate;
@@ -10,6 +10,7 @@ mod ledger;
 mod desk;
 mod letterbox;
 mod beacon;
+mod tally;
 
 mod turns;
 mod limits;
@@ -32,6 +33,7 @@ mod late;
 mod outsiders;
 mod durable;
 mod hot;
+mod leaks;
 mod looks;
 mod writers;
 mod retries;

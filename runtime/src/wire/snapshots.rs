@@ -238,6 +238,10 @@ fn r1_a_refusal_is_these_headers_and_this_body() {
 #[test]
 fn a_reply_has_this_header() {
     assert_snapshot!(lines(&reply_headers()), @"Content-Type: application/json");
+    assert_snapshot!(lines(&aged_headers(Duration::from_millis(12))), @r"
+    Content-Type: application/json
+    Greenroom-Age-Ms: 12
+    ");
     assert_eq!(unread_reply(inbound(reply_headers(), "null")).ok(), Some(Bytes::from_static(b"null")));
 }
 

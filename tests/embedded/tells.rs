@@ -31,7 +31,11 @@ on_both!(
     e1_lanes_reach_the_actors_of_other_nodes,
 );
 
-on_both!(alone: e1_tells_survive_the_broker);
+/// With a broker of its own, which it stops.
+mod alone {
+    use super::{e1_tells_survive_the_broker, on_both};
+    on_both!(alone: e1_tells_survive_the_broker);
+}
 
 /// A node that hosts senders and receivers.
 async fn office(ground: &Ground, name: &str) -> Node {

@@ -149,8 +149,8 @@ async fn e1_dead_letters_are_seen_and_replayed_by_hand() {
     put("receipt", "no json").await;
     put("receipt", r#"{"what":"by hand","number":9}"#).await;
     until_receipts(&server, &["tea #1", "by hand #7", "by hand #9"].map(str::to_owned)).await;
-    let view = nats(&server, &["stream", "view", "demo-dead", "--raw"]).await;
-    assert!(view.stdout.contains("misspelt") || view.stderr.contains("misspelt"), "{view:?}");
+    let seen = nats(&server, &["stream", "get", "demo-dead", "1"]).await;
+    assert!(seen.stdout.contains("misspelt") && seen.stdout.contains("Greenroom-Dead-Kind: unknown_verb"), "{seen:?}");
     let (_, stdout, stderr) = dead(&server, &["ls", "--json"]).await;
     let letters: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}"));
     let kinds: Vec<&str> = letters.as_array().expect("a list").iter().filter_map(|one| one["kind"].as_str()).collect();

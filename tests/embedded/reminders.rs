@@ -32,9 +32,8 @@ on_both!(
 
 /// With a broker of their own, which they stop.
 mod outage {
-    use super::*;
+    use super::{e5_what_falls_due_in_an_outage_fires_after_it, on_both};
     on_both!(alone: e5_what_falls_due_in_an_outage_fires_after_it);
-    use super::e5_what_falls_due_in_an_outage_fires_after_it;
 }
 
 async fn e5_a_reminder_of_each_kind_fires(ground: Ground) {

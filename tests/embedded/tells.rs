@@ -31,8 +31,6 @@ on_both!(
     e1_lanes_reach_the_actors_of_other_nodes,
 );
 
-on_both!(alone: e1_tells_survive_the_broker);
-
 /// A node that hosts senders and receivers.
 async fn office(ground: &Ground, name: &str) -> Node {
     let node = ground.node(name).host::<PostActor>().host::<LetterboxActor>().host::<SlateActor>();
@@ -78,14 +76,14 @@ async fn e1_what_a_turn_sends_arrives_once_and_in_order(ground: Ground) {
         holds_letters(&node, key, &named("p", 0..20)).await;
     }
     // Nothing is left on the way, and what was sent stands in the journal of its sender.
-    let (stream, _outside) = commands(&ground).await;
+    let (stream, outside) = commands(&ground).await;
     eventually(Duration::from_secs(5), "the queue is empty", async || {
         let next = stream.next(&ground.subjects().lane("box", 0), 1).await.expect("an answer");
         holds(next.is_none(), || format!("{next:?}"))
     })
     .await;
     let journals = StreamConfig::new([ground.subjects().journals("post")]);
-    let journals = _outside.stream(&ground.subjects().journal_stream("post"), journals).await.expect("the stream");
+    let journals = outside.stream(&ground.subjects().journal_stream("post"), journals).await.expect("the stream");
     let subject = ground.subjects().journal("post", &Key::new("p").expect("a key"));
     let record = journals.last(&subject).await.expect("an answer").expect("a record");
     assert_eq!(record.headers.get("Greenroom-Outbox"), Some("8"));
@@ -394,21 +392,6 @@ async fn e1_lanes_reach_the_actors_of_other_nodes(ground: Ground) {
     assert_eq!(found, 4);
 }
 
-async fn e1_tells_survive_the_broker(mut ground: Ground) {
-    let node = office(&ground, "one").await;
-    settled("box", &[&node], &[]).await;
-    for round in 0..3 {
-        let post = node.actor::<Post>("p").within(Duration::from_secs(25));
-        post.ask(send(&["a", "b"], round * 10..round * 10 + 10)).await.expect("an answer");
-        // Right behind the answer: what was sent is somewhere on its way.
-        ground.stop().await;
-        ground.start().await;
-    }
-    for key in ["a", "b"] {
-        holds_letters(&node, key, &named("p", 0..30)).await;
-    }
-}
-
 /// The relay is between the record and the stream: whatever it cannot send now, it sends later, once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn e1_a_stream_that_is_away_delays_and_loses_nothing() {
@@ -428,4 +411,53 @@ async fn e1_a_stream_that_is_away_delays_and_loses_nothing() {
         }
     })
     .await;
+}
+
+/// What is on its way to the stream and has no answer holds up what the same actor sent after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e1_what_is_sent_again_is_not_overtaken_by_what_was_sent_after_it() {
+    bounded(async {
+        let broker = MemoryBroker::new();
+        let ground = Ground::on(broker.clone());
+        let node = office(&ground, "one").await;
+        settled("box", &[&node], &[]).await;
+        let post = node.actor::<Post>("p");
+        post.ask(send(&["a"], 0..1)).await.expect("an answer");
+        holds_letters(&node, "a", &named("p", 0..1)).await;
+        let faults = broker.faults(&ground.subjects().command_stream());
+        for round in 0..5 {
+            faults.delay_next(Duration::from_millis(300));
+            for number in 1..4 {
+                post.ask(send(&["a"], round * 3 + number..round * 3 + number + 1)).await.expect("an answer");
+            }
+            holds_letters(&node, "a", &named("p", 0..round * 3 + 4)).await;
+        }
+    })
+    .await;
+}
+
+/// On a broker of their own.
+mod alone {
+    use super::*;
+
+    on_both!(alone: e1_tells_survive_the_broker);
+
+    async fn e1_tells_survive_the_broker(mut ground: Ground) {
+        let node = office(&ground, "one").await;
+        settled("box", &[&node], &[]).await;
+        for round in 0..3 {
+            // Under one id, until the node has its connection and its lease again.
+            eventually(Duration::from_secs(20), "the turn is kept", async || {
+                let post = node.actor::<Post>("p").id(format!("round-{round}"));
+                post.ask(send(&["a", "b"], round * 10..round * 10 + 10)).await
+            })
+            .await;
+            // Right behind the answer: what was sent is somewhere on its way.
+            ground.stop().await;
+            ground.start().await;
+        }
+        for key in ["a", "b"] {
+            holds_letters(&node, key, &named("p", 0..30)).await;
+        }
+    }
 }

@@ -38,6 +38,7 @@ const WAITING: &[&str] = &[
     "watch_survives_the_broker",
     "records_of_a_stream_expire",
     "schedules_publish_when_it_is_time",
+    "a_work_queue_keeps_its_schedules_and_forgets_what_they_published",
     "deliveries_come_again_until_acknowledged",
     "a_delivery_comes_so_often_at_most",
 ];

@@ -240,6 +240,8 @@ mod tests {
         assert!(draft.fire(&Due { number: 2, ..which.clone() }, 20).is_none());
         assert!(draft.fire(&which, 20).is_some());
         assert!(names(&draft).is_empty() && !draft.cancel("a"));
+        assert!(matches!(&draft.step(2)[..], [Change::Begun { number: 1, steps: 2, .. }]), "how far it has come");
+        assert!(matches!(&draft.end(true)[..], [Change::Fired { number: 1, next: None, .. }]), "a no ends it too");
         arm(&mut draft, "a", 50).expect("armed again");
         assert!(draft.base.get("a").is_some_and(|armed| armed.due == 20), "not before the turn is kept");
         draft.kept(&draft.end(false));

@@ -1,3 +1,5 @@
+//! Tests of when reminders are due, by a clock of their own.
+
 use super::*;
 
 /// Milliseconds of a time in RFC 3339.

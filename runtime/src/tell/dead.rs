@@ -215,13 +215,12 @@ impl DeadLetters {
     /// again is safe.
     pub async fn replay(&self, sequence: u64) -> Result<bool, Error> {
         let Some(letter) = self.get(sequence).await? else { return Ok(false) };
-        let key = self.subjects.dead_stream();
         let mut headers = Headers::new();
         for (name, value) in letter.headers.iter().filter(|(name, _)| !name.starts_with(PREFIX)) {
             headers.push(name.to_owned(), value);
         }
         // Not the one under which it came here: the broker would take it for a copy of that.
-        headers.set(MESSAGE_ID, format!("replay {key} {sequence} {}", letter.id));
+        headers.set(MESSAGE_ID, format!("replay {sequence} {}", letter.id));
         let asked = Asked { actor: &letter.actor, token: &token_of(&letter), verb: &letter.verb };
         let subject = command::published(&self.subjects, &asked)?;
         let config = command::config(&self.subjects, self.partitions);

@@ -166,12 +166,12 @@ impl Way {
         let now = Instant::now();
         let mut blocked = None;
         if let Heading::Owner(epoch) = to {
-            if epoch > queue.epoch {
-                queue.turn_to(epoch, busy());
-                queue.wake_all();
-            } else if epoch < queue.epoch.max(queue.floor) {
+            if epoch < queue.epoch.max(queue.floor) {
                 // Looked up before the claim changed.
                 blocked = Some(now + LOOK_AGAIN);
+            } else if epoch > queue.epoch {
+                queue.turn_to(epoch, busy());
+                queue.wake_all();
             }
         }
         let blocked = blocked.or_else(|| queue.blocked(key, number, to, now));

@@ -8,7 +8,8 @@
 //! - [`broker`] runs a real server, or a cluster of them, in a directory of its own.
 //! - [`process`] starts child processes that cannot outlive their owner.
 //! - [`orders`] generates the data of the demo.
-//! - [`demo`], [`checks`] and [`mod@bench`] are the commands themselves.
+//! - [`rig`] is what the next two stand on: nodes and callers that write down every call.
+//! - [`failover`], [`demo`], [`checks`] and [`mod@bench`] are the commands themselves.
 //!
 //! It needs a Unix: processes are stopped with signals. It knows nothing of the
 //! runtime crate, so it still builds when that one does not.
@@ -21,11 +22,17 @@ pub mod process;
 
 pub mod orders;
 
+pub mod rig;
+
+pub mod failover;
+
 pub mod demo;
 
 pub mod checks;
 
 pub mod bench;
+
+mod artifacts;
 
 mod interrupt;
 

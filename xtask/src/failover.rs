@@ -45,6 +45,8 @@ pub struct FailoverOptions {
     pub seed: Option<u64>,
     /// Write the figures to this file.
     pub json: Option<PathBuf>,
+    /// Keep what the processes wrote, and say where, even if nothing is wrong.
+    pub keep: bool,
 }
 
 /// What happens to the node.
@@ -140,20 +142,27 @@ fn measure_until(
     let variants = if options.variants.is_empty() { Variant::ALL.to_vec() } else { options.variants.clone() };
     let mut rows = Vec::new();
     for variant in variants {
-        rows.push(vary(variant, variant.runs(runs), seed, programs, interrupt, progress)?);
+        rows.push(vary(&Plan { variant, runs: variant.runs(runs), seed, keep: options.keep }, programs, interrupt, progress)?);
     }
     Ok(rows)
 }
 
-/// All runs of one variant, on one broker.
-fn vary(
+/// What is to be run.
+struct Plan {
     variant: Variant,
     runs: u32,
     seed: u64,
+    keep: bool,
+}
+
+/// All runs of one variant, on one broker.
+fn vary(
+    plan: &Plan,
     programs: &Programs,
     interrupt: &Interrupt,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Row> {
+    let Plan { variant, runs, seed, keep } = *plan;
     let name = variant.name();
     progress(&format!("{name}: {runs} runs, --seed {seed}"));
     let lease_s = variant.lease_s();
@@ -177,7 +186,7 @@ fn vary(
             }
         }
     }
-    if !row.is_clean() {
+    if keep || !row.is_clean() {
         progress(&format!("everything it wrote is in {}; again with --seed {seed}", stage.keep().display()));
     }
     Ok(row)

@@ -92,6 +92,9 @@ struct FailoverArgs {
     /// What victims and moments follow from; by default another one each time, and it is printed
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Keep what the processes wrote, and say where
+    #[arg(long)]
+    keep: bool,
     /// Write the figures to this file
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -114,8 +117,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Demo(DemoArgs { stay, orders, calm, json })) => {
             return demo::run(&DemoOptions { stay, orders, calm, json }, progress);
         }
-        Some(Command::Failover(FailoverArgs { runs, quick, only, seed, json })) => {
-            return failover::run(&FailoverOptions { runs, quick, variants: only, seed, json }, progress);
+        Some(Command::Failover(FailoverArgs { runs, quick, only, seed, keep, json })) => {
+            return failover::run(&FailoverOptions { runs, quick, variants: only, seed, json, keep }, progress);
         }
         Some(Command::Test { args }) => checks::test(&args, progress)?,
         Some(Command::Lint) => checks::lint(progress)?,

@@ -4,8 +4,6 @@
 //! journals. This starts and stops them, and compares what callers were told with what the journals hold. It knows
 //! nothing of the runtime: the two sides meet in files of one JSON object a line.
 
-mod calls;
-
 mod journal;
 
 mod programs;
@@ -15,9 +13,10 @@ mod stage;
 mod figures;
 
 
-pub use calls::{Call, Operation, Outcome, extend, now_us};
+pub use greenroom_history::{Call, Change, Entry, Operation, Outcome, extend, now_us};
+
 pub use figures::Spread;
-pub use journal::{Change, Entry, Verdict, judge};
+pub use journal::{Verdict, judge};
 pub use programs::{Programs, Speed};
 pub use stage::{Brokers, Stage, StageOptions, Told};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom::{AskError, Node};
-use xtask::rig::{Call, Operation, Outcome, now_us};
+use greenroom_history::{Call, Operation, Outcome, now_us};
 
 use crate::cell::{Append, Appended, Cas, Cell, Differs, Get, Set, View, Written};
 

@@ -4,7 +4,7 @@
 //! long it is called: two lists of one length and one digest are the same list.
 
 use greenroom::prelude::*;
-use xtask::rig::extend;
+use greenroom_history::extend;
 
 /// A register and a list.
 #[contract(name = "cell", messages(Append, Set, Cas, Get), event = CellEvent)]

@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use greenroom::subject::{Name, Subjects};
 use greenroom::transport::{NatsTransport, Record as Stored, Start, StreamConfig, Transport};
 use serde::Deserialize;
-use xtask::rig::{Change, Entry};
+use greenroom_history::{Change, Entry};
 
 use crate::Place;
 

@@ -11,7 +11,7 @@ use greenroom::Node;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use xtask::rig::{Call, Operation, Outcome};
+use greenroom_history::{Call, Operation, Outcome};
 
 use crate::Place;
 use crate::calls::call;

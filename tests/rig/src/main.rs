@@ -38,7 +38,7 @@ pub(crate) struct Place {
     #[arg(long, value_name = "URL")]
     nats: String,
     /// The app.
-    #[arg(long, default_value = xtask::rig::APP)]
+    #[arg(long, default_value = "rig")]
     app: String,
     /// How many servers keep each journal and the records of ownership.
     #[arg(long, value_name = "N", default_value_t = 1)]

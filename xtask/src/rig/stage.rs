@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use greenroom_history::{Call, Entry};
+use serde::de::DeserializeOwned;
 
 use tempfile::TempDir;
 
-use super::calls::{Call, read_lines};
-use super::journal::Entry;
 use super::programs::Programs;
 use crate::broker::{Broker, BrokerOptions, Cluster, Profile};
 use crate::interrupt::Interrupt;
@@ -340,4 +340,13 @@ system_account: SYS
 no_auth_user: app
 "#
     )
+}
+
+/// Reads a file of one JSON object a line.
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let parse = |(number, line)| {
+        serde_json::from_str(line).with_context(|| format!("line {} of {}: {line}", number + 1, path.display()))
+    };
+    text.lines().enumerate().map(parse).collect()
 }

@@ -1,13 +1,16 @@
-//! The history: every call that was made, and what its caller learned.
+//! What the rig's processes write down, and `xtask` judges: one JSON object a line.
+//!
+//! A crate of its own, because the two sides must not depend on each other: the processes are made of the runtime, and
+//! `xtask` has to build when that one does not.
 
-use std::fs;
-use std::path::Path;
+mod entry;
+
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use entry::{Change, Entry};
 
 /// Microseconds on the clock that all processes of this machine share and nobody sets.
 pub fn now_us() -> u64 {
@@ -122,13 +125,4 @@ impl Call {
             error: None,
         }
     }
-}
-
-/// Reads a file of one JSON object a line.
-pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let parse = |(number, line)| {
-        serde_json::from_str(line).with_context(|| format!("line {} of {}: {line}", number + 1, path.display()))
-    };
-    text.lines().enumerate().map(parse).collect()
 }

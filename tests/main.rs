@@ -31,4 +31,6 @@ mod examples;
 
 mod embedded;
 
+mod rigs;
+
 mod tidy;

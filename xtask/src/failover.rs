@@ -14,6 +14,8 @@ mod run;
 
 mod report;
 
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::PathBuf;
@@ -142,7 +144,12 @@ fn measure_until(
     let variants = if options.variants.is_empty() { Variant::ALL.to_vec() } else { options.variants.clone() };
     let mut rows = Vec::new();
     for variant in variants {
-        rows.push(vary(&Plan { variant, runs: variant.runs(runs), seed, keep: options.keep }, programs, interrupt, progress)?);
+        rows.push(vary(
+            &Plan { variant, runs: variant.runs(runs), seed, keep: options.keep },
+            programs,
+            interrupt,
+            progress,
+        )?);
     }
     Ok(rows)
 }
@@ -156,17 +163,13 @@ struct Plan {
 }
 
 /// All runs of one variant, on one broker.
-fn vary(
-    plan: &Plan,
-    programs: &Programs,
-    interrupt: &Interrupt,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Row> {
+fn vary(plan: &Plan, programs: &Programs, interrupt: &Interrupt, progress: &mut dyn FnMut(&str)) -> Result<Row> {
     let Plan { variant, runs, seed, keep } = *plan;
     let name = variant.name();
     progress(&format!("{name}: {runs} runs, --seed {seed}"));
     let lease_s = variant.lease_s();
-    let mut stage = Stage::open(programs, StageOptions { brokers: Brokers::One, told: variant.told(), lease_s }, interrupt)?;
+    let mut stage =
+        Stage::open(programs, StageOptions { brokers: Brokers::One, told: variant.told(), lease_s }, interrupt)?;
     let mut rng = fastrand::Rng::with_seed(seed);
     let began = Instant::now();
     let mut row = Row::new(variant);
@@ -181,7 +184,10 @@ fn vary(
                 }
             }
             Err(error) => {
-                progress(&format!("{name} {number}/{runs} failed; everything it wrote is in {}", stage.keep().display()));
+                progress(&format!(
+                    "{name} {number}/{runs} failed; everything it wrote is in {}",
+                    stage.keep().display()
+                ));
                 return Err(error.context(format!("{name}, run {number}, seed {seed}")));
             }
         }

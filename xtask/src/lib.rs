@@ -9,7 +9,7 @@
 //! - [`process`] starts child processes that cannot outlive their owner.
 //! - [`orders`] generates the data of the demo.
 //! - [`rig`] is what the next two stand on: nodes and callers that write down every call.
-//! - [`failover`], [`demo`], [`checks`] and [`mod@bench`] are the commands themselves.
+//! - [`failover`], [`faults`], [`demo`], [`checks`] and [`mod@bench`] are the commands themselves.
 //!
 //! It needs a Unix: processes are stopped with signals. It knows nothing of the
 //! runtime crate, so it still builds when that one does not.
@@ -25,6 +25,8 @@ pub mod orders;
 pub mod rig;
 
 pub mod failover;
+
+pub mod faults;
 
 pub mod demo;
 
@@ -49,6 +51,13 @@ pub fn workspace_root() -> PathBuf {
 /// The cargo that runs us, or else the one on `PATH`, to be run in the workspace's root.
 fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What `cargo run` tells us of this package is not for build scripts of others: some would build anew because of it.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command.current_dir(workspace_root());
     command
 }

@@ -12,6 +12,8 @@ mod stage;
 
 mod figures;
 
+#[cfg(test)]
+mod tests;
 
 pub use greenroom_history::{Call, Change, Entry, Operation, Outcome, extend, now_us};
 

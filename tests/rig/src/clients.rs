@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use fastrand::Rng;
 use greenroom::Node;
+use greenroom_history::{Call, Operation, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use greenroom_history::{Call, Operation, Outcome};
 
 use crate::Place;
 use crate::calls::call;
@@ -59,10 +59,13 @@ pub(crate) async fn run(args: ClientsArgs) -> anyhow::Result<()> {
     // Two nodes, so that not all callers see the cluster through the same eyes.
     let nodes = [args.place.client("calls-a").await?, args.place.client("calls-b").await?];
     let mut calls = Vec::new();
+    let mut owners = Vec::new();
     for key in &keys {
-        calls.extend(reached(&nodes[0], key, budget).await?);
+        let read = reached(&nodes[0], key, budget).await?;
+        owners.push(format!("{key}={}", read.node.as_deref().unwrap_or_default()));
+        calls.push(read);
     }
-    println!("calling {}", keys.join(" "));
+    println!("calling {}", owners.join(" "));
     let stop = Arc::new(AtomicBool::new(false));
     let mut callers = JoinSet::new();
     for (number, node) in (0..args.clients).zip(nodes.iter().cycle()) {
@@ -87,7 +90,7 @@ pub(crate) async fn run(args: ClientsArgs) -> anyhow::Result<()> {
         calls.extend(its?);
     }
     for key in &keys {
-        calls.extend(reached(&nodes[1], key, budget).await?);
+        calls.push(reached(&nodes[1], key, budget).await?);
     }
     write(&args.out, &calls)?;
     println!("ended {} calls", calls.len());
@@ -98,13 +101,13 @@ pub(crate) async fn run(args: ClientsArgs) -> anyhow::Result<()> {
 }
 
 /// Reads a key until it answers, and gives the one read that did.
-async fn reached(node: &Node, key: &str, budget: Duration) -> anyhow::Result<Option<Call>> {
+async fn reached(node: &Node, key: &str, budget: Duration) -> anyhow::Result<Call> {
     let give_up = Instant::now() + HEALS_WITHIN;
     loop {
         // No caller's number: a read that got no answer has no effect, so it need not be written down.
         let read = call(node, u32::MAX, key, Operation::Get, budget).await;
         if read.outcome == Outcome::Ok {
-            return Ok(Some(read));
+            return Ok(read);
         }
         ensure!(Instant::now() < give_up, "{key} does not answer: {:?}", read.error);
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use greenroom::subject::{Name, Subjects};
 use greenroom::transport::{NatsTransport, Record as Stored, Start, StreamConfig, Transport};
-use serde::Deserialize;
 use greenroom_history::{Change, Entry};
+use serde::Deserialize;
 
 use crate::Place;
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use greenroom::Node;
+use greenroom_history::{Call, Operation, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use greenroom_history::{Call, Operation, Outcome};
 
 use crate::Place;
 use crate::calls::call;

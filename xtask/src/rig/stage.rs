@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use tempfile::TempDir;
 
+use super::APP;
 use super::programs::Programs;
 use crate::broker::{Broker, BrokerOptions, Cluster, Profile};
 use crate::interrupt::Interrupt;
@@ -119,26 +120,66 @@ impl Stage {
         }
     }
 
+    /// The ports on which the servers take clients.
+    pub fn ports(&self) -> Vec<u16> {
+        match &self.servers {
+            Servers::One(broker) => vec![broker.port()],
+            Servers::Three(cluster) => cluster.brokers().iter().map(Broker::port).collect(),
+        }
+    }
+
+    /// How many servers there are.
+    pub fn servers(&self) -> usize {
+        self.ports().len()
+    }
+
+    /// How many seconds a lease lives.
+    pub fn lease_s(&self) -> u64 {
+        self.options.lease_s
+    }
+
+    /// SIGKILL for the server that leads the journals; gives its index.
+    pub fn kill_leader(&mut self) -> Result<usize> {
+        let index = match &self.servers {
+            Servers::One(_) => 0,
+            Servers::Three(cluster) => leader(cluster)?,
+        };
+        self.server(index)?.kill9()?;
+        Ok(index)
+    }
+
+    /// Starts a server again, on its store and its ports.
+    pub fn restart_server(&mut self, index: usize) -> Result<()> {
+        self.server(index)?.restart()
+    }
+
+    fn server(&mut self, index: usize) -> Result<&mut Broker> {
+        match &mut self.servers {
+            Servers::One(broker) => Ok(broker),
+            Servers::Three(cluster) => cluster.broker_mut(index).with_context(|| format!("there is no server {index}")),
+        }
+    }
+
     /// The nodes that were started and not taken away.
     pub fn nodes(&self) -> &[Member] {
         &self.nodes
     }
 
-    /// Starts a node under a name that none had before, and does not wait for it.
-    pub fn start_node(&mut self) -> Result<()> {
+    /// Starts a node under a name that none had before, says which, and does not wait for it.
+    pub fn start_node(&mut self) -> Result<String> {
         let urls = self.urls();
         self.start_node_at(&urls)
     }
 
     /// The same, with a broker where this says.
-    pub fn start_node_at(&mut self, urls: &str) -> Result<()> {
+    pub fn start_node_at(&mut self, urls: &str) -> Result<String> {
         self.named += 1;
         let name = format!("n{}", self.named);
         let mut command = self.rig("node", urls);
         command.args(["--name", &name, "--lease", &self.options.lease_s.to_string()]);
         let process = self.spawn(&name, command)?;
-        self.nodes.push(Member { name, process });
-        Ok(())
+        self.nodes.push(Member { name: name.clone(), process });
+        Ok(name)
     }
 
     /// Waits until every node has said that it is ready.
@@ -309,6 +350,27 @@ impl Member {
     /// Any other signal.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
+    }
+}
+
+/// Which server leads the stream of the journals, as one of them knows it.
+fn leader(cluster: &Cluster) -> Result<usize> {
+    let deadline = Instant::now() + ELECTED_WITHIN;
+    let stream = format!("{APP}-evt-cell");
+    loop {
+        for broker in cluster.brokers() {
+            let known = broker.monitor("/jsz?accounts=true&streams=true").unwrap_or_default();
+            let accounts = known["account_details"].as_array().into_iter().flatten();
+            let streams = accounts.filter_map(|account| account["stream_detail"].as_array()).flatten();
+            let leads = streams.filter(|found| found["name"] == stream.as_str());
+            for leads in leads.filter_map(|found| found["cluster"]["leader"].as_str()) {
+                if let Some(index) = cluster.brokers().iter().position(|broker| broker.name() == leads) {
+                    return Ok(index);
+                }
+            }
+        }
+        ensure!(Instant::now() < deadline, "nobody leads {stream}");
+        thread::sleep(POLL * 50);
     }
 }
 

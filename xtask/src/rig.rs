@@ -19,7 +19,7 @@ pub use greenroom_history::{Call, Change, Entry, Operation, Outcome, extend, now
 
 pub use figures::Spread;
 pub use journal::{Verdict, judge};
-pub use programs::{Programs, Speed};
+pub use programs::{Programs, RIG_VARIABLE, Speed};
 pub use stage::{Brokers, Stage, StageOptions, Told};
 
 /// The app that the processes make.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -31,14 +32,22 @@ pub struct Judged {
     pub pictures: Vec<PathBuf>,
 }
 
+impl Judged {
+    /// Whether that is said of a key.
+    pub fn says(&self, word: &str) -> bool {
+        self.keys.values().any(|key| key == word)
+    }
+}
+
 impl Porcupine {
     /// Finds it, or builds it.
     pub fn find(progress: &mut dyn FnMut(&str)) -> Result<Self> {
         Ok(Self { program: tools::porcupine(progress)? })
     }
 
-    /// Judges these calls, key by key. The history and pictures of what is wrong are written to `dir`.
-    pub fn judge(&self, calls: &[Call], dir: &Path) -> Result<Judged> {
+    /// Judges these calls, key by key, with so much time for each. The history, and pictures of what is not linearizable
+    /// or could not be decided in that time, are written to `dir`.
+    pub fn judge(&self, calls: &[Call], patience: Duration, dir: &Path) -> Result<Judged> {
         let mut lines = String::new();
         for call in calls {
             lines.push_str(&serde_json::to_string(call)?);
@@ -47,6 +56,7 @@ impl Porcupine {
         let history = dir.join("history.jsonl");
         fs::write(&history, lines).with_context(|| format!("cannot write {}", history.display()))?;
         let mut command = Command::new(&self.program);
+        command.arg("--timeout").arg(format!("{}s", patience.as_secs()));
         command.arg("--visual").arg(dir).arg(&history).stdin(Stdio::null());
         let output = command.output().with_context(|| format!("{} cannot be run", self.program.display()))?;
         ensure!(

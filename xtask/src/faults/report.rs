@@ -49,7 +49,11 @@ impl Observed {
 impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { calls, answered, open, failed, moved, judged, verdict, .. } = self;
-        let linearizable = if judged.ok { "linearizable" } else { "NOT LINEARIZABLE" };
+        let linearizable = match (judged.ok, judged.says("illegal")) {
+            (true, _) => "linearizable",
+            (false, true) => "NOT LINEARIZABLE",
+            (false, false) => "undecided",
+        };
         write!(f, "{calls} calls, {answered} answered, {open} open, {failed} not run, {moved} cells moved; ")?;
         write!(f, "{linearizable}; lost {}, twice {}, wrong {}", verdict.lost, verdict.duplicated, verdict.wrong)?;
         if self.counts() { Ok(()) } else { write!(f, "; does not count") }
@@ -111,9 +115,9 @@ impl Tally {
         self.answered += run.answered;
         self.open += run.open;
         let mut bad = run.verdict.complaints.clone();
-        let is = |word: &str| run.judged.keys.values().any(|key| key == word);
-        self.illegal += u32::from(is("illegal"));
-        self.undecided += u32::from(!is("illegal") && is("unknown"));
+        let illegal = run.judged.says("illegal");
+        self.illegal += u32::from(illegal);
+        self.undecided += u32::from(!illegal && run.judged.says("unknown"));
         bad.extend(run.judged.keys.iter().filter(|(_, is)| *is != "ok").map(|(key, is)| format!("{key} is {is}")));
         bad.extend(run.judged.pictures.iter().filter_map(|path| Some(format!("see {}", path.file_name()?.display()))));
         self.verdict.add(run.verdict.clone());

@@ -1,6 +1,7 @@
 //! What counts as a run, and the proof that the judge bites.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -57,7 +58,7 @@ fn shown(register: u64, values: &[u64], times: (u64, u64)) -> Call {
 fn is_linearizable(calls: &[Call]) -> bool {
     let dir = tempfile::tempdir().expect("a directory");
     let porcupine = Porcupine::find(&mut |line| eprintln!("{line}")).expect("the judge");
-    let judged = porcupine.judge(calls, dir.path()).expect("a judgement");
+    let judged = porcupine.judge(calls, Duration::from_secs(60), dir.path()).expect("a judgement");
     assert_eq!(judged.pictures.iter().filter(|path| path.is_file()).count(), usize::from(!judged.ok), "{judged:?}");
     judged.ok
 }

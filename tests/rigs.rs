@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use xtask::failover::{self, FailoverOptions, Row, Variant};
 use xtask::faults::{self, Fault, FaultsOptions};
-use xtask::rig::Programs;
+use xtask::rig::{Programs, Speed};
 
-use crate::harness::{SLACK, program, tools};
+use crate::harness::SLACK;
 
 /// How long a call of the load may take.
 const BUDGET: Duration = Duration::from_secs(5);
 
 async fn programs() -> Programs {
-    Programs { tools: tools().clone(), rig: program("rig").await }
+    let build = || Programs::build(Speed::Debug, &mut |line| eprintln!("{line}"));
+    tokio::task::spawn_blocking(build).await.expect("no panic").expect("the rig's program is built")
 }
 
 fn measure(programs: &Programs, variant: Variant, seed: u64) -> Row {

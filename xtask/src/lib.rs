@@ -49,7 +49,7 @@ pub fn workspace_root() -> PathBuf {
 }
 
 /// The cargo that runs us, or else the one on `PATH`, to be run in the workspace's root.
-fn cargo() -> Command {
+pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What `cargo run` tells us of this package is not for build scripts of others: some would build anew because of it.
     for (name, _) in env::vars_os() {

@@ -107,8 +107,8 @@ async fn at_rest(node: &Node, args: &LoadArgs) -> anyhow::Result<Vec<u16>> {
             before = (claims.clone(), Instant::now());
         }
         let claimed: usize = claims.values().map(Vec::len).sum();
-        // With fewer than that the node has only begun to get its share.
-        let fair = usize::from(info.partitions) / (2 * args.nodes.max(1));
+        // With fewer than that the node has only begun to get its share, which chance may make small.
+        let fair = usize::from(info.partitions) / (4 * args.nodes.max(1));
         let shared = claims.len() == args.nodes && claims.values().all(|its| its.len() >= fair);
         if claimed == usize::from(info.partitions) && shared && before.1.elapsed() >= AT_REST {
             let prefix = format!("{}-", args.on);

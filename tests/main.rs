@@ -38,4 +38,6 @@ mod examples;
 
 mod embedded;
 
+mod rigs;
+
 mod tidy;

@@ -1,7 +1,6 @@
 //! The repository's own programs, built before a test runs them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 type Built = Result<PathBuf, String>;
@@ -33,8 +32,8 @@ fn build(what: &[&str]) -> Built {
     // target/{profile}/deps/integration-…
     let here = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
     let target = here.ancestors().nth(2).ok_or("this program does not lie in a target directory")?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(xtask::workspace_root()).args(["build", "--quiet"]).args(what);
+    let mut cargo = xtask::cargo();
+    cargo.args(["build", "--quiet"]).args(what);
     if target.ends_with("release") {
         cargo.arg("--release");
     }

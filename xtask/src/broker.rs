@@ -210,7 +210,7 @@ impl Broker {
     }
 
     /// Its name among servers: that of its directory, so that no two servers on this machine share one.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 

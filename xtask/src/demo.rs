@@ -13,11 +13,11 @@ mod tests;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
 
+use crate::artifacts;
 use crate::interrupt::Interrupt;
 use crate::tools;
 use stage::{Outcome, Stage};
@@ -94,31 +94,8 @@ struct Programs {
 
 /// Builds them in the profile that the tests use too, so that nothing is compiled twice.
 fn build() -> Result<Programs> {
-    let output = crate::cargo()
-        .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo cannot be run")?;
-    ensure!(output.status.success(), "the shop cannot be built ({})", output.status);
-    let said = String::from_utf8_lossy(&output.stdout);
-    let built = |name: &str| {
-        // Cargo says where it put things; guessing would miss a target directory or a target of the user's own.
-        let artifacts = said.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
-        let mut programs = artifacts.filter(|artifact| artifact.target.name == name).filter_map(|a| a.executable);
-        programs.next().with_context(|| format!("cargo built no program named {name}"))
-    };
-    Ok(Programs { node: built("shop-node")?, demo: built("shop-demo")? })
-}
-
-#[derive(Deserialize)]
-struct Artifact {
-    target: Target,
-    executable: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
+    let [node, demo] = artifacts::build(&["--workspace", "--bins"], ["shop-node", "shop-demo"])?;
+    Ok(Programs { node, demo })
 }
 
 /// The commands to try, such that they can be copied as they stand. `cli` is where `nats` lies if a shell would not

@@ -8,7 +8,9 @@
 //! - [`broker`] runs a real server, or a cluster of them, in a directory of its own.
 //! - [`process`] starts child processes that cannot outlive their owner.
 //! - [`orders`] generates the data of the demo.
-//! - [`demo`], [`checks`], [`mod@bench`], [`sim`], [`scale`] and [`mutants`] are the commands themselves.
+//! - [`rig`] is what `failover` and `faults` stand on: nodes and callers that write down every call.
+//! - [`failover`], [`faults`], [`demo`], [`checks`], [`mod@bench`], [`sim`], [`scale`] and [`mutants`] are the commands
+//!   themselves.
 //!
 //! It needs a Unix: processes are stopped with signals. It knows nothing of the
 //! runtime crate, so it still builds when that one does not.
@@ -21,6 +23,12 @@ pub mod process;
 
 pub mod orders;
 
+pub mod rig;
+
+pub mod failover;
+
+pub mod faults;
+
 pub mod demo;
 
 pub mod checks;
@@ -32,6 +40,8 @@ pub mod sim;
 pub mod scale;
 
 pub mod mutants;
+
+mod artifacts;
 
 mod interrupt;
 
@@ -46,14 +56,15 @@ pub fn workspace_root() -> PathBuf {
 }
 
 /// The cargo that runs us, or else the one on `PATH`, to be run in the workspace's root.
-fn cargo() -> Command {
+pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(workspace_root());
-    // What cargo says of us to us. Build scripts look at some of it: it would have them run again, and all that rests on
-    // them built again, whenever cargo is run by us after it was run by hand.
-    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
-        command.env_remove(name);
+    // What `cargo run` tells us of this package is not for build scripts of others: some would build anew because of it.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
     }
+    command.current_dir(workspace_root());
     command
 }

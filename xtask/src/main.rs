@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use xtask::demo::DemoOptions;
+use xtask::failover::{self, FailoverOptions, Variant};
+use xtask::faults::{self, Fault, FaultsOptions};
 use xtask::mutants::{self, MutantsOptions};
 use xtask::sim::SimOptions;
 use xtask::tools::{self, Version};
@@ -28,6 +30,10 @@ struct Cli {
 enum Command {
     /// Run the shop: a broker, six nodes, a thousand orders, and a node and the broker killed on the way
     Demo(DemoArgs),
+    /// Measure how long actors are out of reach when their node is killed, frozen or stopped, and that nothing is lost
+    Failover(FailoverArgs),
+    /// Kill, freeze and cut off nodes and brokers, and judge by porcupine what callers saw
+    Faults(FaultsArgs),
     /// Run every test; what follows `--` goes to `cargo test`
     Test {
         /// Arguments of `cargo test`
@@ -120,6 +126,50 @@ struct SimArgs {
     nodes_only: bool,
 }
 
+#[derive(clap::Args)]
+struct FailoverArgs {
+    /// Runs of kill9 and of sigterm, 100 by default; the other variants have a fifth or a tenth of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// Few runs: some minutes in all
+    #[arg(long)]
+    quick: bool,
+    /// Only this variant; can be given several times
+    #[arg(long, value_name = "VARIANT")]
+    only: Vec<Variant>,
+    /// What victims and moments follow from; by default another one each time, and it is printed
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Keep what the processes wrote, and say where
+    #[arg(long)]
+    keep: bool,
+    /// Write the figures to this file
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct FaultsArgs {
+    /// How many runs, 200 by default; they take the faults in turn
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: Option<u32>,
+    /// Few runs: some minutes in all
+    #[arg(long)]
+    quick: bool,
+    /// One server with one copy of everything, instead of three
+    #[arg(long)]
+    one_server: bool,
+    /// Only this fault; can be given several times
+    #[arg(long, value_name = "FAULT")]
+    only: Vec<Fault>,
+    /// What faults, victims, moments and calls follow from; by default another one each time, and it is printed
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Write the figures to this file
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
@@ -136,6 +186,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
         None => Cli::command().print_help()?,
         Some(Command::Demo(DemoArgs { stay, orders, calm, json })) => {
             return demo::run(&DemoOptions { stay, orders, calm, json }, progress);
+        }
+        Some(Command::Failover(FailoverArgs { runs, quick, only, seed, keep, json })) => {
+            return failover::run(&FailoverOptions { runs, quick, variants: only, seed, json, keep }, progress);
+        }
+        Some(Command::Faults(FaultsArgs { runs, quick, one_server, only, seed, json })) => {
+            return faults::run(&FaultsOptions { runs, quick, one_server, faults: only, seed, json }, progress);
         }
         Some(Command::Test { args }) => checks::test(&args, progress)?,
         Some(Command::Lint) => checks::lint(progress)?,
@@ -159,4 +215,37 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Orders) => orders::write(&workspace_root().join("examples/data"))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
+        cli.command.ok_or_else(|| "no command".to_owned())
+    }
+
+    #[test]
+    fn f3_the_arguments_of_failover() {
+        let line = "xtask failover --quick --runs 7 --seed 9 --only kill9 --only rolling-cli --json f.json";
+        let Ok(Command::Failover(args)) = parse(line) else { panic!("{line}") };
+        assert_eq!((args.runs, args.seed, args.quick, args.keep), (Some(7), Some(9), true, false));
+        assert_eq!(args.only, [Variant::Kill9, Variant::RollingCli]);
+        assert_eq!(args.json, Some(PathBuf::from("f.json")));
+        for wrong in ["--runs 0", "--only kill8", "--seed x"] {
+            assert!(parse(&format!("xtask failover {wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn e1_the_arguments_of_faults() {
+        let line = "xtask faults --one-server --quick --runs 7 --seed 9 --only pause --json f.json";
+        let Ok(Command::Faults(args)) = parse(line) else { panic!("{line}") };
+        assert_eq!((args.runs, args.seed, args.quick, args.one_server), (Some(7), Some(9), true, true));
+        assert_eq!((args.only, args.json), (vec![Fault::Pause], Some(PathBuf::from("f.json"))));
+        for wrong in ["--runs 0", "--only flood", "--seed x"] {
+            assert!(parse(&format!("xtask faults {wrong}")).is_err(), "{wrong}");
+        }
+    }
 }

@@ -26,12 +26,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::process;
-use recipe::{NATS, NATS_SERVER, Tool};
+use recipe::{NATS, NATS_SERVER, PORCUPINE, Tool};
 
 /// Names the `nats-server` to use, past every other rule.
 pub const NATS_SERVER_VARIABLE: &str = "GREENROOM_NATS_SERVER";
 /// Names the `nats` CLI to use, past every other rule.
 pub const NATS_CLI_VARIABLE: &str = "GREENROOM_NATS_CLI";
+/// Names the judge of histories to use, past every other rule.
+pub const PORCUPINE_VARIABLE: &str = "GREENROOM_PORCUPINE";
 /// Names the directory in which fetched tools are kept.
 pub const TOOLS_DIR_VARIABLE: &str = "GREENROOM_TOOLS_DIR";
 
@@ -65,6 +67,11 @@ impl Tools {
 /// Finds both tools, fetching what is missing; `progress` is told of anything that takes more than two seconds.
 pub fn provision(progress: &mut dyn FnMut(&str)) -> Result<Tools> {
     provision_in(&Environment::from_process()?, progress)
+}
+
+/// Finds the judge of histories, or builds it: only `cargo xtask faults` needs it.
+pub fn porcupine(progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    find(&PORCUPINE, &Environment::from_process()?, progress)
 }
 
 /// As [`provision`], in an environment that the caller describes.
@@ -102,7 +109,7 @@ impl Environment {
         } else {
             bail!("no directory for fetched tools: set {TOOLS_DIR_VARIABLE}, XDG_CACHE_HOME or HOME");
         };
-        let variables = [NATS_SERVER_VARIABLE, NATS_CLI_VARIABLE]
+        let variables = [NATS_SERVER_VARIABLE, NATS_CLI_VARIABLE, PORCUPINE_VARIABLE]
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), set(name)?)))
             .collect();

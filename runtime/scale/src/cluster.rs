@@ -314,5 +314,5 @@ fn processor_time() -> Duration {
 }
 
 fn host() -> HostInfo {
-    HostInfo { version: "1".to_owned(), weight: 1, durable: false }
+    HostInfo { version: "1".to_owned(), weight: 1, durable: false, always_on: Vec::new() }
 }

@@ -29,7 +29,7 @@ use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transpor
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
 /// How soon after the broker's word the machine looks again: it waits so long where all is durable.
-const LOOK_SOON: Duration = Duration::from_millis(25);
+const LOOK_SOON: Duration = Duration::from_millis(13);
 /// How long a drained node's records stay, at most, for its last answers to go out.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the end of a node waits for its records to be deleted.

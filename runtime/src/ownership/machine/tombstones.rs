@@ -23,8 +23,10 @@ use crate::ownership::record::Lease;
 use crate::ownership::view::{Known, LeaseState};
 
 /// How long the word waits where nothing volatile is served: the journals refuse whoever is not the owner any more, and
-/// a read needs a round trip that is at most 10 ms old. Twice that, for clocks and slow machines.
-const STANDS_DURABLE_MS: Millis = 20;
+/// a read needs a round trip that began less than 10 ms ago, so before the connection ended. More than that by a
+/// millisecond of rounding, and one for clocks that differ: how slow the machine is does not count, as the age of a
+/// permit is looked at before the read.
+const STANDS_DURABLE_MS: Millis = 12;
 /// Ends of connections remembered; a word beyond them is dropped, and the lease decides.
 const CLOSURES_MAX: usize = 4_096;
 

@@ -112,7 +112,10 @@ impl Variant {
 pub fn run(options: &FailoverOptions, progress: &mut dyn FnMut(&str)) -> Result<ExitCode> {
     let programs = Programs::build(Speed::Release, progress)?;
     let interrupt = Interrupt::listen().context("cannot listen for Ctrl-C")?;
-    let rows = measure_until(options, &programs, &interrupt, progress)?;
+    let rows = match measure_until(options, &programs, &interrupt, progress) {
+        Err(_) if interrupt.raised() => return Ok(ExitCode::from(130)),
+        rows => rows?,
+    };
     print!("{}", report::table(&rows));
     if let Some(path) = &options.json {
         let json = serde_json::to_string_pretty(&rows)? + "\n";
@@ -183,11 +186,10 @@ fn vary(plan: &Plan, programs: &Programs, interrupt: &Interrupt, progress: &mut 
                     progress(&format!("  {complaint}"));
                 }
             }
+            Err(error) if interrupt.raised() => return Err(error),
             Err(error) => {
-                progress(&format!(
-                    "{name} {number}/{runs} failed; everything it wrote is in {}",
-                    stage.keep().display()
-                ));
+                let kept = stage.keep();
+                progress(&format!("{name} {number}/{runs} failed; everything it wrote is in {}", kept.display()));
                 return Err(error.context(format!("{name}, run {number}, seed {seed}")));
             }
         }

@@ -66,7 +66,10 @@ impl FaultsOptions {
 pub fn run(options: &FaultsOptions, progress: &mut dyn FnMut(&str)) -> Result<ExitCode> {
     let programs = Programs::build(Speed::Release, progress)?;
     let interrupt = Interrupt::listen().context("cannot listen for Ctrl-C")?;
-    let tallies = campaign_until(options, &programs, &interrupt, progress)?;
+    let tallies = match campaign_until(options, &programs, &interrupt, progress) {
+        Err(_) if interrupt.raised() => return Ok(ExitCode::from(130)),
+        tallies => tallies?,
+    };
     print!("{}", report::table(&tallies));
     if let Some(path) = &options.json {
         let json = serde_json::to_string_pretty(&tallies)? + "\n";
@@ -119,6 +122,7 @@ fn campaign_until(
                     progress(&format!("  the history and the logs are in {}; --seed {seed}", kept.display()));
                 }
             }
+            Err(error) if interrupt.raised() => return Err(error),
             Err(error) => {
                 let kept = stage.into_stage().keep();
                 progress(&format!("{number}/{runs} {} failed; its logs are in {}", fault.name(), kept.display()));

@@ -21,6 +21,8 @@ use crate::load::write;
 const CALLS_MAX: usize = 20_000;
 /// How long after the last fault a key may be out of reach.
 const HEALS_WITHIN: Duration = Duration::from_secs(60);
+/// How long a caller rests when a call could not be made.
+const REST_AFTER_FAILURE_MS: u64 = 250;
 /// Nothing lasts longer than this, whoever has forgotten to end it.
 const LASTS_MAX: Duration = Duration::from_secs(300);
 
@@ -148,8 +150,11 @@ impl Caller {
                 }
                 _ => {}
             }
+            // Who is told at once that nobody is there does not try again at once.
+            let rest =
+                if call.outcome == Outcome::Failed { REST_AFTER_FAILURE_MS } else { self.rng.u64(..=2 * self.rest) };
             calls.push(call);
-            tokio::time::sleep(Duration::from_millis(self.rng.u64(..=2 * self.rest))).await;
+            tokio::time::sleep(Duration::from_millis(rest)).await;
         }
         calls
     }

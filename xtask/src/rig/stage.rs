@@ -75,7 +75,7 @@ impl Member {
 /// The servers of a stage.
 #[derive(Debug)]
 enum Servers {
-    One(Broker),
+    One(Box<Broker>),
     Three(Cluster),
 }
 
@@ -100,7 +100,8 @@ impl Stage {
         let profile = Profile::Custom(configuration(&options));
         let servers = match options.brokers {
             Brokers::One => {
-                Servers::One(Broker::start_detached(&programs.tools, BrokerOptions { config: profile }, None)?)
+                let broker = Broker::start_detached(&programs.tools, BrokerOptions { config: profile }, None)?;
+                Servers::One(Box::new(broker))
             }
             Brokers::Three => {
                 let cluster = Cluster::start_with(&programs.tools, 3, &profile)?;

@@ -45,6 +45,7 @@ impl Doubt {
     /// Waits until there is something to look at, and looks. Safe to cancel.
     pub(super) async fn look(&mut self) {
         tokio::select! {
+            biased;
             _ = self.tick.tick() => {
                 self.is_there();
                 self.ticked = Instant::now();

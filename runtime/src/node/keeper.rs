@@ -317,7 +317,8 @@ async fn report_idle(around: Arc<Surroundings>, part: Part, epoch: u64, heir: No
         });
         match told.await {
             Ok(Got::Answer(_)) => return,
-            Ok(Got::NoOne | Got::Lost(_)) if !around.cluster.view().is_live(&heir) => return,
+            // One that seems dead may be back, as long as nobody else has taken what it holds.
+            _ if !around.cluster.view().still_holds(&part, &heir, word.epoch) => return,
             Ok(Got::TimedOut) => {}
             Ok(Got::NoOne | Got::Lost(_)) | Err(_) => tokio::time::sleep_until(deadline).await,
         }

@@ -137,6 +137,11 @@ impl View {
         }
     }
 
+    /// Whether a partition is still claimed by this node under this epoch or an earlier one, whether it lives or not.
+    pub(crate) fn still_holds(&self, part: &Part, by: &NodeId, epoch: u64) -> bool {
+        self.claim(part).is_some_and(|claim| claim.value.epoch < epoch || claim.value.node.as_ref() == Some(by))
+    }
+
     /// The tokens of the keys that ran when the partition was handed over, as its claim names them.
     pub(crate) fn busy(&self, actor: &str, partition: u16) -> &[String] {
         self.claim_of(actor, partition).map_or(&[], |claim| &claim.value.busy)

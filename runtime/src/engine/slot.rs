@@ -183,7 +183,8 @@ impl<A> Inner<A> {
 
     /// Gives back the memory of what waited and is gone.
     pub(crate) fn tidy(&mut self) {
-        let holds = |extra: &Extra<A>| !extra.queue.is_empty() || extra.faults.is_some() || extra.journal.is_some();
+        let keeps = |extra: &Extra<A>| extra.faults.is_some() || extra.journal.is_some() || extra.attached.is_some();
+        let holds = |extra: &Extra<A>| !extra.queue.is_empty() || keeps(extra);
         if self.extra.as_ref().is_some_and(|extra| !holds(extra)) {
             self.extra = None;
         }

@@ -1,6 +1,8 @@
 //! Refs: addresses of actors and services. Making one does no I/O, and it stays valid wherever the
 //! actor goes.
 
+mod service;
+
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -9,9 +11,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use self::service::ServiceRef;
 use crate::call::{Call, Chain, Deadline, Hop, TurnId, not_started, wall_ms};
 use crate::context::{Gathered, gather};
-use crate::contract::{Contract, IsMode, Keyed, Message, Mode, Replies, Service};
+use crate::contract::{Contract, IsMode, Keyed, Message, Mode, Replies};
 use crate::engine::Outcome;
 use crate::error::{AskError, Error, ErrorKind};
 use crate::journal::{self, Slip};
@@ -120,18 +123,6 @@ pub struct Ref<C: Contract<Kind = Keyed>> {
 
 /// The longest id that a caller may give its command, in bytes.
 const ID_BYTES_MAX: usize = 256;
-
-/// The address of a service: whichever instance answers.
-///
-/// An instance on this node is preferred; otherwise the broker's queue group picks one of all
-/// nodes that host the service, each with the weight of its pool.
-pub struct ServiceRef<C: Contract<Kind = Service>> {
-    around: Arc<Surroundings>,
-    hosted: Option<Arc<Hosted>>,
-    origin: Origin,
-    budget: Option<Duration>,
-    contract: PhantomData<fn(C)>,
-}
 
 impl<C: Contract<Kind = Keyed>> Ref<C> {
     pub(crate) fn new(around: Arc<Surroundings>, key: &str, origin: Origin) -> Self {
@@ -360,76 +351,6 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
     }
 }
 
-impl<C: Contract<Kind = Service>> ServiceRef<C> {
-    pub(crate) fn new(around: Arc<Surroundings>, origin: Origin) -> Self {
-        // A node that drains takes no more for itself.
-        let hosted = around.hosted(C::NAME).filter(|_| around.is_running());
-        Self { around, hosted, origin, budget: None, contract: PhantomData }
-    }
-
-    /// The same address for calls with a budget of their own; see [`Ref::within`]. An instance on
-    /// another node takes five minutes for the most.
-    #[must_use]
-    pub fn within(mut self, budget: Duration) -> Self {
-        self.budget = Some(budget);
-        self
-    }
-
-    /// Sends a message to an instance and waits for the reply; see [`Ref::ask`].
-    ///
-    /// # Errors
-    /// See [`Ref::ask`].
-    pub async fn ask<M>(&self, message: M) -> Outcome<M>
-    where
-        M: Message<Contract = C>,
-        M::Mode: Replies,
-    {
-        self.around.check_running()?;
-        let call = self.call::<M>();
-        let mut message = Some(message);
-        if let Some(route) = route::<M>(self.hosted.as_deref())? {
-            match route.start(&self.around.anywhere, &mut message, &call) {
-                Started::Done(Err(AskError::Failed(error))) if message.is_some() && others_may(&error) => {}
-                Started::Done(outcome) => return outcome,
-                Started::Waiting(waiting) => {
-                    let wait = self.origin.wait(C::NAME, "", &call);
-                    return self.around.watched(wait, self.around.wait(waiting, C::NAME, "")).await;
-                }
-                Started::Elsewhere => {}
-            }
-        }
-        let message = message.ok_or_else(lost_message)?;
-        let wait = self.origin.wait(C::NAME, "", &call);
-        self.around.watched(wait, Box::pin(outbound::ask_service(&self.around, message, call))).await
-    }
-
-    /// Sends a message to an instance without waiting for its turn; see [`Ref::tell`].
-    ///
-    /// # Errors
-    /// See [`Ref::tell`].
-    pub async fn tell<M>(&self, message: M) -> Result<(), Error>
-    where
-        M: Message<Contract = C>,
-    {
-        self.around.check_running()?;
-        let call = Call { chain: Chain::default(), ..self.call::<M>() };
-        let mut message = Some(message);
-        if let Some(route) = route::<M>(self.hosted.as_deref())? {
-            match route.tell(&self.around.anywhere, &mut message, &call) {
-                Ok(true) => return Ok(()),
-                Err(error) if message.is_none() || !others_may(&error) => return Err(error),
-                Ok(false) | Err(_) => {}
-            }
-        }
-        let message = message.ok_or_else(lost_message)?;
-        Box::pin(outbound::tell_service(&self.around, message, call)).await
-    }
-
-    fn call<M: Message>(&self) -> Call {
-        self.origin.call(self.budget, self.around.settings.budget, || C::NAME.to_owned(), M::VERB)
-    }
-}
-
 fn route<M: Message>(hosted: Option<&Hosted>) -> Result<Option<&dyn LocalRoute<M>>, Error> {
     let Some(hosted) = hosted else { return Ok(None) };
     match hosted.local::<M>() {
@@ -498,12 +419,6 @@ impl Surroundings {
 impl<C: Contract<Kind = Keyed>> std::fmt::Debug for Ref<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ref").field("actor", &C::NAME).field("target", &self.target).finish_non_exhaustive()
-    }
-}
-
-impl<C: Contract<Kind = Service>> std::fmt::Debug for ServiceRef<C> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServiceRef").field("service", &C::NAME).finish_non_exhaustive()
     }
 }
 

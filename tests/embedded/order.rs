@@ -75,7 +75,7 @@ impl SlateActor {
     #[ask]
     async fn chalk(&mut self, msg: Chalk, ctx: &mut Context<'_, Self>) -> u64 {
         // Some turns take a while, so that partitions change hands under them.
-        if msg.mark.number % 16 == 0 {
+        if msg.mark.number.is_multiple_of(16) {
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
         note(ctx.key().as_str(), &msg.mark)

@@ -178,7 +178,7 @@ impl Task {
     fn pass_all_on(&mut self) {
         self.serving = false;
         self.holding = 0;
-        for (subject, message) in std::mem::take(&mut self.held).into_iter().flat_map(|(_, messages)| messages) {
+        for (subject, message) in std::mem::take(&mut self.held).into_values().flatten() {
             passing::pass_on(&self.around, &self.hosted, &subject, message);
         }
     }

@@ -42,6 +42,7 @@ pub(super) struct Streams {
 }
 
 /// A stream's name may have faults before it has a stream.
+#[derive(Default)]
 struct Kept {
     log: Option<Log>,
     faults: Faults,
@@ -100,12 +101,6 @@ impl Streams {
 
     fn set_faults(&self, name: &str, set: impl FnOnce(&mut Faults)) {
         set(&mut self.streams.lock().entry(name.to_owned()).or_default().faults);
-    }
-}
-
-impl Default for Kept {
-    fn default() -> Self {
-        Self { log: None, faults: Faults::default(), changes: Changes::default() }
     }
 }
 

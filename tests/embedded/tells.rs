@@ -44,7 +44,7 @@ async fn letters(node: &Node, key: &str) -> Vec<String> {
 /// Waits until a letterbox holds exactly these.
 async fn holds_letters(node: &Node, key: &str, expected: &[String]) {
     eventually(Duration::from_secs(20), "the letters have come", async || {
-        let found = letters(node, key).await;
+        let found = node.actor::<Letterbox>(key).ask(Letters).await.map_err(|error| error.to_string())?;
         holds(found == expected, || format!("{key}: {} of {}: {found:?}", found.len(), expected.len()))
     })
     .await;

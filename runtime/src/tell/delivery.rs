@@ -195,7 +195,7 @@ async fn there(
 
 fn refusal(body: &Bytes) -> WireOutcome {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    WireOutcome::Refusal { body: body.clone(), code: 409, message: json.to_string(), json }
+    WireOutcome::Refusal { body: body.clone(), code: 409, message: String::new(), json }
 }
 
 fn failure(body: &Bytes) -> Error {
@@ -210,8 +210,7 @@ fn outcome_of(outcome: WireOutcome) -> Came {
         WireOutcome::Reply(_) => Came::Done,
         // Its actor said no, and nobody waits to hear of it.
         WireOutcome::Refusal { message, json, .. } => {
-            let cause = if message == json.to_string() { message } else { format!("{message} {json}") };
-            Came::Never { kind: REFUSED.to_owned(), cause }
+            Came::Never { kind: REFUSED.to_owned(), cause: format!("{message} {json}").trim_start().to_owned() }
         }
         WireOutcome::Failure(error) => judged(error),
     }

@@ -42,6 +42,8 @@ fn e5_what_was_missed_fires_once_and_keeps_its_beat() {
     let due = daily.first(at("2026-03-01T12:00:00Z")).expect("it is due");
     let next = daily.following(due, at("2026-03-08T08:59:59Z")).expect("it is due again");
     assert_eq!(rfc3339(next), "2026-03-08T09:00:00Z");
+    let early = daily.following(due, due - 100).expect("it is due again");
+    assert_eq!(early - due, 24 * 3_600_000, "never the same time again");
 }
 
 #[test]

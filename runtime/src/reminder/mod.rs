@@ -4,8 +4,8 @@
 //! append as the events of its turn. What stands at the broker is only a wake-up, written before that append, so that
 //! nothing is ever armed that nobody would be woken for. A wake-up that does not fit what is armed is dropped.
 //!
-//! [`schedule`] says when a reminder is due, [`draft`] what a turn changes about its actor's, [`wake`] what stands at
-//! the broker, [`lane`] who follows it. Which are armed is the journal's (`journal/reminders`), and their turns are
+//! `schedule` says when a reminder is due, `draft` what a turn changes about its actor's, `wake` what stands at
+//! the broker, `lane` who follows it. Which are armed is the journal's (`journal/reminders`), and their turns are
 //! the engine's (`engine/firing`).
 
 mod schedule;

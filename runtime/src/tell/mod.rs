@@ -5,9 +5,9 @@
 //! the *lanes* of the receiving type deliver them: the tells of one key one after the other, each until it has been
 //! committed or is a *dead letter*. What is sent twice on the way has one id, by which it takes effect once.
 //!
-//! [`marks`] is how nodes know which types send and are told, [`bell`] how they notice that somebody else has told one,
-//! [`command`] the stream of tells, [`relay`] the way into
-//! it, [`lane`] the way out, [`delivery`] one attempt, [`dead`] what is left of those that could not be delivered.
+//! `marks` is how nodes know which types send and are told, `bell` how they notice that somebody else has told one,
+//! `command` the stream of tells, `relay` the way into
+//! it, `lane` the way out, `delivery` one attempt, `dead` what is left of those that could not be delivered.
 
 mod marks;
 mod bell;

@@ -1,10 +1,10 @@
 //! Death watch: who is told when an activation of a keyed actor ends, wherever it is, and why.
 //!
 //! A keyed actor always exists; what ends is an activation of it. The node that owns the actor keeps a table of what is
-//! watched ([`table`]). Whoever watches asks it, over the node's own subject if it is another, for what has happened
-//! since it last heard ([`question`]), and the question waits there until something does. So nothing rests on a message
+//! watched (`table`). Whoever watches asks it, over the node's own subject if it is another, for what has happened
+//! since it last heard (`question`), and the question waits there until something does. So nothing rests on a message
 //! that may be lost: a question without an answer is asked again, and the deaths of owners are seen in the ownership
-//! records, by the watcher itself ([`follow`]). [`members`] watches nodes.
+//! records, by the watcher itself (`follow`). `members` watches nodes.
 
 mod follow;
 mod members;

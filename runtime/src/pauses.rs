@@ -1,7 +1,10 @@
-//! Pauses between attempts: each about twice as long as the last, up to a bound, and none quite like another's.
+//! Pauses between attempts: each about twice as long as the last, up to a bound, and none quite like another's. And the
+//! wait for a moment that there may not be.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The pauses of one that tries again and again.
 #[derive(Debug)]
@@ -31,6 +34,14 @@ impl Pauses {
     /// It went well: the next pause is the first again.
     pub(crate) fn begin_anew(&mut self) {
         self.next = self.first;
+    }
+}
+
+/// Waits until then; for ever if there is nothing to wait for. Safe to cancel.
+pub(crate) async fn reached(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 
 use super::command::{not_kept, settle_durable};
 use super::faults::Faults;
-use super::group::Staged;
 use super::host::Host;
 use super::job::Job;
 use super::slot::Slot;
@@ -60,10 +59,6 @@ impl FireJob {
 }
 
 impl<A: Actor> Job<A> for FireJob {
-    fn is_read(&self) -> bool {
-        false
-    }
-
     fn call(&self) -> &Call {
         &self.call
     }
@@ -87,20 +82,6 @@ impl<A: Actor> Job<A> for FireJob {
             ended
         }
         .boxed()
-    }
-
-    fn stage(self: Box<Self>, _: &mut A, env: &Env<'_>) -> Staged {
-        // Never reached: the engine asks `is_ready` first.
-        let why = format!("the turn of a reminder of {}/{} was taken for one that never waits", env.actor, env.key);
-        self.say(Err(Error::new(ErrorKind::Internal, why)));
-        Staged::nothing()
-    }
-
-    fn look<'a>(self: Box<Self>, _: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
-        // Never reached: the engine asks `is_read` first.
-        let why = format!("a turn of {}/{} was taken for a read", env.actor, env.key);
-        self.say(Err(Error::new(ErrorKind::Internal, why)));
-        std::future::ready(Ended::Fine).boxed()
     }
 
     fn fail(self: Box<Self>, error: Error) {

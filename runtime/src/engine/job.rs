@@ -60,7 +60,9 @@ impl<M: Message> ReplyTo<M> {
 /// A message on its way through an actor's queue.
 pub(crate) trait Job<A>: Send {
     /// Whether it only looks.
-    fn is_read(&self) -> bool;
+    fn is_read(&self) -> bool {
+        false
+    }
 
     /// Whether its turn may run on what is not kept yet: it is one of a durable actor, and cannot reach outside.
     fn is_ready(&self) -> bool {
@@ -86,10 +88,20 @@ pub(crate) trait Job<A>: Send {
     fn run<'a>(self: Box<Self>, actor: &'a mut A, env: Env<'a>) -> BoxFuture<'a, Ended>;
 
     /// Runs the turn on the spot, and lets nothing of it out. Only called if [`is_ready`](Job::is_ready).
-    fn stage(self: Box<Self>, actor: &mut A, env: &Env<'_>) -> Staged;
+    fn stage(self: Box<Self>, _: &mut A, env: &Env<'_>) -> Staged {
+        // Never reached: the engine asks first. Failing the call keeps the promise.
+        let why = format!("what waits of {}/{} was taken for a turn that never waits", env.actor, env.key);
+        self.fail(Error::new(ErrorKind::Internal, why));
+        Staged::nothing()
+    }
 
     /// Runs a read beside others. Only called if [`is_read`](Job::is_read).
-    fn look<'a>(self: Box<Self>, actor: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended>;
+    fn look<'a>(self: Box<Self>, _: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
+        // Never reached: the engine asks first. Failing the call keeps the promise.
+        let why = format!("a turn of {}/{} was taken for a read", env.actor, env.key);
+        self.fail(Error::new(ErrorKind::Internal, why));
+        Box::pin(std::future::ready(Ended::Fine))
+    }
 
     /// Answers that it was not run, and why.
     fn fail(self: Box<Self>, error: Error);
@@ -147,10 +159,6 @@ where
     A: Actor + Handle<M>,
     M: Message<Contract = A::Contract>,
 {
-    fn is_read(&self) -> bool {
-        false
-    }
-
     fn is_ready(&self) -> bool {
         A::DURABLE && <A as Handle<M>>::READY
     }
@@ -198,13 +206,6 @@ where
             reply.send(outcome);
         });
         Staged { ended, draft, voice: Voice { stake, speak } }
-    }
-
-    fn look<'a>(self: Box<Self>, _: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {
-        // Never reached: the engine asks `is_read` first. Failing the call keeps the promise.
-        self.0
-            .fail(Error::new(ErrorKind::Internal, format!("a turn of {}/{} was taken for a read", env.actor, env.key)));
-        Box::pin(std::future::ready(Ended::Fine))
     }
 
     fn fail(self: Box<Self>, error: Error) {
@@ -271,10 +272,6 @@ where
     A: Actor + Handle<M>,
     M: Message<Contract = A::Contract>,
 {
-    fn is_read(&self) -> bool {
-        false
-    }
-
     fn call(&self) -> &Call {
         &self.call
     }
@@ -300,16 +297,6 @@ where
             let ask: Box<AskJob<A, M>> = Box::new(AskJob::new(message, call, ReplyTo::Nobody, stats));
             ask.run(actor, env).await
         })
-    }
-
-    fn stage(self: Box<Self>, _: &mut A, _: &Env<'_>) -> Staged {
-        // Never reached: the engine asks `is_ready` first. It is sent again.
-        Staged::nothing()
-    }
-
-    fn look<'a>(self: Box<Self>, _: &'a A, _: Env<'a>) -> BoxFuture<'a, Ended> {
-        // Never reached: it is no read. It is sent again.
-        Box::pin(std::future::ready(Ended::Fine))
     }
 
     fn fail(self: Box<Self>, error: Error) {
@@ -359,13 +346,6 @@ where
             }
             self.look(actor, env).await
         })
-    }
-
-    fn stage(self: Box<Self>, _: &mut A, env: &Env<'_>) -> Staged {
-        // Never reached: the engine asks `is_ready` first.
-        let error = format!("a read of {}/{} was taken for a turn", env.actor, env.key);
-        self.0.fail(Error::new(ErrorKind::Internal, error));
-        Staged::nothing()
     }
 
     fn look<'a>(self: Box<Self>, actor: &'a A, env: Env<'a>) -> BoxFuture<'a, Ended> {

@@ -6,7 +6,6 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::command::not_kept;
-use super::group::Staged;
 use super::host::Host;
 use super::job::Job;
 use super::turn::{Ended, Env};
@@ -24,10 +23,6 @@ struct WakeJob {
 }
 
 impl<A: Actor> Job<A> for WakeJob {
-    fn is_read(&self) -> bool {
-        false
-    }
-
     fn call(&self) -> &Call {
         &self.call
     }
@@ -47,16 +42,6 @@ impl<A: Actor> Job<A> for WakeJob {
             drop(self.woken.send(signed));
             ended
         })
-    }
-
-    fn stage(self: Box<Self>, _: &mut A, _: &Env<'_>) -> Staged {
-        // Never reached: the engine asks `is_ready` first.
-        Staged::nothing()
-    }
-
-    fn look<'a>(self: Box<Self>, _: &'a A, _: Env<'a>) -> BoxFuture<'a, Ended> {
-        // Never reached: it is no read.
-        Box::pin(std::future::ready(Ended::Fine))
     }
 
     fn fail(self: Box<Self>, error: Error) {

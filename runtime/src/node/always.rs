@@ -17,6 +17,7 @@ use super::surroundings::Surroundings;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::ownership::Owner;
+use crate::pauses::reached;
 
 /// The pause after the first failure; doubled by each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -146,12 +147,5 @@ impl Keeper {
             tracing::warn!(actor = who.0, key = %who.1, %error, "an actor that is always on cannot be activated; trying again");
         }
         self.failed.insert(who, (Instant::now() + pause, failures.saturating_add(1)));
-    }
-}
-
-async fn reached(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

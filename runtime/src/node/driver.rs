@@ -23,6 +23,7 @@ use super::notice;
 use super::surroundings::Surroundings;
 use crate::error::Error;
 use crate::ownership::{Effect, Input, Key, Machine, NodeId, Part, RetireReason};
+use crate::pauses::reached;
 use crate::subject::Subject;
 use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transport, Watch};
 
@@ -186,7 +187,7 @@ impl Running {
                         self.look_for_bucket();
                     }
                 }
-                () = at(self.soon) => {
+                () = reached(self.soon) => {
                     self.soon = None;
                     self.step(Input::Tick);
                 }
@@ -362,13 +363,6 @@ impl Running {
 async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
         Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

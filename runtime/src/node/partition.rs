@@ -15,6 +15,7 @@ use super::{passing, serve};
 use crate::call::not_started;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
+use crate::pauses::reached;
 use crate::subject::{Call as Asked, FLUSH_VERB};
 use crate::transport::{Inbound, Subscription};
 
@@ -88,14 +89,6 @@ pub(super) async fn run(
 /// Delivers a call at once: its partition is known to be served here.
 pub(super) fn deliver(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, message: Taken) {
     serve::outside(around, hosted, subject, message);
-}
-
-/// Waits until then; for ever if there is nothing to wait for.
-async fn reached(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }
 
 struct Task {

@@ -27,7 +27,7 @@ mod handover;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -21,8 +21,8 @@ mod world;
 pub(crate) use self::clock::wall_ms;
 pub(crate) use self::frost::Frost;
 pub(crate) use self::link::Rig;
-use self::random::for_seeds;
 use self::world::{Plan, run};
+use crate::ownership::machine::simulation::for_seeds;
 
 /// Seeds of the everyday run.
 const SEEDS: u64 = 1_000;

@@ -26,14 +26,14 @@ fn seeds() -> u64 {
 
 /// The generator of all randomness here.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -41,17 +41,17 @@ impl Random {
     }
 
     /// A number from `low` up to, but not including, `high`.
-    pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low).max(1)
     }
 
-    pub(super) fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.between(0, 100) < percent
     }
 }
 
 /// Runs `run` for each seed, or for `GREENROOM_SEED` alone, on two threads, and names the seeds that fail.
-fn for_seeds(count: u64, run: impl Fn(u64, bool) -> Result<(), String> + Send + Sync) {
+pub(crate) fn for_seeds(count: u64, run: impl Fn(u64, bool) -> Result<(), String> + Send + Sync) {
     if let Some(seed) = std::env::var("GREENROOM_SEED").ok().and_then(|seed| seed.parse().ok()) {
         return run(seed, true).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }

@@ -9,11 +9,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use super::broker::Broker;
 use super::client::Client;
 use crate::error::{Error, ErrorKind};
+use crate::pauses::reached;
 use crate::transport::replay::{Dropped, Replay};
 use crate::transport::{Bucket, Change, Entry, Gone, Status, Watch, WriteError, check};
 
@@ -135,14 +135,7 @@ async fn read(
             biased;
             () = changes.closed() => return Err(Dropped),
             () = written.changed() => {}
-            () = sleep_until(expiry) => {}
+            () = reached(expiry) => {}
         }
-    }
-}
-
-async fn sleep_until(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
-        None => std::future::pending().await,
     }
 }

@@ -16,7 +16,6 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 pub(in crate::transport) use self::consumer::{MemoryConsumer, MemoryReceipt};
 use self::durable::without_payload;
@@ -26,6 +25,7 @@ use self::log::Log;
 use super::client::Client;
 use crate::changes::{Changes, SeenChanges};
 use crate::error::{Error, ErrorKind};
+use crate::pauses::reached;
 use crate::subject::{Filter, Subject};
 use crate::transport::stream::{self, Run};
 use crate::transport::{
@@ -283,15 +283,8 @@ async fn follow(client: Arc<Client>, name: String, wanted: Wanted, mut next: u64
             () = records.closed() => return,
             () = changes.changed() => {}
             changed = status.changed() => if changed.is_err() { return },
-            () = sleep_until(due) => {}
+            () = reached(due) => {}
         }
-    }
-}
-
-async fn sleep_until(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
-        None => std::future::pending().await,
     }
 }
 

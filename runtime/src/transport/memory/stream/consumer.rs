@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::super::client::Client;
-use super::sleep_until;
 use crate::error::Error;
+use crate::pauses::reached;
 use crate::transport::stream::Word;
 use crate::transport::{ConsumerConfig, Delivery, Status};
 
@@ -57,7 +57,7 @@ impl MemoryConsumer {
                 biased;
                 () = changes.changed() => {}
                 changed = status.changed() => changed.ok()?,
-                () = sleep_until(due.ok()?) => {}
+                () = reached(due.ok()?) => {}
             }
         }
     }

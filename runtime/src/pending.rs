@@ -52,6 +52,8 @@ pub(crate) struct Went {
     /// The epoch of the owner's claim.
     pub(crate) epoch: u64,
     pub(crate) until: Instant,
+    /// Whether it may be made again, whatever becomes of it: its actor knows it again, or it changes nothing.
+    pub(crate) repeatable: bool,
 }
 
 /// A message on its way. Its entry goes with it.
@@ -94,6 +96,14 @@ impl Pending {
         in_order(waiting.map(|entry| *entry.key()).collect())
     }
 
+    /// Those of them that may be made again whatever became of them.
+    pub(crate) fn repeatable_of(&self, node: &str) -> Vec<u64> {
+        let mut numbers = self.of_node(node);
+        let repeatable = |waiter: &Waiter| waiter.went.as_ref().is_some_and(|went| went.repeatable);
+        numbers.retain(|number| self.waiting.get(number).is_some_and(|waiter| repeatable(&waiter)));
+        numbers
+    }
+
     /// Fails the calls on that way that were sent under claims before this epoch: those were taken from their holders.
     pub(crate) fn claim_taken(&self, way: &Arc<Way>, epoch: u64) {
         let lost = |went: &Went| Arc::ptr_eq(&went.way, way) && went.epoch < epoch;
@@ -105,6 +115,11 @@ impl Pending {
     /// Fails those of these calls that still wait: their node is gone.
     pub(crate) fn node_lost(&self, numbers: Vec<u64>) {
         self.fail(numbers, "that node went away");
+    }
+
+    /// Fails those of these calls that still wait: their node has another connection now.
+    pub(crate) fn node_reconnected(&self, numbers: Vec<u64>) {
+        self.fail(numbers, "the connection of that node broke");
     }
 
     /// Fails the calls that were sent by another connection than this one, or all: their answers

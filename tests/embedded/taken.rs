@@ -126,7 +126,7 @@ impl PocketActor {
     }
 }
 
-on_both!(p1_callers_do_not_sleep_through_a_take_over);
+on_both!(p1_callers_do_not_sleep_through_a_take_over, p1_what_an_owner_lost_with_its_connection_is_asked_again,);
 
 /// The records of the app, as somebody with a pen sees them.
 pub(super) struct Records {
@@ -161,6 +161,18 @@ impl Records {
             let claim = json!({ "node": node, "epoch": epoch, "nonce": "pen", "lease": lease, "from": from });
             self.write(&key, &claim, revision).await;
         }
+    }
+
+    /// Has the ghost say that it is on another connection.
+    async fn ghost_reconnects(&self) {
+        let (revision, lease) = self.read(&format!("lease.{GHOST}")).await;
+        let client = lease["client"].as_u64().expect("a number") + 1;
+        self.write(
+            &format!("lease.{GHOST}"),
+            &json!({ "incarnation": "1", "server": "S", "client": client }),
+            revision,
+        )
+        .await;
     }
 
     /// A node that lives, by its records, and what it is sent.
@@ -224,4 +236,44 @@ async fn p1_callers_do_not_sleep_through_a_take_over(ground: Ground) {
     assert!(client.info().nodes.iter().any(|node| node.id == GHOST && node.live), "its lease stands");
     assert_eq!(client.actor::<Jar>("k").ask(Count).await.expect("an answer"), 1, "once");
     assert_eq!(client.actor::<Pocket>("k").ask(Feel).await.expect("an answer"), 0);
+}
+
+/// Its node lives, and owns its partitions as before: but what was on its way over the connection before is lost.
+async fn p1_what_an_owner_lost_with_its_connection_is_asked_again(ground: Ground) {
+    let one = ground.node("one").host::<JarActor>().host::<PocketActor>().start().await.expect("a node starts");
+    let client = ground.node("client").start().await.expect("a node starts");
+    for actor in ["jar", "pocket"] {
+        settled(actor, &[&one], &[&client]).await;
+    }
+    let records = Records::of(&ground).await;
+    let mut sent = records.ghost(&ground).await;
+    for actor in ["jar", "pocket"] {
+        records.give(actor, GHOST, Some(one.id())).await;
+    }
+    owned_by(&client, GHOST).await;
+    let (jar, pocket) = (client.actor::<Jar>("k").within(BUDGET), client.actor::<Pocket>("k").within(BUDGET));
+    let put = tokio::spawn(async move { jar.ask(Put).await });
+    soon("the ghost is asked", sent.next()).await.expect("the connection is open");
+    let slip = tokio::spawn(async move { pocket.ask(Slip).await });
+    soon("the ghost is asked", sent.next()).await.expect("the connection is open");
+    let pocket = client.actor::<Pocket>("r").within(BUDGET);
+    let feel = tokio::spawn(async move { pocket.ask(Feel).await });
+    soon("the ghost is asked", sent.next()).await.expect("the connection is open");
+    records.ghost_reconnects().await;
+    for _ in 0..2 {
+        soon("what does no harm is asked again", sent.next()).await.expect("the connection is open");
+    }
+    assert!(!put.is_finished() && !slip.is_finished() && !feel.is_finished());
+    // What is volatile may be under way, or done: only now it is known to be lost.
+    for actor in ["jar", "pocket"] {
+        records.give(actor, one.id(), None).await;
+    }
+    let put = soon("what is durable has an answer", put).await.expect("no panic");
+    assert_eq!(put.expect("an answer"), 1);
+    let feel = soon("a read has one", feel).await.expect("no panic");
+    assert_eq!(feel.expect("an answer"), 0);
+    let slip = soon("what is volatile is told", slip).await.expect("no panic").expect_err("nobody knows");
+    assert_eq!(slip.failure().map(Error::kind), Some(ErrorKind::Unknown), "{slip:?}");
+    let third = tokio::time::timeout(Duration::ZERO, sent.next()).await;
+    assert!(third.is_err(), "it was asked a third time: {third:?}");
 }

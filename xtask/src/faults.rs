@@ -6,6 +6,7 @@
 //! acknowledged is missing, nothing is there twice, epochs do not go back. A run counts only if most calls were
 //! answered and the fault was felt.
 
+mod cable;
 mod proxy;
 
 mod nemesis;
@@ -29,6 +30,7 @@ use anyhow::{Context, Result};
 use crate::interrupt::Interrupt;
 use crate::rig::{Brokers, Programs, Speed, Stage, StageOptions, Told};
 
+use cable::Cables;
 pub use checker::{Judged, Porcupine};
 pub use nemesis::Fault;
 pub use report::Tally;
@@ -99,9 +101,20 @@ fn campaign_until(
     let porcupine = Porcupine::find(progress)?;
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
     let runs = options.runs.unwrap_or(if options.quick { RUNS_QUICK } else { RUNS });
-    let faults = if options.faults.is_empty() { Fault::ALL.to_vec() } else { options.faults.clone() };
+    let mut faults = if options.faults.is_empty() { Fault::ALL.to_vec() } else { options.faults.clone() };
+    let cables = match Cables::try_new() {
+        Ok(cables) => Some(cables),
+        Err(error) if options.faults.contains(&Fault::Unplugged) => {
+            return Err(error.context("`unplugged` needs network namespaces"));
+        }
+        Err(error) => {
+            faults.retain(|fault| *fault != Fault::Unplugged);
+            progress(&format!("no network namespaces, so no cable is pulled: {error:#}"));
+            None
+        }
+    };
     progress(&format!("{runs} runs, --seed {seed}"));
-    let mut stage = run::Cluster::open(Stage::open(programs, options.stage(), interrupt)?);
+    let mut stage = run::Cluster::open(Stage::open(programs, options.stage(), interrupt)?, cables);
     let mut tallies: Vec<Tally> = faults.iter().map(|fault| Tally::new(*fault)).collect();
     let began = Instant::now();
     for number in 1..=runs {

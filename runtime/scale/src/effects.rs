@@ -48,7 +48,8 @@ impl Cluster {
             | Effect::Fence
             | Effect::Unfence
             | Effect::Moved { .. }
-            | Effect::NodeLost { .. } => {}
+            | Effect::NodeLost { .. }
+            | Effect::Reconnected { .. } => {}
         }
     }
 

@@ -30,7 +30,7 @@ use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transpor
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
 /// How soon after the broker's word the machine looks again: it waits so long where all is durable.
-const LOOK_SOON: Duration = Duration::from_millis(13);
+const LOOK_SOON: Duration = Duration::from_millis(11);
 /// How long a drained node's records stay, at most, for its last answers to go out.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the end of a node waits for its records to be deleted.
@@ -307,6 +307,7 @@ impl Running {
                 self.unpublished = true;
                 self.driver.around.node_lost(id.as_str());
             }
+            Effect::Reconnected { id } => self.driver.around.node_reconnected(id.as_str()),
             // Callers are told once the view is published: they look there for the new holder.
             Effect::Moved { part, epoch, planned: false, .. } => self.taken.push((part, epoch)),
             Effect::Moved { .. } => {}

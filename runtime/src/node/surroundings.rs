@@ -301,12 +301,24 @@ impl Surroundings {
         if numbers.is_empty() {
             return;
         }
+        self.after_last_answers(move |pending| pending.node_lost(numbers));
+    }
+
+    /// Has those calls made again that may have been lost with a node's connection, though it has another one by now.
+    /// Only what takes effect once however often it is asked: whether it was lost is not known.
+    pub(crate) fn node_reconnected(self: &Arc<Self>, node: &str) {
+        let numbers = self.pending.repeatable_of(node);
+        if !numbers.is_empty() {
+            self.after_last_answers(move |pending| pending.node_reconnected(numbers));
+        }
+    }
+
+    /// The last answers of a node came by another connection than the news of what became of it.
+    fn after_last_answers(self: &Arc<Self>, act: impl FnOnce(&Pending) + Send + 'static) {
         let around = self.clone();
         self.runtime.spawn(async move {
-            // A node that left in order has answered, and its answers came by another connection
-            // than the news that it is gone.
             tokio::time::sleep(LAST_ANSWERS).await;
-            around.pending.node_lost(numbers);
+            act(&around.pending);
         });
     }
 

@@ -272,7 +272,8 @@ impl<'a, M: Message> Journey<'a, M> {
         let body = self.body(codec)?;
         let head = QuestionHead::new(actor, key, M::VERB, self.mode, (codec, self.form), &self.call, self.turn, epoch);
         let frame = Frame::questions(vec![Question { head, body }])?;
-        let flight = self.flight.insert(self.place.flight(node, epoch, self.deadline));
+        let repeatable = durable || self.mode == Mode::Read;
+        let flight = self.flight.insert(self.place.flight(node, epoch, self.deadline, repeatable));
         if !self.place.may_leave(epoch) {
             self.line_up()?;
             return Ok(Step::Again);

@@ -58,10 +58,10 @@ impl<'a> Place<'a> {
     }
 
     /// Notes that it is about to be sent to the holder of that epoch.
-    pub(super) fn flight(&mut self, node: &str, epoch: u64, until: Instant) -> Flight<'a> {
+    pub(super) fn flight(&mut self, node: &str, epoch: u64, until: Instant, repeatable: bool) -> Flight<'a> {
         let (around, key, place) = (self.around, self.target.key.clone(), self.number);
         let way = self.way().clone();
-        around.flight(Some(node), Some(Went { way, key, place, epoch, until }))
+        around.flight(Some(node), Some(Went { way, key, place, epoch, until, repeatable }))
     }
 
     /// Whether it may be sent under that epoch right now. Asked once its flight is noted.

@@ -330,7 +330,10 @@ impl Machine {
                 Scope::All
             }
             // A renewal changes nothing; a lease that is new, or back, does.
-            Entry::Lease(id, _) if self.view.is_live(id) => Scope::Nothing,
+            Entry::Lease(id, lease) if self.view.is_live(id) => {
+                self.tell_reconnected(id, lease, out);
+                Scope::Nothing
+            }
             Entry::Lease(id, _) => {
                 self.doubt.lost.remove(id);
                 Scope::All

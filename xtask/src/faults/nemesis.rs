@@ -18,6 +18,8 @@ pub enum Fault {
     Pause,
     /// Nothing passes between it and the brokers, past its lease; then what has waited goes on.
     Cut,
+    /// Its only network cable is pulled, past its lease, and what is sent meanwhile is lost. Needs namespaces.
+    Unplugged,
     /// SIGKILL for the server that leads the journals, and a restart.
     Broker,
     /// Every node is told to leave and replaced, one after the other.
@@ -26,7 +28,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them; runs take them in turn.
-    pub const ALL: [Self; 5] = [Self::Kill9, Self::Pause, Self::Cut, Self::Broker, Self::Rolling];
+    pub const ALL: [Self; 6] = [Self::Kill9, Self::Pause, Self::Cut, Self::Unplugged, Self::Broker, Self::Rolling];
 
     /// What it is called in tables.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Fault {
             Self::Kill9 => "kill9",
             Self::Pause => "pause",
             Self::Cut => "cut",
+            Self::Unplugged => "unplugged",
             Self::Broker => "broker",
             Self::Rolling => "rolling",
         }
@@ -64,6 +67,15 @@ impl Fault {
                 cluster.proxies(victim)?.iter().for_each(super::proxy::Proxy::cut);
                 rest(cluster, rng, past_lease)?;
                 cluster.proxies(victim)?.iter().for_each(super::proxy::Proxy::mend);
+                rest(cluster, rng, 1_500..2_500)?;
+                let mut node = cluster.stage_mut().take_node(victim)?;
+                node.signal(Signal::TERM)?;
+                cluster.stage().until_gone(&mut node)
+            }
+            Self::Unplugged => {
+                cluster.cable(victim)?.pull()?;
+                rest(cluster, rng, past_lease)?;
+                cluster.cable(victim)?.plug()?;
                 rest(cluster, rng, 1_500..2_500)?;
                 let mut node = cluster.stage_mut().take_node(victim)?;
                 node.signal(Signal::TERM)?;

@@ -5,7 +5,7 @@
 //! ending it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -30,9 +30,9 @@ struct Flags {
 }
 
 impl Proxy {
-    /// Stands before the server on this port.
-    pub(super) fn before(port: u16) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    /// Stands before the server on this port, at this address.
+    pub(super) fn before(port: u16, at: Ipv4Addr) -> Result<Self> {
+        let listener = TcpListener::bind((at, 0))?;
         let address = listener.local_addr()?;
         let flags = Arc::new(Flags::default());
         let its = flags.clone();

@@ -36,7 +36,7 @@ impl Observed {
     pub(super) fn is_felt(&self) -> bool {
         match self.fault {
             Fault::Broker => self.open + self.failed + self.slow > 0,
-            Fault::Kill9 | Fault::Pause | Fault::Cut | Fault::Rolling => self.moved > 0,
+            Fault::Kill9 | Fault::Pause | Fault::Cut | Fault::Unplugged | Fault::Rolling => self.moved > 0,
         }
     }
 

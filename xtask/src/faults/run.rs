@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 
+use super::cable::{Cable, Cables};
 use super::checker::{Judged, Porcupine};
 use super::nemesis::Fault;
 use super::proxy::Proxy;
@@ -24,15 +26,23 @@ const AS_THEY_ARE: Duration = Duration::from_secs(10);
 /// The same, once the journal has been asked.
 const BY_THE_JOURNAL: Duration = Duration::from_secs(60);
 
-/// A stage whose nodes reach each server through a proxy of their own; callers reach it directly.
+/// A stage whose nodes reach each server by a cable of their own and a proxy; callers reach it directly.
 pub(super) struct Cluster {
     stage: Stage,
-    proxies: BTreeMap<String, Vec<Proxy>>,
+    /// `None` if this machine has no namespaces for us: nodes have its own network then.
+    cables: Option<Cables>,
+    ways: BTreeMap<String, Way>,
+}
+
+/// What is between a node and the servers. The proxies go before the cable.
+struct Way {
+    proxies: Vec<Proxy>,
+    cable: Option<Cable>,
 }
 
 impl Cluster {
-    pub(super) fn open(stage: Stage) -> Self {
-        Self { stage, proxies: BTreeMap::new() }
+    pub(super) fn open(stage: Stage, cables: Option<Cables>) -> Self {
+        Self { stage, cables, ways: BTreeMap::new() }
     }
 
     pub(super) fn stage(&self) -> &Stage {
@@ -49,22 +59,37 @@ impl Cluster {
 
     /// What stands between that node and the servers.
     pub(super) fn proxies(&self, name: &str) -> Result<&[Proxy]> {
-        Ok(self.proxies.get(name).with_context(|| format!("there is no node {name}"))?)
+        Ok(&self.way(name)?.proxies)
     }
 
-    /// Starts a node behind proxies.
+    /// The only cable to that node.
+    pub(super) fn cable(&self, name: &str) -> Result<&Cable> {
+        self.way(name)?.cable.as_ref().context("this machine lets us make no network namespaces")
+    }
+
+    fn way(&self, name: &str) -> Result<&Way> {
+        self.ways.get(name).with_context(|| format!("there is no node {name}"))
+    }
+
+    /// Starts a node behind proxies, at the end of a cable.
     pub(super) fn start_node(&mut self) -> Result<()> {
-        let proxies = self.stage.ports().into_iter().map(Proxy::before).collect::<Result<Vec<_>>>()?;
+        let cable = self.cables.as_mut().map(Cables::lay).transpose()?;
+        let near = cable.as_ref().map_or(Ipv4Addr::LOCALHOST, Cable::near);
+        let proxies: Result<Vec<_>> = self.stage.ports().into_iter().map(|port| Proxy::before(port, near)).collect();
+        let proxies = proxies?;
         let urls: Vec<String> = proxies.iter().map(Proxy::url).collect();
-        let name = self.stage.start_node_at(&urls.join(","))?;
-        self.proxies.insert(name, proxies);
+        let name = self.stage.start_node_at(&urls.join(","), |command| match &cable {
+            Some(cable) => cable.at_the_far_end(&command),
+            None => command,
+        })?;
+        self.ways.insert(name, Way { proxies, cable });
         Ok(())
     }
 
-    /// Three nodes that are ready; proxies of those that are gone go too.
+    /// Three nodes that are ready; the ways of those that are gone go too.
     fn fill(&mut self) -> Result<()> {
         let names: BTreeSet<&String> = self.stage.nodes().iter().map(|node| &node.name).collect();
-        self.proxies.retain(|name, _| names.contains(name));
+        self.ways.retain(|name, _| names.contains(name));
         while self.stage.nodes().len() < NODES {
             self.start_node()?;
         }

@@ -169,16 +169,16 @@ impl Stage {
     /// Starts a node under a name that none had before, says which, and does not wait for it.
     pub fn start_node(&mut self) -> Result<String> {
         let urls = self.urls();
-        self.start_node_at(&urls)
+        self.start_node_at(&urls, |command| command)
     }
 
-    /// The same, with a broker where this says.
-    pub fn start_node_at(&mut self, urls: &str) -> Result<String> {
+    /// The same, with brokers where this says, and by the command that is made of the usual one.
+    pub fn start_node_at(&mut self, urls: &str, place: impl FnOnce(Command) -> Command) -> Result<String> {
         self.named += 1;
         let name = format!("n{}", self.named);
         let mut command = self.rig("node", urls);
         command.args(["--name", &name, "--lease", &self.options.lease_s.to_string()]);
-        let process = self.spawn(&name, command)?;
+        let process = self.spawn(&name, place(command))?;
         self.nodes.push(Member { name: name.clone(), process });
         Ok(name)
     }

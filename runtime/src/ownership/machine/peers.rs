@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::protocol::{Effect, Gone, Millis};
 use super::{Key, Machine, NodeId, Phase};
-use crate::ownership::record::{Claim, Entry, Past};
+use crate::ownership::record::{Claim, Entry, Lease, Past};
 use crate::ownership::view::{Known, LeaseState};
 
 /// Expiries remembered for telling an outage; more than this is one.
@@ -152,6 +152,15 @@ impl Machine {
     pub(super) fn tell_lost(&mut self, id: NodeId, out: &mut Vec<Effect>) {
         if !self.is_me(&id) && self.doubt.lost.insert(id.clone()) {
             out.push(Effect::NodeLost { id });
+        }
+    }
+
+    /// Looks whether a lease that is known names another connection now.
+    pub(super) fn tell_reconnected(&self, id: &NodeId, now: &Lease, out: &mut Vec<Effect>) {
+        let Some(Known { value: LeaseState::Live(before), .. }) = self.view.leases.get(id) else { return };
+        let another = (&before.server, before.client) != (&now.server, now.client);
+        if another && !self.is_me(id) {
+            out.push(Effect::Reconnected { id: id.clone() });
         }
     }
 

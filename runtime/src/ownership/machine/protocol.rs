@@ -397,6 +397,12 @@ pub(crate) enum Effect {
         /// The node.
         id: NodeId,
     },
+    /// A node lives on, on another connection: what was asked of it over the one before, or was to be answered by it,
+    /// may be lost.
+    Reconnected {
+        /// The node.
+        id: NodeId,
+    },
     /// Start the watch over ([`Input::SnapshotBegun`] and so on): a write was refused and the watch does not say why,
     /// or it has missed the end of a lease.
     Rewatch,

@@ -24,9 +24,9 @@ use crate::ownership::view::{Known, LeaseState};
 
 /// How long the word waits where nothing volatile is served: the journals refuse whoever is not the owner any more, and
 /// a read needs a round trip that began less than 10 ms ago, so before the connection ended. More than that by a
-/// millisecond of rounding, and one for clocks that differ: how slow the machine is does not count, as the age of a
-/// permit is looked at before the read.
-const STANDS_DURABLE_MS: Millis = 12;
+/// millisecond, as times here are cut to whole ones. How slow the machine is does not count, as the age of a permit is
+/// looked at before the read; and in 10 ms clocks differ by less than the word takes to come.
+const STANDS_DURABLE_MS: Millis = 11;
 /// Ends of connections remembered; a word beyond them is dropped, and the lease decides.
 const CLOSURES_MAX: usize = 4_096;
 

@@ -168,5 +168,5 @@ fn babble_is_survived() {
             babble.heard(out).unwrap_or_else(|error| panic!("seed {seed}, step {step}: {error}"));
         }
     }
-    assert_eq!(effects.len(), 18, "the babble reaches every effect: {effects:?}");
+    assert_eq!(effects.len(), 19, "the babble reaches every effect: {effects:?}");
 }

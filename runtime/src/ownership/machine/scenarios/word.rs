@@ -55,6 +55,21 @@ fn a_dead_node_is_taken_over_on_the_brokers_word() {
     assert!(script.did(deletes(Key::Lease("b-2".into()))));
 }
 
+#[test]
+fn a_node_that_has_another_connection_is_told_of_once() {
+    let mut script = beside_holder(&[]);
+    let lease = |client| Lease { incarnation: "2".into(), server: "s".into(), client, ended_by: None };
+    let told = |script: &Script| script.did(|effect| *effect == Effect::Reconnected { id: "b-2".into() });
+    script.out.clear();
+    script.record(Entry::Lease("b-2".into(), lease(1)));
+    assert!(!told(&script), "a renewal: {:?}", script.out);
+    script.record(Entry::Lease("b-2".into(), lease(2)));
+    assert!(told(&script) && lost(&script, "b-2") == 0, "{:?}", script.out);
+    script.out.clear();
+    script.record(Entry::Lease("b-2".into(), lease(2)));
+    assert!(!told(&script), "{:?}", script.out);
+}
+
 /// Journals refuse a superseded owner by themselves: nothing has to be waited for.
 #[test]
 fn a_dead_node_of_durable_actors_is_taken_over_in_a_blink() {
@@ -63,7 +78,7 @@ fn a_dead_node_of_durable_actors_is_taken_over_in_a_blink() {
     durable.hosts.values_mut().for_each(|host| host.durable = true);
     script.record(Entry::Member("b-2".into(), durable));
     script.tell(word("b-2", 1));
-    script.now += 11;
+    script.now += 10;
     script.tell(Input::Tick);
     assert_eq!(tombstones(&script), [], "a read may have been permitted just before");
     script.now += 1;

@@ -105,7 +105,11 @@ impl World {
                 }
             }
             Effect::Join { part, .. } => drop(self.nodes[at].joined.insert(part)),
-            Effect::Fence | Effect::Unfence | Effect::Moved { .. } | Effect::NodeLost { .. } => {}
+            Effect::Fence
+            | Effect::Unfence
+            | Effect::Moved { .. }
+            | Effect::NodeLost { .. }
+            | Effect::Reconnected { .. } => {}
         }
         Ok(())
     }
@@ -283,6 +287,7 @@ fn name(effect: &Effect) -> Option<&'static str> {
         Effect::Unfence => "unfence",
         Effect::Moved { planned: false, .. } => "unplanned move",
         Effect::NodeLost { .. } => "node lost",
+        Effect::Reconnected { .. } => "reconnected",
         Effect::Rewatch => "rewatch",
         Effect::Drained => "drained",
         Effect::Retire { reason: RetireReason::ClaimTaken } => "retire: claim taken",

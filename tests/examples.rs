@@ -17,10 +17,11 @@ use crate::harness::{Profile, Server, eventually, example, nats};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Those that end by themselves, and what they print among other lines.
-const BY_THEMSELVES: [(&str, &[&str]); 9] = [
+const BY_THEMSELVES: [(&str, &[&str]); 10] = [
     ("hello", &["ada greets Bob: greeting 1", "ada greets Eve: greeting 2"]),
     ("keyed", &["ada has 500 cents, bob 0", "refused: short by 400 cents"]),
     ("events", &["front #1: Tried { code: 1234 }", "front #2: Opened"]),
+    ("follows", &["elm: books (from desk north), tea (from desk north)"]),
     ("tells", &["ada has tea #1, jam #2, bread #3"]),
     ("pool", &["12 pictures of 100 ms each in", "9000 wide: refused: at most 4096 wide"]),
     ("supervision", &["source: Running after 2 restarts", "in quarantine: [\"divider/bad\"]", "released, it says 20"]),
@@ -216,7 +217,7 @@ fn every_excerpt_of_the_guide_stands_in_an_example() {
             assert!(examples.iter().any(|example| holds(&example)), "{}: no example has\n{block}", page.display());
         }
     }
-    assert_eq!(seen, 4, "excerpts in the guide");
+    assert_eq!(seen, 5, "excerpts in the guide");
 }
 
 fn root() -> std::path::PathBuf {

@@ -26,12 +26,12 @@ const KEYS_EACH: usize = 4;
 
 /// A counter that is kept.
 #[contract(name = "kept", messages(Keep, KeepAsync, Total), event = Counted)]
-struct Kept;
+pub(crate) struct Kept;
 
 /// Adds, by a handler that never waits.
 #[message(Kept, ask, reply = u64)]
-struct Keep {
-    by: u64,
+pub(crate) struct Keep {
+    pub(crate) by: u64,
 }
 
 /// Adds, by one that may.
@@ -45,7 +45,7 @@ struct KeepAsync {
 struct Total;
 
 #[event(Kept)]
-enum Counted {
+pub(crate) enum Counted {
     Added { by: u64 },
 }
 
@@ -64,7 +64,7 @@ impl State for Sum {
     }
 }
 
-struct KeptActor {
+pub(crate) struct KeptActor {
     sum: Durable<Sum>,
 }
 
@@ -113,10 +113,10 @@ struct Figures {
 
 /// Samples of everything, by name, in the order of their first round.
 #[derive(Default)]
-struct Samples(Vec<(&'static str, &'static str, Option<&'static str>, Vec<f64>)>);
+pub(crate) struct Samples(Vec<(&'static str, &'static str, Option<&'static str>, Vec<f64>)>);
 
 impl Samples {
-    fn keep(&mut self, name: &'static str, unit: &'static str, goal: Option<&'static str>, sample: f64) {
+    pub(crate) fn keep(&mut self, name: &'static str, unit: &'static str, goal: Option<&'static str>, sample: f64) {
         match self.0.iter_mut().find(|known| known.0 == name) {
             Some(known) => known.3.push(sample),
             None => self.0.push((name, unit, goal, vec![sample])),
@@ -139,7 +139,13 @@ pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
     let broker = Broker::start(&tools, BrokerOptions { config: Profile::Plain })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let url = broker.url();
-    let figures = runtime.block_on(async move { tokio::spawn(async move { cases(&url, quick).await }).await })??;
+    let samples = runtime.block_on(async move { tokio::spawn(async move { cases(&url, quick).await }).await })??;
+    show(samples, json)
+}
+
+/// Prints the table of what was measured, and writes it.
+pub(crate) fn show(samples: Samples, json: Option<&Path>) -> anyhow::Result<()> {
+    let figures = samples.figures();
     println!("\n| what | median [min–max] | unit | goal | rounds |\n|---|---|---|---|---|");
     for Figure { name, unit, median, min, max, goal, rounds } in &figures {
         println!("| {name} | {median:.2} [{min:.2}–{max:.2}] | {unit} | {} | {rounds} |", goal.unwrap_or("–"));
@@ -148,7 +154,7 @@ pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
     report::write(json, &Figures { cores, figures })
 }
 
-async fn cases(url: &str, quick: bool) -> anyhow::Result<Vec<Figure>> {
+async fn cases(url: &str, quick: bool) -> anyhow::Result<Samples> {
     let (rounds, spell) = if quick { (3, Duration::from_millis(400)) } else { (7, Duration::from_secs(1)) };
     let node = Node::builder("bench").name("owner").connect(url).host::<KeptActor>().host::<CounterActor>();
     let node = node.start().await?;
@@ -163,7 +169,7 @@ async fn cases(url: &str, quick: bool) -> anyhow::Result<Vec<Figure>> {
     }
     activation(&mut samples, node, url, quick).await?;
     client.drain().await?;
-    Ok(samples.figures())
+    Ok(samples)
 }
 
 /// Appends without greenroom's actors: the same transport, headers and bytes.
@@ -305,7 +311,7 @@ async fn many_keys(
     Ok(())
 }
 
-fn p50(mut times: Vec<Duration>) -> f64 {
+pub(crate) fn p50(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_nanos() as f64 / 1_000.0
 }

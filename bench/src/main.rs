@@ -4,9 +4,11 @@
 //! machines are shared and noisy, so only ratios within a run count.
 
 mod durable;
+mod follow;
 mod footprint;
 mod local;
 mod peers;
+mod recovery;
 mod report;
 
 use std::path::PathBuf;
@@ -41,6 +43,37 @@ enum What {
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,
     },
+    /// Events per second that a reader of journals follows, and that drive actors.
+    Follow {
+        /// Fewer and shorter rounds: a minute in all.
+        #[arg(long)]
+        quick: bool,
+        /// Write the figures here too, as JSON.
+        #[arg(long, value_name = "PATH")]
+        json: Option<PathBuf>,
+    },
+    /// How long it takes until many durable actors answer again after their node was killed.
+    Recovery {
+        /// Fewer rounds, and a tenth of the actors: a minute in all.
+        #[arg(long)]
+        quick: bool,
+        /// How many actors; 100,000 unless told otherwise.
+        #[arg(long)]
+        actors: Option<u64>,
+        /// Write the figures here too, as JSON.
+        #[arg(long, value_name = "PATH")]
+        json: Option<PathBuf>,
+    },
+    /// A node of `recovery`.
+    #[command(hide = true)]
+    RecoveryHost {
+        #[arg(long)]
+        nats: String,
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        weight: u32,
+    },
     /// Bytes per idle keyed actor, and activations per second. Measures this process: run it alone.
     Footprint {
         /// How many actors.
@@ -56,6 +89,9 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Local { quick, json } => local::run(quick, json.as_deref()),
         What::Durable { quick, json } => durable::run(quick, json.as_deref()),
+        What::Follow { quick, json } => follow::run(quick, json.as_deref()),
+        What::Recovery { quick, actors, json } => recovery::run(quick, actors, json.as_deref()),
+        What::RecoveryHost { nats, name, weight } => recovery::host(&nats, &name, weight),
         What::Footprint { actors, json } => footprint::run(actors, json.as_deref()),
     }
 }

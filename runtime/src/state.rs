@@ -81,7 +81,7 @@ impl<S: State> Durable<S> {
             Some(snapshot) => read_state(snapshot.state.get().as_bytes())?,
         };
         for event in opened.records.iter().flat_map(|record| &record.events) {
-            state.apply(&read_event(event)?);
+            state.apply(&read_event(&event.name, event.version, &event.body)?);
         }
         Ok(Self { state, pending: Vec::new(), journal: Journal::Stream(Box::new(opened.ledger)) })
     }
@@ -96,16 +96,16 @@ fn read_state<S: State>(json: &[u8]) -> Result<S, Error> {
 }
 
 /// An event from a journal, brought up to the present form.
-pub(crate) fn read_event<E: Event>(stored: &StoredEvent) -> Result<E, Error> {
+pub(crate) fn read_event<E: Event>(name: &str, version: u32, body: &RawValue) -> Result<E, Error> {
     let unread = |error: serde_json::Error| {
-        let why = format!("the event {} of {}, version {}, cannot be read", stored.name, E::ACTOR, stored.version);
+        let why = format!("the event {name} of {}, version {version}, cannot be read: {error}", E::ACTOR);
         Error::new(ErrorKind::Internal, why).with_source(error)
     };
-    if stored.version == E::VERSION {
-        return serde_json::from_str(stored.body.get()).map_err(unread);
+    if version == E::VERSION {
+        return serde_json::from_str(body.get()).map_err(unread);
     }
-    let body = serde_json::from_str(stored.body.get()).map_err(unread)?;
-    serde_json::from_value(E::upcast(&stored.name, stored.version, body)?).map_err(unread)
+    let body = serde_json::from_str(body.get()).map_err(unread)?;
+    serde_json::from_value(E::upcast(name, version, body)?).map_err(unread)
 }
 
 impl<S: State> Deref for Durable<S> {

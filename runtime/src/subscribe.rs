@@ -1,10 +1,14 @@
 //! Subscriptions: typed events of other actors, as they happen.
 
+mod on;
+
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::on::{Beginning, On};
+pub(crate) use self::on::{Follows, Happened, Happening};
 use crate::codec::Codec;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -91,10 +95,14 @@ impl<E: Event> Subscribe<E> {
     }
 
     /// Reads the journals of durable actors: every event that was ever kept, then each as it is kept,
-    /// at least once, in the order of each actor. `reader` names a place at the broker that is
-    /// remembered: whoever subscribes under the same name goes on behind the last event that was
-    /// dealt with, after a restart too, and several at once share the events (then the order holds
-    /// for each of them alone). Settings of [`group`](Subscribe::group) do not count here.
+    /// at least once, in the order in which they were kept, of one actor and of all. `reader` names a place at the
+    /// broker that is remembered: whoever subscribes under the same name goes on behind the last event that was dealt
+    /// with, after a restart too.
+    ///
+    /// A name is for one reader at a time. The broker gives nobody a record before the one before it was dealt with, so
+    /// several readers of one name take turns and the order holds, but none of them is faster for the others. That
+    /// costs two round trips for each record; where an actor is to act on events, `#[on]` follows many journals side by
+    /// side. Settings of [`group`](Subscribe::group) do not count here.
     ///
     /// # Errors
     /// `BadKey`, `BadRequest` as for [`live`](Subscribe::live), `Config` for a name that the broker
@@ -108,7 +116,9 @@ impl<E: Event> Subscribe<E> {
         };
         let config = StreamConfig::new([subjects.journals(E::ACTOR)]);
         let stream = self.around.transport.stream(&subjects.journal_stream(E::ACTOR), config).await?;
-        let consumer = stream.consumer(reader, ConsumerConfig::new([filter]).fetch(1)).await?;
+        // One record at a time: if its reader dies, nobody gets what comes behind it first.
+        let wanted = ConsumerConfig::new([filter]).fetch(1).max_ack_pending(1);
+        let consumer = stream.consumer(reader, wanted).await?;
         Ok(JournalEvents {
             runtime: self.around.runtime.clone(),
             consumer,
@@ -142,8 +152,8 @@ pub struct JournalEvents<E: Event> {
 
 impl<E: Event> JournalEvents<E> {
     /// The next event; `None` when the node has stopped. Asking for it says that all before were
-    /// dealt with. What was not is given again to another reader of this name: at once if this one is
-    /// dropped, after 30 s if its process died. So an event is to be dealt with in that time.
+    /// dealt with. What was not is given again to another reader of this name, before anything that comes behind it: at
+    /// once if this one is dropped, after 30 s if its process died. So an event is to be dealt with in that time.
     ///
     /// Cancel safe: an event that was not returned is not lost by dropping the future.
     pub async fn next(&mut self) -> Option<Received<E>> {
@@ -179,7 +189,7 @@ impl<E: Event> JournalEvents<E> {
         let wanted = |name: &str| self.name.as_deref().is_none_or(|wanted| wanted == name);
         let numbered = (record.first..).zip(&record.events).filter(|(_, stored)| wanted(&stored.name));
         let events = numbered.map(|(sequence, stored)| {
-            let event = crate::state::read_event(stored)?;
+            let event = crate::state::read_event(&stored.name, stored.version, &stored.body)?;
             Ok(Received { key: key.clone(), event, sequence })
         });
         events.collect::<Result<_, Error>>().unwrap_or_else(unread)

@@ -1,7 +1,7 @@
 //! Nodes inside the test process: on a broker in memory, and on a real server.
 //!
 //! `ground` gives the brokers, `gate` holds handlers where a test wants them, `probe`, `ledger`,
-//! `desk`, `tally`, `letterbox` and `beacon` are the actors. Every other module is a theme.
+//! `desk`, `tally`, `letterbox`, `newsroom` and `beacon` are the actors. Every other module is a theme.
 
 mod ground;
 mod gate;
@@ -10,6 +10,7 @@ mod ledger;
 mod desk;
 mod letterbox;
 mod beacon;
+mod newsroom;
 mod tally;
 
 mod turns;
@@ -41,6 +42,7 @@ mod commits;
 mod tells;
 mod dead;
 mod bell;
+mod following;
 mod reminders;
 mod events;
 mod builds;

@@ -44,5 +44,18 @@ pub enum NotificationEvent {
     Notified {
         /// What it says.
         text: String,
+        /// What it is about, if that is an order.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<About>,
     },
+}
+
+/// What has happened that a user is told of.
+#[data]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct About {
+    /// The order.
+    pub order: String,
+    /// The number of the event in the order's journal.
+    pub event: u64,
 }

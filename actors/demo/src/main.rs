@@ -3,7 +3,8 @@
 //! It is a node that hosts nothing: it registers the users, restocks the products, places the
 //! orders of a file with many in flight and some of them through the stock `nats` CLI, and then
 //! checks that goods and money add up exactly: by asking the actors, and from the streams of their
-//! journals, which `shop-demo audit` reads alone. Whatever does not is exit code 1.
+//! journals, which `shop-demo audit` reads alone; and that users were told once of all that became of
+//! their orders. Whatever does not is exit code 1.
 
 mod data;
 
@@ -20,6 +21,8 @@ mod audit;
 mod journals;
 
 mod goods;
+
+mod notices;
 
 mod proof;
 
@@ -45,6 +48,11 @@ use crate::place::{Placing, place};
 use crate::progress::Progress;
 use crate::proof::{Journals, Proof};
 use crate::report::Report;
+
+/// How long users may wait to be told what became of their orders.
+const NOTICES_WITHIN: Duration = Duration::from_secs(30);
+/// The pause before the streams are read again.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// Places orders in a running shop, and checks that goods and money add up.
 ///
@@ -95,7 +103,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Only prove from the streams of the journals, asking no actor, that goods and money add up
+    /// Only prove from the streams of the journals, asking no actor, that goods and money add up, and that
+    /// users were told once what became of their orders
     ///
     /// Nobody should order meanwhile.
     Audit {
@@ -154,9 +163,21 @@ async fn prove_only(args: &Args, json: bool) -> anyhow::Result<()> {
 /// Reads the streams, by a connection of its own.
 async fn prove(args: &Args) -> anyhow::Result<Proof> {
     let transport = NatsTransport::connect(args.connect()?.name("shop-audit")).await?;
-    let journals = Journals::read(&transport, &args.app).await;
+    let proof = settled_proof(&transport, &args.app).await;
     transport.close().await;
-    Ok(Proof::of(&journals.context("the streams cannot be read")?))
+    proof.context("the streams cannot be read")
+}
+
+/// The proof, once users have been told what they are told after the orders: that comes later, but it comes.
+async fn settled_proof(transport: &NatsTransport, app: &str) -> anyhow::Result<Proof> {
+    let began = Instant::now();
+    loop {
+        let proof = Proof::of(&Journals::read(transport, app).await?);
+        if proof.notices_missing == 0 || began.elapsed() > NOTICES_WITHIN {
+            return Ok(proof);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 impl Args {

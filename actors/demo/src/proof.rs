@@ -1,7 +1,7 @@
 //! The proof from the streams: what has happened to orders, money and goods, replayed from the journals alone.
 //!
 //! No actor is asked, so nothing that an actor holds in memory can hide what its journal lacks. It must be made while
-//! nobody orders: the three streams are read one after the other.
+//! nobody orders: the streams are read one after the other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +10,7 @@ use greenroom::Key;
 use greenroom::transport::Transport;
 use serde::Serialize;
 use shop_contract::inventory::InventoryEvent;
+use shop_contract::notification::NotificationEvent;
 use shop_contract::order::{Line, OrderEvent};
 use shop_contract::payment::PaymentEvent;
 
@@ -36,17 +37,22 @@ pub(crate) struct Proof {
     pub(crate) free: u64,
     pub(crate) reserved: u64,
     pub(crate) sold: u64,
+    /// What users were told of their orders.
+    pub(crate) notices: usize,
+    /// What they are to be told and were not yet.
+    pub(crate) notices_missing: usize,
     /// The first of what is wrong, in words.
     pub(crate) wrong: Vec<String>,
     #[serde(skip)]
     pub(crate) complaints: Complaints,
 }
 
-/// The records of the three streams.
+/// The records of the streams.
 pub(crate) struct Journals {
     pub(crate) orders: Vec<Entry<OrderEvent>>,
     pub(crate) payments: Vec<Entry<PaymentEvent>>,
     pub(crate) products: Vec<Entry<InventoryEvent>>,
+    pub(crate) inboxes: Vec<Entry<NotificationEvent>>,
 }
 
 impl Journals {
@@ -59,6 +65,7 @@ impl Journals {
             orders: read(transport, app).await?,
             payments: read(transport, app).await?,
             products: read(transport, app).await?,
+            inboxes: read(transport, app).await?,
         })
     }
 }
@@ -102,9 +109,11 @@ impl Proof {
         proof.unbroken("order", &journals.orders);
         proof.unbroken("payment", &journals.payments);
         proof.unbroken("inventory", &journals.products);
+        proof.unbroken("notification", &journals.inboxes);
         let orders = proof.orders(&journals.orders);
         proof.money(&journals.payments, &orders);
         proof.goods(&journals.products, &orders);
+        crate::notices::prove(&mut proof, &journals.orders, &journals.inboxes);
         proof.adds_up = proof.complaints.is_empty();
         proof.wrong.clone_from(&proof.complaints.first);
         proof
@@ -250,7 +259,7 @@ impl Proof {
 }
 
 /// An id as it stands in subjects.
-fn token_of(id: &str) -> String {
+pub(crate) fn token_of(id: &str) -> String {
     Key::new(id).map_or_else(|_| id.to_owned(), |key| key.token().to_owned())
 }
 
@@ -287,10 +296,12 @@ impl Order {
 
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { records, events, confirmed, refused, cancelled, complaints, .. } = self;
+        let Self { records, events, confirmed, refused, cancelled, notices, complaints, .. } = self;
         let cancelled = if *cancelled == 0 { String::new() } else { format!(", {cancelled} cancelled") };
         let of = format!("{events} events in {records} records");
-        let fine = format!("prove it: {confirmed} confirmed, {refused} refused{cancelled}, none stuck; {of}");
+        let fine = format!(
+            "prove it: {confirmed} confirmed, {refused} refused{cancelled}, none stuck, {notices} notices; {of}"
+        );
         crate::report::told(f, "streams", complaints, &fine)
     }
 }

@@ -5,6 +5,7 @@ use shop_contract::inventory::{Inventory, Reserve, Restock, Ship};
 use shop_contract::order::{Line, PlaceRefused};
 use shop_contract::payment::{ChargeRefused, Payment, Refund};
 use shop_inventory::InventoryActor;
+use shop_notification::NotificationActor;
 use shop_order::OrderActor;
 use shop_payment::PaymentActor;
 use shop_user::UserActor;
@@ -127,13 +128,23 @@ fn without_each<E>(journals: &mut Journals, of: fn(&mut Journals) -> &mut Vec<En
 async fn s3_the_streams_prove_it_and_lack_no_record_unnoticed() {
     let broker = MemoryBroker::new();
     let node = Node::builder("shop").memory(&broker).host::<OrderActor>().host::<UserActor>();
-    let node = node.host::<InventoryActor>().host::<PaymentActor>().start().await.expect("a node starts");
+    let node = node.host::<InventoryActor>().host::<PaymentActor>().host::<NotificationActor>();
+    let node = node.start().await.expect("a node starts");
     let report = visit(&node, &data(), None, &args()).await.expect("the shop is there");
     assert!(report.is_fine(), "{report}");
     let outside = broker.transport("audit");
     let mut journals = Journals::read(&outside, "shop").await.expect("they can be read");
+    for _ in 0..500 {
+        if Proof::of(&journals).notices_missing == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        journals = Journals::read(&outside, "shop").await.expect("they can be read");
+    }
     let proof = Proof::of(&journals);
     assert!(proof.adds_up, "{proof}");
+    // Confirmed and shipped, or refused.
+    assert_eq!(proof.notices, 2 * 30 + 2);
     let Proof { confirmed, refused, stuck, charged_cents, refunded_cents, restocked, sold, .. } = proof;
     assert_eq!((confirmed, refused, stuck), (30, 2, 0));
     assert_eq!((charged_cents - refunded_cents, restocked, sold), (90 * 350, 100, 90));
@@ -141,6 +152,7 @@ async fn s3_the_streams_prove_it_and_lack_no_record_unnoticed() {
         without_each(&mut journals, |journals| &mut journals.orders, closed);
         without_each(&mut journals, |journals| &mut journals.payments, closed);
         without_each(&mut journals, |journals| &mut journals.products, closed);
+        without_each(&mut journals, |journals| &mut journals.inboxes, closed);
     }
     assert!(Proof::of(&journals).adds_up, "all are there again");
 }

@@ -2,7 +2,7 @@
 
 use greenroom::{HostOptions, NodeBuilder};
 use shop_inventory::InventoryActor;
-use shop_notification::{NotificationActor, follow_orders};
+use shop_notification::NotificationActor;
 use shop_order::OrderActor;
 use shop_payment::PaymentActor;
 use shop_user::UserActor;
@@ -20,10 +20,7 @@ pub(crate) const HOSTS: [Host; 5] = [
     Host { name: "order", add: |node, options| node.host_with::<OrderActor>(options) },
     Host { name: "payment", add: |node, options| node.host_with::<PaymentActor>(options) },
     Host { name: "inventory", add: |node, options| node.host_with::<InventoryActor>(options) },
-    Host {
-        name: "notification",
-        add: |node, options| node.host_with::<NotificationActor>(options).task("follow orders", follow_orders),
-    },
+    Host { name: "notification", add: |node, options| node.host_with::<NotificationActor>(options) },
 ];
 
 /// What `--host` says: names apart by commas, or `all`.

@@ -1,8 +1,12 @@
 use std::collections::VecDeque;
 
 use greenroom::prelude::*;
+use greenroom::subscribe::Received;
 use serde::{Deserialize, Serialize};
-use shop_contract::notification::{Inbox, InboxView, Note, Notification, NotificationEvent, Notify};
+use shop_contract::notification::{About, Inbox, InboxView, Note, Notification, NotificationEvent, Notify};
+use shop_contract::order::OrderEvent;
+
+use crate::orders;
 
 /// How many messages an inbox keeps.
 const LATEST_MAX: usize = 20;
@@ -26,7 +30,7 @@ impl State for Messages {
 
     fn apply(&mut self, event: &NotificationEvent) {
         match event {
-            NotificationEvent::Notified { text } => {
+            NotificationEvent::Notified { text, .. } => {
                 self.count += 1;
                 self.latest.push_back(Note { number: self.count, text: text.clone() });
                 if self.latest.len() > LATEST_MAX {
@@ -37,21 +41,35 @@ impl State for Messages {
     }
 }
 
-#[actor(Notification, state = messages)]
+#[actor(Notification, state = messages, durable)]
 impl NotificationActor {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { messages: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { messages: ctx.durable().await? })
+    }
+
+    /// Tells users what becomes of their orders.
+    #[on(key = orders::user_to_tell)]
+    fn order_moved(&mut self, happened: Received<OrderEvent>) {
+        let Received { key, event, sequence, .. } = happened;
+        let order = key.as_str().to_owned();
+        if let Some(text) = orders::message(&order, &event) {
+            self.put(text, Some(About { order, event: sequence }));
+        }
     }
 
     #[tell]
     fn notify(&mut self, msg: Notify) {
-        // A tell has nobody to refuse to, so what is too long is cut.
-        let text = msg.text.chars().take(TEXT_CHARS_MAX).collect();
-        self.messages.emit(NotificationEvent::Notified { text });
+        self.put(msg.text, None);
     }
 
     #[read]
     fn inbox(&self, _: Inbox) -> InboxView {
         InboxView { count: self.messages.count, latest: self.messages.latest.iter().cloned().collect() }
+    }
+
+    fn put(&mut self, text: String, about: Option<About>) {
+        // Nobody waits who could be refused, so what is too long is cut.
+        let text = text.chars().take(TEXT_CHARS_MAX).collect();
+        self.messages.emit(NotificationEvent::Notified { text, about });
     }
 }

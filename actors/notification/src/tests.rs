@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use greenroom::Node;
 use greenroom::prelude::*;
+use greenroom::transport::MemoryBroker;
 use serde::{Deserialize, Serialize};
 use shop_contract::notification::{Inbox, InboxView, Note, Notification, Notify};
 use shop_contract::order::{
@@ -9,7 +10,7 @@ use shop_contract::order::{
 };
 use shop_contract::payment::ChargeRefused;
 
-use crate::{NotificationActor, follow_orders};
+use crate::NotificationActor;
 
 async fn inbox(node: &Node, user: &str) -> InboxView {
     node.actor::<Notification>(user).ask(Inbox {}).await.expect("an inbox is always there")
@@ -52,10 +53,10 @@ impl State for Emitted {
     fn apply(&mut self, _: &OrderEvent) {}
 }
 
-#[actor(Order, state = events)]
+#[actor(Order, state = events, durable)]
 impl Orders {
-    fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        Ok(Self { events: ctx.volatile()? })
+    async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        Ok(Self { events: ctx.durable().await? })
     }
 
     #[ask]
@@ -112,19 +113,14 @@ async fn texts(node: &Node, user: &str, count: u64) -> Vec<String> {
 
 #[tokio::test]
 async fn e4_users_are_told_what_becomes_of_their_orders_and_nobody_else_is() {
-    let node = Node::local("shop")
-        .host::<NotificationActor>()
-        .host::<Orders>()
-        .task("notify users", follow_orders)
-        .start()
-        .await
-        .expect("a local node starts");
-    // The subscription comes up beside us, so the first order is placed until it is heard of.
+    let broker = MemoryBroker::new();
+    let orders = Node::builder("shop").memory(&broker).host::<Orders>().start().await.expect("a node starts");
     let place = |user: &str, card: &str| Place { user: user.into(), lines: Vec::new(), card: card.into() };
-    while inbox(&node, "early").await.count == 0 {
-        node.actor::<Order>("o-0").ask(place("early", "ok")).await.expect("placed");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // Nobody has an inbox yet when the first order is placed.
+    orders.actor::<Order>("o-0").ask(place("early", "ok")).await.expect("placed");
+    let node = Node::builder("shop").memory(&broker).host::<NotificationActor>().start().await.expect("a node starts");
+    let expected = ["Your order o-0 is confirmed: 12.05.", "Your order o-0 is on its way."];
+    assert_eq!(texts(&node, "early", 2).await, expected);
 
     node.actor::<Order>("o-1").ask(place("u-1", "ok")).await.expect("placed");
     let expected = ["Your order o-1 is confirmed: 12.05.", "Your order o-1 is on its way."];
@@ -141,4 +137,10 @@ async fn e4_users_are_told_what_becomes_of_their_orders_and_nobody_else_is() {
     node.actor::<Order>("o-1").ask(Cancel {}).await.expect("cancelled");
     assert_eq!(texts(&node, "u-1", 3).await[2], "Your order o-1 is cancelled: 12.05 come back.");
     assert_eq!(inbox(&node, "u-2").await.count, 1);
+
+    // An order of somebody who can have no inbox holds up nobody.
+    node.actor::<Order>("o-4").ask(place("", "declined")).await.expect("placed");
+    node.actor::<Order>("o-5").ask(place("u-5", "ok")).await.expect("placed");
+    texts(&node, "u-5", 2).await;
+    assert!(node.dead_letters().next(None, 1).await.expect("an answer").is_none());
 }

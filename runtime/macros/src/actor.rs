@@ -1,9 +1,10 @@
 //! `#[actor]` and `#[service]`: the handlers of a contract, as methods of one impl block.
 //!
-//! `handler` reads and checks the methods, `expand` writes the impls.
+//! `handler` reads and checks the methods, `on` those that take events; `expand` writes the impls.
 
 mod expand;
 mod handler;
+mod on;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
@@ -53,8 +54,8 @@ pub(crate) fn expand(kind: Kind, args: TokenStream, item: TokenStream) -> TokenS
         let problems = problems.into_tokens();
         return quote!(#problems #item);
     };
-    let methods = handler::methods(&mut item, &mut problems);
-    if methods.handlers.is_empty() && problems.is_empty() {
+    let methods = handler::methods(kind, &mut item, &mut problems);
+    if methods.handlers.is_empty() && methods.subscriptions.is_empty() && problems.is_empty() {
         let text = format!(
             "`{}` handles nothing: mark a method for each message, \
              `#[ask] fn verb(&mut self, msg: Verb)`",

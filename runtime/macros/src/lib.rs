@@ -213,6 +213,13 @@ pub fn event(args: TokenStream, item: TokenStream) -> TokenStream {
 /// A `#[read]` of a durable actor is answered with the newest that was committed. `#[read(stale)]` is content with what
 /// the node has, also while it cannot prove its lease; `#[read(strict)]` appends a record first. See `Freshness`.
 ///
+/// `#[on]` marks a method that takes the events of another actor type, from their journals, each with effect once if this
+/// actor is durable: `fn order_moved(&mut self, happened: Received<OrderEvent>)`, and the context if it needs it. It
+/// returns nothing. `#[on(key = function)]` names the function that says whom an event is for, of the form
+/// `fn(&Received<OrderEvent>) -> Option<String>`; without it the event is for the actor of the same key. `from = now` leaves
+/// out what happened before the subscription was there; `resumes` is as above. The method's name is that of the
+/// subscription, under which its place is remembered. See `subscribe::On`.
+///
 /// `activate` brings the actor into memory. Without it the actor is activated as its `Default`.
 /// All other methods are left as they are, and handlers stay ordinary methods that others may call.
 ///

@@ -19,7 +19,7 @@ mod window;
 
 pub(crate) use self::draft::Draft;
 pub(crate) use self::ledger::{Append, Kept, Ledger, Mark, Opened, Write, commit, prepare};
-pub(crate) use self::log::{Log, NotAppended, OUTBOX};
+pub(crate) use self::log::{EVENTS, Log, NotAppended, OUTBOX};
 pub(crate) use self::outbox::{Gathering, Outbox, Slip, StoredTell};
 pub(crate) use self::record::{Record, StoredEvent, raw};
 pub(crate) use self::reminders::{Armed, Change, Next, Reminders};

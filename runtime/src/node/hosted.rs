@@ -27,6 +27,7 @@ use crate::reminder::{Due, Fired};
 use crate::routes::{Engine, LocalRoute, Verb, Verbs};
 use crate::stats::VerbStats;
 use crate::subject::Name;
+use crate::subscribe::Follows;
 use crate::supervision::ChildSpec;
 
 /// How long the turn of a reminder may wait until it starts.
@@ -48,12 +49,23 @@ pub(crate) struct Hosted {
     /// The keys that this node wants to be always on.
     pub(crate) always_on: Vec<Key>,
     pub(crate) verbs: Vec<Verb>,
+    /// The events that its actors take from journals.
+    pub(crate) takes: Vec<Takes>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) control: Box<dyn Control>,
     /// Cancelled when no instance of a service will come back: its calls are for other nodes.
     pub(crate) over: CancellationToken,
     /// The stream of its actors' journals, once one of them has opened its own.
     log: OnceCell<Arc<Log>>,
+}
+
+/// A subscription of an actor type.
+pub(crate) struct Takes {
+    /// Its name, and the verb under which events come.
+    pub(crate) verb: &'static str,
+    /// Where somebody works for it: at the partition of its name, so that a type's subscriptions are not all one node's.
+    pub(crate) partition: u16,
+    pub(crate) follows: Follows,
 }
 
 /// What a node does with the actors of one type, whatever their Rust type.
@@ -317,6 +329,15 @@ impl Control for Unkeyed {
     }
 }
 
+/// What an actor type takes from journals, and where somebody works for that.
+fn takes(around: &Surroundings, follows: Vec<(&'static str, Follows)>) -> Result<Vec<Takes>, Error> {
+    let takes = follows.into_iter().map(|(verb, follows)| {
+        Name::new(follows.source)?;
+        Ok(Takes { verb, partition: around.partition_of(&Key::new(verb)?), follows })
+    });
+    takes.collect()
+}
+
 impl Hosted {
     /// Puts an actor type on a node; for a service, with the children that run its instances.
     pub(crate) fn of<A: Actor>(
@@ -354,6 +375,8 @@ impl Hosted {
             let pool = Arc::new(pool);
             (Engine::Pool(pool.clone()), Box::new(Unkeyed(pool)), children)
         };
+        let mut verbs = Verbs::<A>::of();
+        let takes = takes(around, verbs.take_follows())?;
         let hosted = Hosted {
             name,
             keyed,
@@ -365,14 +388,21 @@ impl Hosted {
             pool: if keyed { 0 } else { pool_size },
             tell_attempts,
             always_on,
-            verbs: Verbs::<A>::of().build(&engine),
+            verbs: verbs.build(&engine),
+            takes,
             gate,
             control,
             log: OnceCell::new(),
             over: CancellationToken::new(),
         };
-        for verb in &hosted.verbs {
-            Name::new(verb.contract.verb)?;
+        let mut names = HashSet::new();
+        for verb in hosted.verbs.iter().map(|verb| verb.contract.verb) {
+            Name::new(verb)?;
+            if !names.insert(verb) {
+                let why =
+                    format!("{name} has two handlers called {verb}: each message, and each subscription, has its own");
+                return Err(Error::new(ErrorKind::Config, why));
+            }
         }
         Ok((hosted, children))
     }
@@ -397,6 +427,7 @@ impl Hosted {
             tell_attempts: options::TELL_ATTEMPTS,
             always_on: Vec::new(),
             verbs,
+            takes: Vec::new(),
             gate: Arc::new(Gate::new(0, around.proof.clone())),
             control: Box::new(Unkeyed(Arc::new(rooms))),
             log: OnceCell::new(),

@@ -41,9 +41,9 @@ pub use self::builder::{NodeBuilder, TaskGroup};
 pub(crate) use self::cluster::Located;
 pub use self::discovery::{ClaimInfo, ClusterInfo, NodeInfo};
 use self::driver::{Feed, Over};
-pub(crate) use self::hosted::Hosted;
 #[cfg(feature = "ractor")]
 pub(crate) use self::hosted::Room;
+pub(crate) use self::hosted::{Hosted, Takes};
 pub use self::options::HostOptions;
 pub use self::probe::{Mapping, mapping, mapping_line};
 use self::surroundings::Life;

@@ -22,7 +22,7 @@ use crate::ownership::{Candidates, Config, HostInfo, Machine, NodeId};
 use crate::reminder;
 use crate::subject::{Name, Subjects};
 use crate::supervision::{ChildSpec, Group, Tree};
-use crate::tell::{self, Lanes, Relay};
+use crate::tell::{self, Following, Lanes, Relay};
 use crate::transport::{Bucket, Connect, NatsTransport, SERVER_FLOOR, Transport};
 
 /// How long a background task may take to notice that it is stopped.
@@ -64,7 +64,7 @@ pub(super) async fn start(mut builder: NodeBuilder) -> Result<Node, Error> {
     };
     let runtime = builder.executor()?;
     let mut around = Surroundings::new(id, seed, settings, subjects, runtime, links.own.clone())?;
-    around.duties = Duties::new(vec![Box::new(Relay), Box::new(Lanes), Box::new(reminder::Lane)]);
+    around.duties = Duties::new(vec![Box::new(Relay), Box::new(Following), Box::new(Lanes), Box::new(reminder::Lane)]);
     let around = Arc::new(around);
     let tree = Tree::start(around.runtime.handle(), &around.id).await?;
     tree.on_give_up(|gave_up| tracing::error!(?gave_up, "a group of children is given up and stays stopped"));

@@ -8,20 +8,23 @@ use super::{Engine, LocalRoute, Route, WireRoute};
 use crate::actor::{Actor, Handle, Read};
 use crate::call::Call;
 use crate::codec::Fingerprint;
-use crate::contract::{Message, VerbContract, mode};
+use crate::contract::{Contract, Keyed, Message, VerbContract, mode};
 use crate::engine::{AskJob, Host, Job, Outcome, ReadJob, ReminderTurn, ReplyTo, run_reminder, takes_stale};
 use crate::error::Error;
+use crate::event::Event;
 use crate::reference::Target;
 use crate::stats::VerbStats;
+use crate::subscribe::{Follows, Happened, On};
 
 /// The handlers of an actor, named one by one in [`Actor::verbs`].
 pub struct Verbs<A: Actor> {
     makers: Vec<MakeVerb<A>>,
+    follows: Vec<(&'static str, Follows)>,
 }
 
 impl<A: Actor> Verbs<A> {
     pub(crate) fn of() -> Self {
-        let mut verbs = Self { makers: Vec::new() };
+        let mut verbs = Self { makers: Vec::new(), follows: Vec::new() };
         A::verbs(&mut verbs);
         verbs
     }
@@ -66,6 +69,27 @@ impl<A: Actor> Verbs<A> {
             None,
             takes_stale::<A, M>(),
         );
+    }
+
+    /// The events of another actor type: a durable subscription.
+    pub fn on<E>(&mut self)
+    where
+        E: Event,
+        A: On<E>,
+        A::Contract: Contract<Kind = Keyed>,
+    {
+        self.push::<Happened<A, E>>(
+            |message, call, reply, stats| Box::new(AskJob::new(message, call, reply, stats)),
+            Some(run_ready::<A, Happened<A, E>>),
+            None,
+            false,
+        );
+        self.follows.push((A::NAME, Follows::of::<A, E>()));
+    }
+
+    /// What the handlers take from journals, by the name of the subscription.
+    pub(crate) fn take_follows(&mut self) -> Vec<(&'static str, Follows)> {
+        std::mem::take(&mut self.follows)
     }
 
     pub(crate) fn build(self, engine: &Engine<A>) -> Vec<Verb> {

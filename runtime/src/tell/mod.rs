@@ -6,13 +6,17 @@
 //! committed or is a *dead letter*. What is sent twice on the way has one id, by which it takes effect once.
 //!
 //! `marks` is how nodes know which types send and are told, `bell` how they notice that somebody else has told one,
-//! `command` the stream of tells, `relay` the way into
-//! it, `lane` the way out, `delivery` one attempt, `dead` what is left of those that could not be delivered.
+//! `command` the stream of tells. `carry` is the way from journals into that stream, and `cursor` how far along it is;
+//! `relay` carries what turns have sent, `follow` the events that other actors have asked for. `lane` is the way out,
+//! `delivery` one attempt, `dead` what is left of those that could not be delivered.
 
 mod marks;
 mod bell;
 mod command;
+mod cursor;
+mod carry;
 mod relay;
+mod follow;
 mod lane;
 mod delivery;
 mod dead;
@@ -20,6 +24,7 @@ mod dead;
 pub(crate) use self::bell::listen;
 pub(crate) use self::command::{Told, send};
 pub use self::dead::{DeadLetter, DeadLetters};
+pub(crate) use self::follow::Following;
 pub(crate) use self::lane::{Lanes, open};
 pub(crate) use self::marks::{Mark, Marks};
 pub(crate) use self::relay::Relay;

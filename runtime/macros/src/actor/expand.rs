@@ -10,6 +10,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 
 use super::handler::{Activate, Handler, Output, OutputKind, Said};
+use super::on::Subscription;
 use super::{Block, Kind};
 use crate::check::{Mode, assert, last_segment, located, show, snake_case};
 
@@ -20,10 +21,12 @@ pub(super) fn impls(block: &Block<'_>) -> TokenStream {
         let (handle, agrees) = (handle(block, handler), agrees(handler));
         quote!(#handle #agrees)
     });
+    let subscriptions = block.methods.subscriptions.iter().map(|subscription| on(block, subscription));
     let kind = kind(block);
     quote! {
         #actor
         #(#handlers)*
+        #(#subscriptions)*
         #kind
     }
 }
@@ -37,6 +40,10 @@ fn actor(block: &Block<'_>) -> TokenStream {
         let (cfgs, message, span) = (&handler.cfgs, &handler.message, located(handler.marked));
         let method = Ident::new(handler.mode.word(), span);
         quote_spanned!(span=> #(#cfgs)* verbs.#method::<#message>();)
+    });
+    let events = block.methods.subscriptions.iter().map(|subscription| {
+        let (cfgs, event, span) = (&subscription.cfgs, &subscription.event, located(subscription.marked));
+        quote_spanned!(span=> #(#cfgs)* verbs.on::<#event>();)
     });
     let cell = block.state.map(|field| {
         quote_spanned! {located(field.span())=>
@@ -57,6 +64,7 @@ fn actor(block: &Block<'_>) -> TokenStream {
 
             fn verbs(verbs: &mut ::greenroom::Verbs<Self>) {
                 #(#verbs)*
+                #(#events)*
             }
 
             #cell
@@ -153,6 +161,56 @@ fn handle(block: &Block<'_>, handler: &Handler) -> TokenStream {
                 msg: #message,
                 #param: &mut ::greenroom::context::Context<'_, Self>,
             ) -> impl ::core::future::Future<Output = #output> + ::core::marker::Send {
+                #body
+            }
+        }
+    }
+}
+
+/// `impl On` for a method that takes events.
+fn on(block: &Block<'_>, subscription: &Subscription) -> TokenStream {
+    let ty = &block.item.self_ty;
+    let (generics, _, bounds) = block.item.generics.split_for_impl();
+    let Subscription { event, cfgs, from, key, is_async, resumes, .. } = subscription;
+    let (name, ready) = (subscription.name.unraw().to_string(), !is_async);
+    let span = located(subscription.name.span());
+    let received = quote_spanned!(span=> ::greenroom::subscribe::Received<#event>);
+    let from = from.as_ref().map(|from| {
+        let span = located(from.span());
+        quote_spanned!(span=> const FROM: ::greenroom::subscribe::Beginning = ::greenroom::subscribe::Beginning::#from;)
+    });
+    let key = key.as_ref().map(|key| {
+        let span = located(key.span());
+        quote_spanned! {span=>
+            fn key(happened: &#received) -> ::core::option::Option<::std::string::String> {
+                let key: ::core::option::Option<::std::string::String> = #key(happened);
+                key
+            }
+        }
+    });
+    let (param, arg) = context(subscription.takes_context);
+    let returned = located(subscription.output.span);
+    let method = at(&subscription.name, returned);
+    let call = quote_spanned!(returned=> Self::#method(self, happened, #arg));
+    let body = match is_async {
+        true => quote_spanned!(returned=> async move { let (): () = #call.await; }),
+        false => quote_spanned!(returned=> let (): () = #call; ::core::future::ready(())),
+    };
+    quote_spanned! {span=>
+        #(#cfgs)*
+        #[automatically_derived]
+        impl #generics ::greenroom::subscribe::On<#event> for #ty #bounds {
+            const NAME: &'static str = #name;
+            const READY: bool = #ready;
+            const RESUMES: bool = #resumes;
+            #from
+            #key
+
+            fn on(
+                &mut self,
+                happened: #received,
+                #param: &mut ::greenroom::context::Context<'_, Self>,
+            ) -> impl ::core::future::Future<Output = ()> + ::core::marker::Send {
                 #body
             }
         }

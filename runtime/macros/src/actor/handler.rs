@@ -4,12 +4,15 @@ use proc_macro2::Span;
 use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, GenericParam, Ident, ImplItem, ImplItemFn, ItemImpl, Meta, ReturnType, Signature, Type};
 
+use super::Kind;
+use super::on::{self, Subscription};
 use crate::check::{Mode, Problems, last_segment, show};
 
 /// What the runtime calls in an impl block.
 pub(super) struct Methods {
     pub(super) activate: Option<Activate>,
     pub(super) handlers: Vec<Handler>,
+    pub(super) subscriptions: Vec<Subscription>,
 }
 
 /// `fn activate`, which brings the actor into memory.
@@ -63,18 +66,25 @@ pub(super) enum OutputKind {
 }
 
 /// Reads the methods, and takes the marks off them.
-pub(super) fn methods(item: &mut ItemImpl, problems: &mut Problems) -> Methods {
-    let mut methods = Methods { activate: None, handlers: Vec::new() };
+pub(super) fn methods(kind: Kind, item: &mut ItemImpl, problems: &mut Problems) -> Methods {
+    let mut methods = Methods { activate: None, handlers: Vec::new(), subscriptions: Vec::new() };
     for item in &mut item.items {
         let ImplItem::Fn(method) = item else { continue };
         let marks = take_marks(method, problems);
-        if let Some(mark) = marks.first() {
+        if let Some(mark) = on::take_mark(method, problems) {
+            if marks.is_empty() {
+                methods.subscriptions.extend(on::subscription(kind, mark, method, problems));
+            } else {
+                problems.at(mark.at, "a method is for one thing: an #[on] is told of events, and nobody calls it");
+            }
+        } else if let Some(mark) = marks.first() {
             methods.handlers.extend(handler(mark, method, problems));
         } else if method.sig.ident == "activate" {
             methods.activate = activate(&method.sig, problems);
         }
     }
     one_method_each(&mut methods.handlers, problems);
+    on::one_method_each(&mut methods.subscriptions, problems);
     methods
 }
 
@@ -175,7 +185,7 @@ fn receiver(mode: Mode, sig: &Signature, problems: &mut Problems) -> bool {
 }
 
 /// No generic parameters, nothing unsafe.
-fn plain(sig: &Signature, problems: &mut Problems) -> bool {
+pub(super) fn plain(sig: &Signature, problems: &mut Problems) -> bool {
     let generic = sig.generics.params.iter().find(|param| !matches!(param, GenericParam::Lifetime(_)));
     if let Some(generic) = generic {
         let text = "a handler is for one message type of the contract: it takes no generic parameters";
@@ -226,7 +236,7 @@ fn camel_case(name: &Ident) -> String {
 }
 
 /// `&mut Context<..>`, by its name.
-fn is_context(ty: &Type) -> bool {
+pub(super) fn is_context(ty: &Type) -> bool {
     match ty {
         Type::Reference(reference) => last_segment(&reference.elem).is_some_and(|name| name == "Context"),
         _ => false,
@@ -251,11 +261,11 @@ fn returns(mode: Mode, sig: &Signature, problems: &mut Problems) -> Option<Outpu
     Some(output)
 }
 
-fn is_unit(ty: &Type) -> bool {
+pub(super) fn is_unit(ty: &Type) -> bool {
     matches!(ty, Type::Tuple(tuple) if tuple.elems.is_empty())
 }
 
-fn output(sig: &Signature) -> Output {
+pub(super) fn output(sig: &Signature) -> Output {
     let ReturnType::Type(_, ty) = &sig.output else {
         return Output { kind: OutputKind::Reply, span: sig.ident.span() };
     };

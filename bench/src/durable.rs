@@ -36,13 +36,13 @@ pub(crate) struct Keep {
 
 /// Adds, by one that may.
 #[message(Kept, ask, reply = u64)]
-struct KeepAsync {
+pub(crate) struct KeepAsync {
     by: u64,
 }
 
 /// The total.
 #[message(Kept, read, reply = u64)]
-struct Total;
+pub(crate) struct Total;
 
 #[event(Kept)]
 pub(crate) enum Counted {

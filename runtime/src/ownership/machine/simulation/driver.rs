@@ -1,5 +1,7 @@
 //! The drivers: they carry effects out, with all the delays and losses of the path to the broker.
 
+use std::collections::BTreeSet;
+
 use super::broker::Shown;
 use super::world::{ANSWER_MS, Event, Fate, Life, TTL_MS, World, Write};
 use crate::ownership::machine::{CasResult, Effect, Input, LeaveCause, RetireReason};
@@ -60,6 +62,7 @@ impl World {
                 self.nodes[at].admitting.remove(&part);
                 let busy: Vec<String> = (0..self.random.between(0, 3)).map(|key| format!("k{key}")).collect();
                 claim.busy = self.nodes[at].busy.entry(part.clone()).or_insert(busy).clone();
+                self.nodes[at].running.insert(part.clone(), claim.busy.iter().cloned().collect());
                 self.send(at, Write::Put(Entry::Claim(part, claim), expect, id));
             }
             Effect::Offer { part, epoch, to } => self.message(&to, Input::Offered { part, epoch, from: me }),
@@ -67,18 +70,26 @@ impl World {
                 self.message(&to, Input::HandoverReply { part, epoch, heir: me, ready: false });
             }
             Effect::Join { part, reply_to: Some((to, epoch)), .. } => {
+                if self.nodes[at].loud.iter().any(|(loud, _)| *loud == part) {
+                    return Err(format!("{me} is ready for {part}, and turns from before run there still"));
+                }
                 self.nodes[at].joined.insert(part.clone());
                 self.message(&to, Input::HandoverReply { part, epoch, heir: me, ready: true });
             }
-            Effect::Serve { part, epoch, busy, .. } => {
+            Effect::Serve { part, epoch, busy, from } => {
                 self.nodes[at].held.insert(part.clone(), busy.into_iter().collect());
                 self.nodes[at].busy.remove(&part);
-                self.nodes[at].admitting.insert(part, epoch);
+                self.nodes[at].running.remove(&part);
+                self.nodes[at].admitting.insert(part.clone(), epoch);
+                self.nodes[at].given_by.remove(&part);
+                self.nodes[at].given_by.extend(from.map(|from| (part.clone(), from)));
+                self.check_turns(at, &part)?;
             }
             Effect::Admit { part, keys } => {
                 if let Some(held) = self.nodes[at].held.get_mut(&part) {
                     held.retain(|key| !keys.contains(key));
                 }
+                self.check_turns(at, &part)?;
             }
             Effect::Leave { part, epoch, heir, cause } => {
                 self.leave(at, part, epoch, heir.map(|heir| self.index(&heir)), cause);
@@ -89,8 +100,8 @@ impl World {
                 self.after(later, Event::Snapshot(at, self.nodes[at].link));
             }
             Effect::Drained => {
-                if !self.nodes[at].admitting.is_empty() {
-                    return Err(format!("{me} says it is drained and admits turns"));
+                if !self.nodes[at].admitting.is_empty() || self.nodes[at].leaving > 0 {
+                    return Err(format!("{me} says it is drained, and it admits turns or has some"));
                 }
                 self.end(at);
             }
@@ -122,7 +133,12 @@ impl World {
         let still = self.random.between(0, quiet);
         self.after(still, Event::Tell(at, Input::Stilled { part: part.clone(), epoch }));
         self.after(quiet, Event::Tell(at, Input::Quiesced { part: part.clone(), epoch }));
+        self.nodes[at].leaving += 1;
+        self.nodes[at].loud.insert((part.clone(), epoch));
         let busy = self.nodes[at].busy.remove(&part).unwrap_or_default();
+        if cause == LeaveCause::Released {
+            self.nodes[at].running.insert(part.clone(), BTreeSet::from(["k0".to_owned()]));
+        }
         if let (LeaveCause::HandedOver, Some(heir)) = (cause, heir) {
             for key in busy {
                 let ends = self.random.between(0, still.max(1));
@@ -131,7 +147,20 @@ impl World {
         }
     }
 
+    /// What has come to an end when a node tells its machine so.
+    pub(super) fn ended(&mut self, at: usize, input: &Input) {
+        let node = &mut self.nodes[at];
+        if let Input::Stilled { part, epoch } | Input::Quiesced { part, epoch } = input {
+            node.running.remove(part);
+            node.loud.remove(&(part.clone(), *epoch));
+        }
+        node.leaving -= u32::from(matches!(input, Input::Quiesced { .. }));
+    }
+
     pub(super) fn tell_idle(&mut self, old: usize, heir: usize, part: Part, epoch: u64, key: String) {
+        if let Some(running) = self.nodes[old].running.get_mut(&part) {
+            running.remove(&key);
+        }
         let alive = self.nodes[old].life == Life::Up && self.nodes[heir].life == Life::Up;
         if alive && !self.nodes[heir].machine.settled(&part, epoch, &key) {
             self.message(&self.nodes[heir].id.clone(), Input::Idle { part: part.clone(), epoch, key: key.clone() });
@@ -153,7 +182,7 @@ impl World {
 
     /// A message from node to node.
     fn message(&mut self, to: &crate::ownership::record::NodeId, input: Input) {
-        let lost = self.faulty && self.random.chance(self.plan.losses);
+        let lost = (self.faulty && self.random.chance(self.plan.losses)) || self.now < self.silent_until;
         let to = self.index(to);
         if !lost && self.nodes[to].own {
             let later = self.latency();

@@ -1,7 +1,7 @@
 //! Rules that only a whole world can show: each test aims the faults at one of them.
 
 use super::for_seeds;
-use super::world::{Event, Fate, Fault, Life, Plan, World, Write};
+use super::world::{DRAIN_MS, Event, Fate, Fault, Life, Plan, World, Write};
 use crate::ownership::record::{Claim, Entry, Key, Lease, Part};
 
 /// What a check allows for a partition to be where it should be, whatever was killed or cut on the way: two leases,
@@ -105,9 +105,11 @@ fn broker_down_40s() {
 
 /// Which planned handover, and what is done to it.
 const TRIGGERS: u64 = 2;
-const TROUBLES: u64 = 9;
+const TROUBLES: u64 = 15;
 /// How long the one who is cut off, or stopped, is so.
 const LASTS_MS: u64 = 4_000;
+/// As long as it may be without anybody's believing that it has died.
+const SHORT_MS: u64 = 600;
 
 /// A world in which a handover has just been set off, with its giver and its heir.
 fn handing_over(seed: u64, trigger: u64, tells: bool) -> Result<Option<(World, usize, usize)>, String> {
@@ -157,7 +159,16 @@ fn trouble(kind: u64, old: usize, new: usize) -> Vec<Fault> {
         5 => vec![Fault::CutOwn(old, LASTS_MS)],
         6 => vec![Fault::CutOwn(new, LASTS_MS)],
         7 => vec![Fault::Pause(old, LASTS_MS)],
-        _ => vec![Fault::Pause(new, LASTS_MS)],
+        8 => vec![Fault::Pause(new, LASTS_MS)],
+        // The answer to the transfer is lost with whom it is for, or with whom it is about.
+        9 => vec![Fault::Cut(old, SHORT_MS), Fault::Crash(new)],
+        10 => vec![Fault::Cut(new, LASTS_MS), Fault::Crash(old)],
+        // The heir has reason to give up what it holds.
+        11 => vec![Fault::Drain(new)],
+        12 => vec![Fault::Cut(old, LASTS_MS), Fault::Drain(new)],
+        13 => vec![Fault::Silence(LASTS_MS), Fault::Drain(new)],
+        // Nobody takes anything within the time of the drain.
+        _ => vec![Fault::Silence(DRAIN_MS)],
     }
 }
 
@@ -174,22 +185,27 @@ fn strike(world: &mut World) -> Result<(), String> {
 }
 
 /// Before every input and after every effect of a planned handover, on either side: kill the old owner, the new one,
-/// both; cut one of them off, or its owning connection; stop one for a while. Afterwards every partition has one live
-/// owner, nobody served without a claim, and nobody is left holding calls.
+/// both; cut one of them off, or its owning connection; stop one for a while; have the heir leave; lose what they say to
+/// each other; and some of that together. Afterwards every partition has one live owner, nobody served without a claim,
+/// no key had turns on both sides, and nobody is left holding calls.
 #[test]
 fn kill_at_every_handover_step() {
     let tried = std::sync::Mutex::new((0_u64, 0_u64));
-    for_seeds(TRIGGERS * TROUBLES * 2, |seed, _| {
+    for_seeds(TRIGGERS * TROUBLES * 2, |seed, trace| {
         let (trigger, kind, tells) = (seed % TRIGGERS, seed / TRIGGERS % TROUBLES, seed / TRIGGERS / TROUBLES == 0);
         // Not every node has something to give, or comes first for something.
         let found = (0..20).find_map(|more| handing_over(seed + 100 * more, trigger, tells).transpose());
         let (base, old, new) = found.ok_or("nobody hands anything over")??;
         let steps = length(&base, old, new)?;
         for step in 0..steps {
-            let mut world = base.clone();
-            world.planned = Some((step, trouble(kind, old, new)));
-            let settled = strike(&mut world).and_then(|()| settle(&mut world, BOUND_MS));
-            settled.map_err(|error| format!("trouble {kind} at step {step} of {steps}: {error}"))?;
+            let play = |trace| {
+                let mut world = base.clone();
+                (world.trace, world.planned) = (trace, Some((step, trouble(kind, old, new))));
+                strike(&mut world).and_then(|()| settle(&mut world, BOUND_MS))
+            };
+            // Of so many moments only the one that goes wrong is to be read.
+            let played = play(false).or_else(|error| if trace { play(true) } else { Err(error) });
+            played.map_err(|error| format!("trouble {kind} at step {step} of {steps}: {error}"))?;
         }
         let mut tried = tried.lock().map_err(|_| "another seed panicked")?;
         *tried = (tried.0 + 1, tried.1 + steps);

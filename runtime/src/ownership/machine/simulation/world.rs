@@ -11,7 +11,7 @@ use crate::ownership::record::{Entry, HostInfo, Key, NodeId, Part};
 pub(super) const TTL_MS: u64 = 6_000;
 const TICK_MS: u64 = 300;
 /// How long a node has for its drain.
-const DRAIN_MS: u64 = 16_000;
+pub(super) const DRAIN_MS: u64 = 16_000;
 pub(super) const ANSWER_MS: u64 = 700;
 
 /// What a run is made of.
@@ -55,6 +55,8 @@ pub(super) enum Fault {
     Cut(usize, u64),
     /// The node's owning connection is gone for so long; what it renews its lease on is not.
     CutOwn(usize, u64),
+    /// What nodes say to each other is lost for so long.
+    Silence(u64),
     Drain(usize),
     Outage(u64),
 }
@@ -93,6 +95,14 @@ pub(super) struct Node {
     pub(super) cursor: Option<u64>,
     /// The keys that ran when the partition was given away.
     pub(super) busy: BTreeMap<Part, Vec<String>>,
+    /// Who gave it what it admits, if anybody did.
+    pub(super) given_by: BTreeMap<Part, NodeId>,
+    /// Those of the busy keys whose turns run still.
+    pub(super) running: BTreeMap<Part, BTreeSet<String>>,
+    /// How many of its leaves are not quiet yet.
+    pub(super) leaving: u32,
+    /// What it has left while turns of it run.
+    pub(super) loud: BTreeSet<(Part, u64)>,
     offset: u64,
     drift: u64,
 }
@@ -168,6 +178,8 @@ pub(super) struct World {
     /// How many inputs and effects there were.
     pub(super) boundaries: u64,
     pub(super) faulty: bool,
+    /// Until when what nodes say to each other is lost.
+    pub(super) silent_until: u64,
     queue: BinaryHeap<Reverse<(u64, usize)>>,
     events: Vec<Option<Event>>,
     pub(super) trace: bool,
@@ -187,6 +199,7 @@ impl World {
             planned: None,
             boundaries: 0,
             faulty: false,
+            silent_until: 0,
             queue: BinaryHeap::new(),
             events: Vec::new(),
             trace,
@@ -272,6 +285,7 @@ impl World {
                 self.after(notices, Event::OwnDown(at, client));
                 self.after(lasts, Event::OwnLink(at, client));
             }
+            Fault::Silence(lasts) => self.silent_until = self.now + lasts,
             Fault::Drain(at) => {
                 self.nodes[at].told_to_drain = true;
                 self.after(0, Event::Tell(at, Input::Drain { within: DRAIN_MS }));
@@ -323,7 +337,10 @@ impl World {
                     self.tell(at, Input::Tick)?;
                 }
             }
-            Event::Tell(at, input) => self.tell(at, input)?,
+            Event::Tell(at, input) => {
+                self.ended(at, &input);
+                self.tell(at, input)?;
+            }
             Event::Write(at, write, fate) => self.arrive(at, write, fate)?,
             Event::Show(at, link, until) => self.show(at, link, until)?,
             Event::Snapshot(at, link) => self.snapshot(at, link)?,
@@ -402,6 +419,10 @@ impl World {
             client: 0,
             cursor: None,
             busy: BTreeMap::new(),
+            given_by: BTreeMap::new(),
+            running: BTreeMap::new(),
+            leaving: 0,
+            loud: BTreeSet::new(),
             offset: self.random.between(0, 1_000_000),
             drift: self.random.between(0, 41),
         });

@@ -156,9 +156,12 @@ impl BeaconActor {
     }
 }
 
-/// The same with a journal; its keys that say so tick.
+/// The same with a journal; its keys that say so have one tick to wait for.
 #[contract(name = "lamp", messages(Flick, Flicks), event = Flicked)]
 pub(super) struct Lamp;
+
+/// When that one comes: long after an actor that nobody asks for has left memory.
+pub(super) const LATER: Duration = Duration::from_secs(4);
 
 /// Adds one.
 #[message(Lamp, tell)]
@@ -194,8 +197,8 @@ pub(super) struct LampActor {
 #[actor(Lamp, state = count, durable)]
 impl LampActor {
     async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
-        if ctx.key().as_str().starts_with("ticks") {
-            ctx.every(Duration::from_millis(50), Flick)?;
+        if ctx.key().as_str().starts_with("waits") {
+            ctx.after(LATER, Flick)?;
         }
         Ok(Self { count: ctx.durable().await? })
     }

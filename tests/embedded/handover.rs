@@ -52,7 +52,9 @@ async fn c5_a_turn_that_runs_holds_no_key_but_its_own(ground: Ground) {
     let total = soon("then its key is served too", behind).await.expect("no panic").expect("an answer");
     assert!(total == 1 || total == 2, "on the new owner or on the old one: {total}");
     settled("probe", &[&one, &two], &[]).await;
-    assert!(two.actor::<Probe>(&keys[0]).ask(Total).await.expect("an answer") > 0);
+    let after = two.actor::<Probe>(&keys[0]).ask(Add { by: 1 }).await.expect("an answer");
+    // A volatile actor that was still at the old owner may have moved since, and begun anew.
+    assert!(after == total + 1 || (total == 2 && after == 1), "{after} after {total}");
 }
 
 async fn c5_a_turn_that_runs_while_its_node_drains_may_still_ask(ground: Ground) {

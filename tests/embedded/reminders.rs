@@ -149,8 +149,10 @@ async fn e5_an_actor_that_has_left_memory_is_woken(ground: Ground) {
 /// Its wake-up is lost, with the whole stream if need be: it fires as soon as the actor is in memory.
 async fn e5_what_is_overdue_fires_at_the_activation(ground: Ground) {
     let one = bell(&ground, "one").await;
-    armed(&one, "v", arm("often", When::Every(2_000), 3)).await;
-    armed(&one, "v", arm("once", When::In(1_000), 4)).await;
+    // Late enough that both stand still when they are taken away, on a machine that is busy.
+    armed(&one, "v", arm("often", When::Every(5_000), 3)).await;
+    armed(&one, "v", arm("once", When::In(4_000), 4)).await;
+    let due = now() + 5_000;
     let wakes = Wakes::of(&ground).await;
     drop(one);
     for name in ["often", "once"] {
@@ -163,7 +165,6 @@ async fn e5_what_is_overdue_fires_at_the_activation(ground: Ground) {
     }
     wakes.gone("v", "often").await;
     wakes.gone("v", "once").await;
-    let due = now() + 2_000;
     let two = bell(&ground, "two").await;
     eventually(SOON, "its time is over", async || holds(now() > due, || "not yet".to_owned())).await;
     // The oldest first, and both before whoever woke it looks.

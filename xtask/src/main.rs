@@ -99,7 +99,7 @@ struct MutantsArgs {
     /// Only those with NAME in their name; may be given more than once
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Say which there are, what each breaks, and which are not possible yet
+    /// Say which there are, and what each breaks
     #[arg(long)]
     list: bool,
     /// Only try whether every patch applies

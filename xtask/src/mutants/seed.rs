@@ -1,8 +1,7 @@
 //! Seeds: the files in `mutants/`, and what their heads say.
 //!
 //! A head is the lines before the diff: `Broken:`, `Rule:`, and for each test target a line `Caught by:` with its
-//! package, the target, and the names of the tests. A file that ends in `.pending` has no diff, and a line `Not yet:`
-//! that says why.
+//! package, the target, and the names of the tests.
 
 use std::fmt;
 use std::fs;
@@ -15,8 +14,6 @@ use anyhow::{Context, Result, ensure};
 pub struct Seed {
     /// The name of its file without the ending: a number and a word or two.
     pub name: String,
-    /// Whether there is a patch.
-    pub kind: Kind,
     /// What the patch breaks.
     pub broken: String,
     /// The rule against which it is.
@@ -27,21 +24,12 @@ pub struct Seed {
     pub file: PathBuf,
 }
 
-/// Whether a bug can be seeded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It is a patch.
-    Patch,
-    /// There is nothing to break yet, for this reason.
-    Pending(String),
-}
-
 /// A program of tests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// The package that it belongs to.
     pub package: String,
-    /// `lib`, or the name of a test target.
+    /// `lib`, `bin` for the tests of a program's own source, or the name of a test target.
     pub name: String,
 }
 
@@ -49,7 +37,7 @@ pub struct Target {
 pub(super) fn read_all(dir: &Path) -> Result<Vec<Seed>> {
     let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    files.retain(|file| file.extension().is_some_and(|kind| kind == "patch" || kind == "pending"));
+    files.retain(|file| file.extension().is_some_and(|kind| kind == "patch"));
     files.sort();
     files.iter().map(|file| read(file).with_context(|| format!("the head of {}", file.display()))).collect()
 }
@@ -65,16 +53,14 @@ fn read(file: &Path) -> Result<Seed> {
         ensure!(found.len() == 1 && !found[0].is_empty(), "it needs one line `{word}: …`");
         Ok(found[0].to_owned())
     };
-    let pending = file.extension().is_some_and(|kind| kind == "pending");
-    let kind = if pending { Kind::Pending(one("Not yet")?) } else { Kind::Patch };
     let mut tests = Vec::new();
     for line in said("Caught by") {
         tests.extend(caught_by(line)?);
     }
-    ensure!(pending || !tests.is_empty(), "it needs a line `Caught by: package target test, test`");
-    ensure!(pending || text.contains("\n--- "), "there is no diff below it");
+    ensure!(!tests.is_empty(), "it needs a line `Caught by: package target test, test`");
+    ensure!(text.contains("\n--- "), "there is no diff below it");
     let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Seed { name, kind, broken: one("Broken")?, rule: one("Rule")?, tests, file: file.to_path_buf() })
+    Ok(Seed { name, broken: one("Broken")?, rule: one("Rule")?, tests, file: file.to_path_buf() })
 }
 
 fn caught_by(line: &str) -> Result<Vec<(Target, String)>> {
@@ -98,9 +84,6 @@ impl fmt::Display for Seed {
         for (target, name) in &self.tests {
             write!(f, "\n  caught by: {name} ({target})")?;
         }
-        if let Kind::Pending(why) = &self.kind {
-            write!(f, "\n  NOT YET: {why}")?;
-        }
         Ok(())
     }
 }
@@ -123,8 +106,6 @@ mod tests {
         let tests: Vec<String> = seed.tests.iter().map(|(target, name)| format!("{target} {name}")).collect();
         assert_eq!(tests, ["a lib one", "a lib two", "b all three"]);
         assert_eq!((seed.name.as_str(), seed.broken.as_str(), seed.rule.as_str()), ("01-x", "it", "never"));
-        let pending = read_text("02-y.pending", "Broken: it\nRule: never\nNot yet: no such thing\n").expect("a seed");
-        assert_eq!(pending.kind, Kind::Pending("no such thing".to_owned()));
     }
 
     #[test]
@@ -138,6 +119,5 @@ mod tests {
             let error = read_text("01-x.patch", text).expect_err("it is not whole");
             assert!(error.to_string().contains(told), "{error}");
         }
-        assert!(read_text("01-x.pending", "Broken: it\nRule: never\n").is_err());
     }
 }

@@ -41,6 +41,11 @@ impl Tree {
         &self.dir
     }
 
+    /// Where it is built.
+    pub(super) fn target(&self) -> PathBuf {
+        self.root.join("target/mutants/build")
+    }
+
     /// Whether the patch applies.
     pub(super) fn check(&self, seed: &Seed) -> Result<()> {
         self.apply(seed, &["--check"])

@@ -98,10 +98,12 @@ impl<'a> Trial<'a> {
         command.current_dir(self.tree.dir()).args(["test", "--locked", "-p", &target.package]);
         match target.name.as_str() {
             "lib" => command.arg("--lib"),
+            "bin" => command.arg("--bins"),
             name => command.args(["--test", name]),
         };
-        // Shared with the tree itself, so that what both depend on is built once.
-        command.env("CARGO_TARGET_DIR", crate::workspace_root().join("target")).env("CARGO_INCREMENTAL", "0");
+        // Not the tree's own: cargo takes what is newer than the source for built from it, whichever of two copies of a
+        // workspace that was, and the tree's next tests would be those of a mutant.
+        command.env("CARGO_TARGET_DIR", self.tree.target()).env("CARGO_INCREMENTAL", "0");
         command.env(NATS_SERVER_VARIABLE, &self.tools.nats_server).env(NATS_CLI_VARIABLE, &self.tools.nats);
         command.env("RUST_BACKTRACE", "0");
         command

@@ -228,7 +228,8 @@ async fn until_gone(client: &Node) -> anyhow::Result<()> {
 /// A broker that tells of connections that end, as `nats.conf` has it.
 fn configuration() -> String {
     format!(
-        r#"accounts {{
+        r#"jetstream {{ sync_interval: "2m" }}
+accounts {{
     APP {{
         jetstream: enabled
         users: [ {{ user: app }} ]

@@ -13,6 +13,7 @@ use greenroom::prelude::*;
 use greenroom::subject::{Name, Subjects};
 use greenroom::transport::{Connect, Headers, NatsTransport, Stream, StreamConfig, Transport};
 use serde::Serialize;
+use tokio::sync::Barrier;
 use xtask::broker::{Broker, BrokerOptions, Profile};
 use xtask::tools;
 
@@ -133,13 +134,15 @@ impl Samples {
     }
 }
 
-/// Runs every case, interleaved, and prints the table.
-pub fn run(quick: bool, json: Option<&Path>) -> anyhow::Result<()> {
+/// Runs the cases whose letters are named, interleaved, and prints the table.
+pub fn run(quick: bool, only: &str, json: Option<&Path>) -> anyhow::Result<()> {
     let tools = tools::provision(&mut |line| eprintln!("{line}"))?;
     let broker = Broker::start(&tools, BrokerOptions { config: Profile::Plain })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let url = broker.url();
-    let samples = runtime.block_on(async move { tokio::spawn(async move { cases(&url, quick).await }).await })??;
+    let at = Server { url: broker.url(), pid: broker.pid() };
+    let only = only.to_owned();
+    let samples =
+        runtime.block_on(async move { tokio::spawn(async move { cases(&at, quick, &only).await }).await })??;
     show(samples, json)
 }
 
@@ -154,7 +157,14 @@ pub(crate) fn show(samples: Samples, json: Option<&Path>) -> anyhow::Result<()> 
     report::write(json, &Figures { cores, figures })
 }
 
-async fn cases(url: &str, quick: bool) -> anyhow::Result<Samples> {
+/// The broker that everything runs on.
+struct Server {
+    url: String,
+    pid: u32,
+}
+
+async fn cases(at: &Server, quick: bool, only: &str) -> anyhow::Result<Samples> {
+    let (url, wanted) = (at.url.as_str(), |case: char| only.contains(case));
     let (rounds, spell) = if quick { (3, Duration::from_millis(400)) } else { (7, Duration::from_secs(1)) };
     let node = Node::builder("bench").name("owner").connect(url).host::<KeptActor>().host::<CounterActor>();
     let node = node.start().await?;
@@ -163,11 +173,19 @@ async fn cases(url: &str, quick: bool) -> anyhow::Result<Samples> {
     let mut samples = Samples::default();
     for round in 1..=rounds {
         eprintln!("  round {round} of {rounds}");
-        many_keys(&mut samples, &node, &client, &raw, spell).await?;
-        one_key(&mut samples, &node, &client, &raw, spell).await?;
-        hot_key(&mut samples, &node, spell).await?;
+        if wanted('a') {
+            many_keys(&mut samples, &node, &client, &raw, (at.pid, spell)).await?;
+        }
+        if wanted('b') {
+            one_key(&mut samples, &node, &client, &raw, spell).await?;
+        }
+        if wanted('c') {
+            hot_key(&mut samples, &node, (at.pid, spell)).await?;
+        }
     }
-    activation(&mut samples, node, url, quick).await?;
+    if wanted('d') {
+        activation(&mut samples, node, url, quick).await?;
+    }
     client.drain().await?;
     Ok(samples)
 }
@@ -197,16 +215,26 @@ impl Raw {
         let stream = transport.stream(&subjects.journal_stream("kept"), config).await?;
         let subject = subjects.journal("kept", &Key::new("model")?);
         let last = stream.last(&subject).await?.context("the model has a journal")?;
-        ensure!(!String::from_utf8_lossy(&last.body).contains("\"snapshot\""), "the model's last record has no snapshot");
+        ensure!(
+            !String::from_utf8_lossy(&last.body).contains("\"snapshot\""),
+            "the model's last record has no snapshot"
+        );
         // A stream of its own: these are no records of actors.
         let subjects = Subjects::new(Name::new("raw")?);
         let config = StreamConfig::new([subjects.journals("kept")]);
         let stream = transport.stream(&subjects.journal_stream("kept"), config).await?;
-        Ok(Self { stream: stream.into(), subjects, headers: last.headers, body: last.body, _transport: Arc::new(transport) })
+        Ok(Self {
+            stream: stream.into(),
+            subjects,
+            headers: last.headers,
+            body: last.body,
+            _transport: Arc::new(transport),
+        })
     }
 
-    /// Appends to one subject, over its last record, one after the other; the time of each.
-    async fn appends(&self, keys: &[String], until: &AtomicBool) -> anyhow::Result<Vec<Duration>> {
+    /// Appends to one subject, over its last record, one after the other; the time of each. What is there already is
+    /// looked up before the clock runs, as the actors are in memory before it does.
+    async fn appends(&self, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
         let mut places = Vec::new();
         for key in keys {
             let subject = self.subjects.journal("kept", &Key::new(key)?);
@@ -214,7 +242,8 @@ impl Raw {
             places.push((subject, last));
         }
         let mut times = Vec::new();
-        while !until.load(Ordering::Relaxed) {
+        run.begin().await;
+        while !run.is_over() {
             for (subject, last) in &mut places {
                 let began = Instant::now();
                 let append = self.stream.append(subject, Some(*last), self.headers.clone(), self.body.clone());
@@ -226,22 +255,63 @@ impl Raw {
     }
 }
 
-/// Does something in so many tasks for a while; the rate of all together, per second.
-async fn rate<F, R>(tasks: usize, spell: Duration, make: impl Fn(usize, Arc<AtomicBool>) -> F) -> anyhow::Result<f64>
+/// A spell in which something is done in several tasks: they begin together, when all are ready.
+struct Run {
+    ready: Barrier,
+    over: AtomicBool,
+}
+
+impl Run {
+    fn of(tasks: usize) -> Arc<Self> {
+        Arc::new(Self { ready: Barrier::new(tasks + 1), over: AtomicBool::new(false) })
+    }
+
+    async fn begin(&self) {
+        self.ready.wait().await;
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// What a spell came to.
+struct Done {
+    /// Per second, all together.
+    rate: f64,
+    /// CPU time of one, in microseconds: of this process, and of the broker.
+    own: f64,
+    broker: f64,
+}
+
+/// Does something in so many tasks for a while.
+async fn rate<F, R>(
+    tasks: usize,
+    (broker, spell): (u32, Duration),
+    make: impl Fn(usize, Arc<Run>) -> F,
+) -> anyhow::Result<Done>
 where
     F: Future<Output = anyhow::Result<R>> + Send + 'static,
     R: Count + Send + 'static,
 {
-    let stop = Arc::new(AtomicBool::new(false));
+    let run = Run::of(tasks);
+    let tasks: Vec<_> = (0..tasks).map(|task| tokio::spawn(make(task, run.clone()))).collect();
+    run.begin().await;
+    let cpu = (report::cpu_ns()?, report::cpu_ns_of(broker)?);
     let began = Instant::now();
-    let tasks: Vec<_> = (0..tasks).map(|task| tokio::spawn(make(task, stop.clone()))).collect();
     tokio::time::sleep(spell).await;
-    stop.store(true, Ordering::Relaxed);
+    run.over.store(true, Ordering::Relaxed);
     let mut count = 0;
     for task in tasks {
         count += task.await??.count();
     }
-    Ok(count as f64 / began.elapsed().as_secs_f64())
+    let took = began.elapsed().as_secs_f64();
+    let spent = |before: f64, now: f64| (now - before) / 1e3 / count as f64;
+    Ok(Done {
+        rate: count as f64 / took,
+        own: spent(cpu.0, report::cpu_ns()?),
+        broker: spent(cpu.1, report::cpu_ns_of(broker)?),
+    })
 }
 
 trait Count {
@@ -259,14 +329,19 @@ fn keys_of(task: usize) -> Vec<String> {
 }
 
 /// Asks for the same again and again; the time of each.
-async fn asks<M>(node: Node, keys: Vec<String>, stop: Arc<AtomicBool>, make: fn() -> M) -> anyhow::Result<Vec<Duration>>
+async fn asks<M>(node: Node, keys: Vec<String>, run: Arc<Run>, make: fn() -> M) -> anyhow::Result<Vec<Duration>>
 where
     M: greenroom::contract::Message<Contract = Kept, Mode = greenroom::contract::mode::Ask, Reply = u64>,
     M::Refusal: Send + Sync,
 {
     let actors: Vec<Ref<Kept>> = keys.iter().map(|key| node.actor::<Kept>(key)).collect();
+    for actor in &actors {
+        // In memory, with all its past, before the clock runs.
+        actor.ask(Total).await?;
+    }
     let mut times = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
+    run.begin().await;
+    while !run.is_over() {
         for actor in &actors {
             let began = Instant::now();
             actor.ask(make()).await?;
@@ -290,24 +365,28 @@ async fn many_keys(
     node: &Node,
     client: &Node,
     raw: &Raw,
-    spell: Duration,
+    spell: (u32, Duration),
 ) -> anyhow::Result<()> {
-    let appender = |task, stop: Arc<AtomicBool>| {
+    let appender = |task, run: Arc<Run>| {
         let raw = raw.clone();
-        async move { raw.appends(&keys_of(task), &stop).await }
+        async move { raw.appends(&keys_of(task), &run).await }
     };
     let asker = |node: &Node| {
         let node = node.clone();
-        move |task, stop| asks(node.clone(), keys_of(task), stop, keep)
+        move |task, run| asks(node.clone(), keys_of(task), run, keep)
     };
     let before = rate(IN_FLIGHT, spell, appender).await?;
     let commands = rate(IN_FLIGHT, spell, asker(node)).await?;
     let after = rate(IN_FLIGHT, spell, appender).await?;
-    let appends = f64::midpoint(before, after);
+    let appends = f64::midpoint(before.rate, after.rate);
     samples.keep("a: raw appends, 64 in flight", "/s", None, appends);
-    samples.keep("a: durable commands, 64 callers", "/s", None, commands);
-    samples.keep("a: commands / appends", "×", Some("≥ 0.8"), commands / appends);
-    samples.keep("e: the same from another node", "/s", None, rate(IN_FLIGHT, spell, asker(client)).await?);
+    samples.keep("a: durable commands, 64 callers", "/s", None, commands.rate);
+    samples.keep("a: commands / appends", "×", Some("≥ 0.8"), commands.rate / appends);
+    samples.keep("a: CPU of an append, here", "µs", None, f64::midpoint(before.own, after.own));
+    samples.keep("a: CPU of an append, at the broker", "µs", None, f64::midpoint(before.broker, after.broker));
+    samples.keep("a: CPU of a command, here", "µs", None, commands.own);
+    samples.keep("a: CPU of a command, at the broker", "µs", None, commands.broker);
+    samples.keep("e: the same from another node", "/s", None, rate(IN_FLIGHT, spell, asker(client)).await?.rate);
     Ok(())
 }
 
@@ -316,30 +395,26 @@ pub(crate) fn p50(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_nanos() as f64 / 1_000.0
 }
 
-async fn spelled<T>(spell: Duration, make: impl AsyncFnOnce(Arc<AtomicBool>) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
+/// Does something alone for a while.
+async fn spelled<T>(spell: Duration, make: impl AsyncFnOnce(Arc<Run>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let run = Run::of(1);
+    let other = run.clone();
     let timer = tokio::spawn(async move {
+        other.begin().await;
         tokio::time::sleep(spell).await;
-        flag.store(true, Ordering::Relaxed);
+        other.over.store(true, Ordering::Relaxed);
     });
-    let made = make(stop).await;
+    let made = make(run).await;
     timer.abort();
     made
 }
 
 /// (b) One key, one caller; (e) the same from another node.
-async fn one_key(
-    samples: &mut Samples,
-    node: &Node,
-    client: &Node,
-    raw: &Raw,
-    spell: Duration,
-) -> anyhow::Result<()> {
+async fn one_key(samples: &mut Samples, node: &Node, client: &Node, raw: &Raw, spell: Duration) -> anyhow::Result<()> {
     let key = || vec!["sequential".to_owned()];
-    let append = p50(spelled(spell, async |stop| raw.appends(&key(), &stop).await).await?);
-    let command = p50(spelled(spell, async |stop| asks(node.clone(), key(), stop, keep).await).await?);
-    let append = f64::midpoint(append, p50(spelled(spell, async |stop| raw.appends(&key(), &stop).await).await?));
+    let append = p50(spelled(spell, async |run| raw.appends(&key(), &run).await).await?);
+    let command = p50(spelled(spell, async |run| asks(node.clone(), key(), run, keep).await).await?);
+    let append = f64::midpoint(append, p50(spelled(spell, async |run| raw.appends(&key(), &run).await).await?));
     let counter = node.actor::<Counter>("local");
     let began = Instant::now();
     for _ in 0..10_000 {
@@ -350,20 +425,20 @@ async fn one_key(
     samples.keep("b: volatile local ask", "µs", None, local);
     samples.keep("b: durable command, p50", "µs", None, command);
     samples.keep("b: command / (append + ask)", "×", Some("≤ 1.2"), command / (append + local));
-    let remote = p50(spelled(spell, async |stop| asks(client.clone(), key(), stop, keep).await).await?);
+    let remote = p50(spelled(spell, async |run| asks(client.clone(), key(), run, keep).await).await?);
     samples.keep("e: one from another node, p50", "µs", None, remote);
     Ok(())
 }
 
 /// (c) One key, many callers, against its own sequential rate.
-async fn hot_key(samples: &mut Samples, node: &Node, spell: Duration) -> anyhow::Result<()> {
+async fn hot_key(samples: &mut Samples, node: &Node, spell: (u32, Duration)) -> anyhow::Result<()> {
     let hot = || vec!["hot".to_owned()];
-    let plain = |_, stop| asks(node.clone(), hot(), stop, keep);
-    let waiting = |_, stop| asks(node.clone(), hot(), stop, keep_async);
-    let one = rate(1, spell, plain).await?;
-    let many = rate(IN_FLIGHT, spell, plain).await?;
-    let one_async = rate(1, spell, waiting).await?;
-    let many_async = rate(IN_FLIGHT, spell, waiting).await?;
+    let plain = |_, run| asks(node.clone(), hot(), run, keep);
+    let waiting = |_, run| asks(node.clone(), hot(), run, keep_async);
+    let one = rate(1, spell, plain).await?.rate;
+    let many = rate(IN_FLIGHT, spell, plain).await?.rate;
+    let one_async = rate(1, spell, waiting).await?.rate;
+    let many_async = rate(IN_FLIGHT, spell, waiting).await?.rate;
     samples.keep("c: one key, one caller", "/s", None, one);
     samples.keep("c: one key, 64 callers, fn", "/s", None, many);
     samples.keep("c: fn, 64 / 1", "×", Some("≥ 5"), many / one);
@@ -377,7 +452,8 @@ async fn activation(samples: &mut Samples, node: Node, url: &str, quick: bool) -
     let long = if quick { 20_000 } else { 100_000 };
     let (few, many) = (if quick { 5 } else { 15 }, if quick { 2 } else { 5 });
     eprintln!("  {few} journals of 1,000 events and {many} of {long}");
-    for (number, events) in (0..few).map(|number| (number, 1_000)).chain((few..few + many).map(|number| (number, long))) {
+    for (number, events) in (0..few).map(|number| (number, 1_000)).chain((few..few + many).map(|number| (number, long)))
+    {
         let callers = if events > 1_000 { IN_FLIGHT * 2 } else { 4 };
         let key = format!("past-{number}");
         let tasks = (0..callers).map(|caller| {
@@ -395,8 +471,10 @@ async fn activation(samples: &mut Samples, node: Node, url: &str, quick: bool) -
     }
     node.drain().await?;
     let node = Node::builder("bench").name("heir").connect(url).host::<KeptActor>().start().await?;
-    // Everything but the journals is warm.
-    while node.actor::<Kept>("model").ask(Total).await.is_err() {}
+    // Everything but the journals is warm: the heir owns every partition, one of which each of these falls into.
+    for number in 0..1_000 {
+        while node.actor::<Kept>(format!("nobody-{number}")).ask(Total).await.is_err() {}
+    }
     for number in 0..few + many {
         let actor = node.actor::<Kept>(format!("past-{number}"));
         let began = Instant::now();

@@ -99,7 +99,13 @@ pub fn write(path: Option<&Path>, figures: &impl Serialize) -> anyhow::Result<()
 
 /// CPU time of this process so far, in nanoseconds.
 pub fn cpu_ns() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").context("/proc/self/stat cannot be read: this needs Linux")?;
+    cpu_ns_of(std::process::id())
+}
+
+/// CPU time of a process so far, in nanoseconds.
+pub fn cpu_ns_of(pid: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(&path).with_context(|| format!("{path} cannot be read: this needs Linux"))?;
     // After the name in parentheses: state is field 3, utime field 14, stime field 15.
     let rest = stat.rsplit(')').next().unwrap_or_default();
     let fields: Vec<&str> = rest.split_whitespace().collect();

@@ -34,6 +34,32 @@ pub(crate) async fn ask<M: Message>(
     call: Call,
 ) -> Outcome<M> {
     let mut journey = Journey::new(around, target, message, call, mode_of::<M>())?;
+    // What is answered on this node takes no more than this; the long way is boxed, so that nobody else pays for its
+    // size.
+    let outcome = match journey.begin(hosted) {
+        Ok(Some(Step::Local(Started::Done(outcome)))) => outcome,
+        Ok(Some(Step::Local(Started::Waiting(waiting)))) => {
+            around.wait(waiting, M::Contract::NAME, target.key.as_str()).await
+        }
+        Ok(_) => return Box::pin(travel(around, hosted, journey, None)).await,
+        Err(error) => Err(AskError::Failed(error)),
+    };
+    match outcome {
+        Err(AskError::Failed(error)) => Box::pin(travel(around, hosted, journey, Some(error))).await,
+        outcome => outcome,
+    }
+}
+
+/// Goes on with a call that this node could not answer at once, or that failed here.
+async fn travel<M: Message>(
+    around: &Arc<Surroundings>,
+    hosted: Option<&Hosted>,
+    mut journey: Journey<'_, M>,
+    failed: Option<Error>,
+) -> Outcome<M> {
+    if let Some(error) = failed {
+        journey.go_on(error).await?;
+    }
     loop {
         let outcome = match journey.step(hosted).await {
             Ok(Step::Again) => continue,
@@ -42,9 +68,7 @@ pub(crate) async fn ask<M: Message>(
                 continue;
             }
             Ok(Step::Local(Started::Done(outcome))) => outcome,
-            Ok(Step::Local(Started::Waiting(waiting))) => {
-                around.wait(waiting, M::Contract::NAME, target.key.as_str()).await
-            }
+            Ok(Step::Local(Started::Waiting(waiting))) => around.wait(waiting, M::Contract::NAME, journey.key()).await,
             Ok(Step::Answer { kind, codec, body }) => return journey.read(kind, codec, &body),
             Err(error) => Err(AskError::Failed(error)),
         };

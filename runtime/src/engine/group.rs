@@ -14,13 +14,15 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::command::not_kept;
-use super::host::{BURST, Host};
+use super::drain::BURST;
+use super::host::Host;
 use super::job::Job;
 use super::slot::{Popped, Slot};
 use super::turn::{Ended, Env, cause_of};
 use crate::actor::Actor;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Append, Draft, Kept, NotAppended, prepare};
+use crate::state::Committed;
 
 /// Turns of which one append holds at most something.
 const TURNS_MAX: usize = 256;
@@ -108,30 +110,56 @@ struct Group {
     over: Option<Ended>,
     turns_left: usize,
     polled: bool,
+    /// What is kept, and not told yet to whoever watches. Told behind the next append, which somebody waits for.
+    told: Vec<Committed>,
+}
+
+/// What a group leaves to its drain.
+pub(super) struct Over {
+    pub(super) ended: Ended,
+    /// How many turns may run before other tasks have the thread.
+    pub(super) turns_left: usize,
+    /// What is still to be told to whoever watches.
+    pub(super) told: Vec<Committed>,
 }
 
 struct UnderWay {
     append: BoxFuture<'static, Result<Kept, NotAppended>>,
+    /// What became of it, if that was known at once.
+    known: Option<Result<Kept, NotAppended>>,
     voices: Vec<Voice>,
+}
+
+impl UnderWay {
+    /// Puts it on its way.
+    fn start(&mut self, context: &mut TaskContext<'_>) {
+        if let Poll::Ready(kept) = self.append.poll_unpin(context) {
+            self.known = Some(kept);
+        }
+    }
+
+    fn poll(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<Kept, NotAppended>> {
+        self.known.take().map_or_else(|| self.append.poll_unpin(context), Poll::Ready)
+    }
 }
 
 impl<A: Actor> Host<A> {
     /// Runs a turn that never waits, and those that stand behind it or arrive while it is being kept, as long as they
     /// never wait either. When it ends, all of them are kept and answered, or the actor must be dropped. `turns_left`:
-    /// how many may run before other tasks have the thread; gives how many are left then.
+    /// how many may run before other tasks have the thread. `told`: what was kept before, and is to be told.
     pub(super) async fn group(
         &self,
         slot: &Arc<Slot<A>>,
         actor: &mut A,
         first: Box<dyn Job<A>>,
-        turns_left: usize,
-    ) -> (Ended, usize) {
+        (turns_left, told): (usize, Vec<Committed>),
+    ) -> Over {
         let env = self.env(slot);
-        let mut group =
-            Group { under_way: None, next: Batch::default(), carried: None, over: None, turns_left, polled: false };
+        let (next, polled) = (Batch::default(), false);
+        let mut group = Group { under_way: None, next, carried: None, over: None, turns_left, polled, told };
         group.run(actor, first, &env);
         let ended = std::future::poll_fn(|context| group.poll(self, slot, actor, &env, context)).await;
-        (ended, group.turns_left)
+        Over { ended, turns_left: group.turns_left, told: group.told }
     }
 }
 
@@ -151,12 +179,12 @@ impl Group {
         self.polled = true;
         loop {
             if let Some(under_way) = &mut self.under_way
-                && let Poll::Ready(kept) = under_way.append.poll_unpin(context)
+                && let Poll::Ready(kept) = under_way.poll(context)
             {
                 let voices = std::mem::take(&mut under_way.voices);
                 self.under_way = None;
                 match kept {
-                    Ok(kept) => self.kept(actor, env, kept, voices),
+                    Ok(kept) => self.kept(actor, kept, voices),
                     Err(why) => return Poll::Ready(self.lost(env, why, voices)),
                 }
             }
@@ -178,6 +206,13 @@ impl Group {
             }
             if let Err((why, voices)) = self.send(actor, env) {
                 return Poll::Ready(self.lost(env, why, voices));
+            }
+            // Its first poll puts it on its way.
+            if let Some(under_way) = &mut self.under_way
+                && !self.told.is_empty()
+            {
+                under_way.start(context);
+                env.around.echo(env.key, std::mem::take(&mut self.told));
             }
         }
     }
@@ -224,17 +259,18 @@ impl Group {
         self.next = self.carried.take().unwrap_or_default();
         match draft.map_or_else(|| Err(nothing()), |draft| append_of(actor, env, draft, whole)) {
             Ok(append) => {
-                self.under_way = Some(UnderWay { append: append.send(env.around.clone()).boxed(), voices });
+                self.under_way =
+                    Some(UnderWay { append: append.send(env.around.clone()).boxed(), known: None, voices });
                 Ok(())
             }
             Err(why) => Err((why, voices)),
         }
     }
 
-    fn kept<A: Actor>(&mut self, actor: &mut A, env: &Env<'_>, kept: Kept, voices: Vec<Voice>) {
+    fn kept<A: Actor>(&mut self, actor: &mut A, kept: Kept, voices: Vec<Voice>) {
         let told = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.took(kept));
         voices.into_iter().for_each(|voice| voice.say(None));
-        env.around.echo(env.key, told.unwrap_or_default());
+        self.told.extend(told.unwrap_or_default());
     }
 
     /// Ends the group: what was to be appended is not, or nobody knows. Whoever only saw it, or ran behind it, has

@@ -3,20 +3,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 
 use super::budget::Budget;
+use super::drain::BURST;
 use super::gate::{Gate, Shut};
-use super::group::is_new;
 use super::job::Job;
 use super::pinned::Pinned;
 use super::registry::Registry;
-use super::slot::{Inner, Phase, Popped, Slot};
-use super::turn::{Ended, Env, JournalPlace, drop_quietly, guarded};
+use super::slot::{Inner, Phase, Slot};
+use super::turn::{Ended, Env, JournalPlace, drop_quietly};
 use crate::actor::Actor;
 use crate::call::{Call, TurnId};
 use crate::error::{Error, ErrorKind};
@@ -37,15 +34,12 @@ pub(crate) struct HostSettings {
     pub(crate) memory: Option<usize>,
 }
 
-/// Turns that a drain runs before it lets other tasks have the thread.
-pub(super) const BURST: usize = 64;
-
 /// All keyed actors of one type on a node.
 pub(crate) struct Host<A: Actor> {
     pub(crate) name: &'static str,
     pub(crate) gate: Arc<Gate>,
     pub(crate) around: Arc<Surroundings>,
-    settings: HostSettings,
+    pub(super) settings: HostSettings,
     pub(super) slots: Registry<A>,
     /// The keys that are always on.
     pub(super) pinned: Pinned,
@@ -275,7 +269,7 @@ impl<A: Actor> Host<A> {
         self.slots.get_or_make(to.partition, &to.key).ok_or_else(|| self.shut(Shut::NotOwned))
     }
 
-    fn shut(&self, shut: Shut) -> Error {
+    pub(super) fn shut(&self, shut: Shut) -> Error {
         match shut {
             Shut::NotOwned => {
                 Error::new(ErrorKind::Moved, format!("this node does not own that partition of {}", self.name))
@@ -300,167 +294,6 @@ impl<A: Actor> Host<A> {
             }
         }
         self.around.runtime.spawn(drain);
-    }
-
-    /// Runs what is queued, in order, until nothing is.
-    async fn drain(self: Arc<Self>, slot: Arc<Slot<A>>, mut actor: Option<A>, burst: usize) {
-        let mut left = burst;
-        let mut reminded = false;
-        loop {
-            let job = {
-                let mut inner = slot.lock();
-                match inner.pop_if(left > 0) {
-                    Popped::Job(job) => Some(job),
-                    Popped::Later => None,
-                    Popped::Nothing => return self.rest(&slot, inner, actor),
-                }
-            };
-            let Some(job) = job else {
-                left = BURST;
-                tokio::task::yield_now().await;
-                continue;
-            };
-            left -= 1;
-            if job.is_hopeless() {
-                job.give_up(self.name, slot.key().as_str());
-                continue;
-            }
-            // One that is content with what was in memory, and is not any more.
-            if actor.is_none() && !self.gate.is_proved() {
-                job.fail(self.shut(Shut::Fenced));
-                continue;
-            }
-            if actor.is_none() {
-                actor = match self.activate(&slot, job.call()).await {
-                    Ok(actor) => {
-                        self.began(&slot);
-                        Some(actor)
-                    }
-                    Err(error) => {
-                        slot.lock().detach();
-                        job.fail(error);
-                        continue;
-                    }
-                };
-                // Once in a drain: a turn that fails must not hold up the others.
-                if let Some(overdue) = actor.as_mut().filter(|_| !reminded).and_then(|actor| self.overdue(&slot, actor))
-                {
-                    reminded = true;
-                    let mut inner = slot.lock();
-                    inner.push_first(job);
-                    overdue.into_iter().rev().for_each(|job| inner.push_first(job));
-                    continue;
-                }
-            }
-            // Only now: the activation may have taken all the time that the call had.
-            let Some(job) = self.may_start(job, slot.key().as_str()) else { continue };
-            let Some(live) = actor.as_mut() else { continue };
-            // What reads of a key that was never written see must have been read after each of them came.
-            let together = !(self.is_durable() && is_new(live));
-            let ended = if job.is_read() && together {
-                self.look(&slot, live, job).await
-            } else if job.is_ready() {
-                let ended;
-                (ended, left) = self.group(&slot, live, job, left).await;
-                ended
-            } else {
-                guarded(job.run(live, self.env(&slot))).await
-            };
-            match ended {
-                // Of a key that never existed nothing is kept.
-                Ended::Fine if self.is_durable() && is_new(live) => {
-                    drop_quietly(actor.take());
-                    self.ended(&slot, &Ending::For(Reason::Passivated));
-                }
-                Ended::Fine => self.let_go(self.weigh(&slot, live)),
-                Ended::Lost => {
-                    drop_quietly(actor.take());
-                    self.ended(&slot, &Ending::For(Reason::Undone));
-                }
-                Ended::Panicked(cause) => {
-                    drop_quietly(actor.take());
-                    self.faulted(&slot, cause.clone());
-                    self.ended_by_panic(&slot, cause);
-                }
-            }
-        }
-    }
-
-    /// Gives a job back whose turn may start now, and ends any other.
-    pub(super) fn may_start(&self, job: Box<dyn Job<A>>, key: &str) -> Option<Box<dyn Job<A>>> {
-        if job.is_stale() {
-            job.give_up(self.name, key);
-            return None;
-        }
-        // Only the lease: what waited when the partition was given away is still this node's to run.
-        if !job.takes_stale() && !self.gate.is_proved() {
-            job.fail(self.shut(Shut::Fenced));
-            return None;
-        }
-        Some(job)
-    }
-
-    /// Runs a read, and beside it those that stand next in the queue or arrive meanwhile; a turn
-    /// that waits ends the gathering, so that it does not starve.
-    async fn look(&self, slot: &Arc<Slot<A>>, actor: &A, first: Box<dyn Job<A>>) -> Ended {
-        let mut running = FuturesUnordered::new();
-        running.push(guarded(first.look(actor, self.env(slot))));
-        let mut ended = Ended::Fine;
-        std::future::poll_fn(|context| {
-            loop {
-                match running.poll_next_unpin(context) {
-                    Poll::Ready(Some(Ended::Fine)) => {}
-                    Poll::Ready(Some(panicked)) => ended = panicked,
-                    Poll::Ready(None) => return Poll::Ready(()),
-                    Poll::Pending => {
-                        let room = running.len() < self.settings.mailbox;
-                        let next = slot.lock().pop_read(context.waker(), room);
-                        match next {
-                            Some(job) => {
-                                if let Some(job) = self.may_start(job, slot.key().as_str()) {
-                                    running.push(guarded(job.look(actor, self.env(slot))));
-                                }
-                            }
-                            None => return Poll::Pending,
-                        }
-                    }
-                }
-            }
-        })
-        .await;
-        ended
-    }
-
-    /// Ends a drain: the actor rests, or goes if its partition has been given away.
-    fn rest(&self, slot: &Arc<Slot<A>>, mut inner: MutexGuard<'_, Inner<A>>, actor: Option<A>) {
-        let given_away = self.gate.epoch(slot.partition()) == 0;
-        if self.is_durable() {
-            slot.touch(self.around.proof.seconds());
-        }
-        inner.tidy();
-        let mut leaves = None;
-        inner.phase = match actor {
-            actor if given_away => {
-                leaves = actor;
-                Phase::Gone
-            }
-            Some(actor) => Phase::Idle(actor),
-            None if inner.is_bare() => Phase::Gone,
-            None => Phase::Empty,
-        };
-        let gone = matches!(inner.phase, Phase::Gone);
-        // Lock order: the registry before a slot, never the other way round.
-        drop(inner);
-        if leaves.is_some() {
-            self.ended(slot, &Ending::GivenAway);
-        }
-        drop_quietly(leaves);
-        if gone {
-            self.slots.remove(slot);
-        }
-        if given_away {
-            self.left.notify_waiters();
-        }
     }
 
     /// The keys of a partition whose turns still run.

@@ -10,6 +10,7 @@ mod activation;
 mod attached;
 mod budget;
 mod command;
+mod drain;
 mod faults;
 mod firing;
 mod gate;

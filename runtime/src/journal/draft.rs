@@ -22,7 +22,7 @@ pub(crate) struct Draft {
     pub(super) commands: Vec<Remembered>,
     /// What they send, and change about their actor's reminders.
     pub(super) outbox: Outbox,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl Draft {

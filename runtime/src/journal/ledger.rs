@@ -125,7 +125,9 @@ impl Ledger {
         } else {
             ledger.base = last.base;
             ledger.since = last.since + bytes as u64;
-            log.read(&subject, last.base.max(1), sequence).await?
+            // If those since the snapshot are like the last.
+            let about = ledger.since / (bytes as u64).max(1) + u64::from(last.base > 0);
+            log.read(&subject, last.base.max(1), sequence, about).await?
         };
         let mut snapshot = None;
         if ledger.base > 0 {
@@ -243,7 +245,7 @@ fn prepared(
     let ledger = ledger_of(cell)?;
     ledger.state_bytes = state.as_ref().map_or(ledger.state_bytes, |state| state.get().len());
     let state = state.filter(|_| embed == Embed::Always || ledger.is_due());
-    let Draft { events, told, commands, outbox, .. } = draft;
+    let Draft { events, told, commands, outbox, bytes } = draft;
     let reminders = ledger.kept_reminders.with(&outbox.reminders);
     let snapshot = state.map(|state| Snapshot::of(state, &ledger.window, reminders.clone())).transpose();
     let wakes = (!outbox.reminders.is_empty()).then(|| (ledger.kept_reminders.clone(), reminders.clone()));
@@ -260,12 +262,13 @@ fn prepared(
         since: ledger.since,
         snapshot: snapshot.map_err(NotAppended::NotStored)?,
     };
-    let mut sealed = Sealed::of(&record).map_err(NotAppended::NotStored)?;
+    let about = bytes + record.snapshot.as_ref().map_or(0, Snapshot::bytes);
+    let mut sealed = Sealed::of(&record, about).map_err(NotAppended::NotStored)?;
     if record.snapshot.is_some() && around.check_payload(sealed.bytes()).is_err() {
         // It can do without: what came since the last one is there.
         ledger.hold_off = ledger.since.saturating_mul(2).max(sealed.bytes() as u64);
         record.snapshot = None;
-        sealed = Sealed::of(&record).map_err(NotAppended::NotStored)?;
+        sealed = Sealed::of(&record, bytes).map_err(NotAppended::NotStored)?;
     }
     around.check_payload(sealed.bytes()).map_err(NotAppended::NotStored)?;
     Ok(Append {
@@ -317,11 +320,12 @@ impl Append {
     /// See [`NotAppended`].
     pub(crate) async fn send(self, around: Arc<Surroundings>) -> Result<Kept, NotAppended> {
         let Self { log, subject, expect, is_snapshot, sends, sealed, told, whose: (actor, key), wakes } = self;
+        // What is rare is boxed: every append pays for the size of this.
         if sends {
-            log.announce(&around).await.map_err(NotAppended::NotStored)?;
+            Box::pin(log.announce(&around)).await.map_err(NotAppended::NotStored)?;
         }
         if let Some((before, after)) = &wakes {
-            let woken = around.wakes.store(&around, actor, &key, before, after).await;
+            let woken = Box::pin(around.wakes.store(&around, actor, &key, before, after)).await;
             woken.map_err(NotAppended::NotStored)?;
         }
         let sequence = log.append(&around, &subject, expect, &sealed).await?;
@@ -331,7 +335,7 @@ impl Append {
         });
         // Its answer may have come to a node that was frozen meanwhile, and is no owner any more.
         if !around.proof.holds() {
-            around.permit().await.map_err(NotAppended::Unknown)?;
+            Box::pin(around.permit()).await.map_err(NotAppended::Unknown)?;
         }
         Ok(Kept { sequence, bytes: sealed.bytes() as u64, is_snapshot, told, reminders })
     }

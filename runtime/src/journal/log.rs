@@ -31,6 +31,9 @@ const AGAIN_MAX: Duration = Duration::from_secs(1);
 /// not know of it.
 const LOOKS_MAX: u32 = 20;
 
+/// So many records are read in one go, and fewer perhaps one by one.
+const MANY: u64 = 6;
+
 /// For so long after the stream's leader has changed, one that was deposed may still answer reads, from before.
 const UNSETTLED_FOR: Duration = Duration::from_secs(10);
 /// News about leaders that may wait. One is as good as many.
@@ -58,8 +61,8 @@ pub(crate) struct Sealed {
 impl Sealed {
     /// # Errors
     /// See [`Record::write`].
-    pub(crate) fn of(record: &Record) -> Result<Self, Error> {
-        Ok(Self { id: record.id.clone(), headers: headers(record), body: Bytes::from(record.write()?) })
+    pub(crate) fn of(record: &Record, about: usize) -> Result<Self, Error> {
+        Ok(Self { id: record.id.clone(), headers: headers(record), body: Bytes::from(record.write(about)?) })
     }
 
     /// The size of its body.
@@ -134,12 +137,15 @@ impl Log {
         }
     }
 
-    /// The records of a journal from `from` to `to`, which is one of them, in parts.
-    pub(crate) async fn read(&self, subject: &Subject, from: u64, to: u64) -> Result<Vec<Record>, Error> {
+    /// The records of a journal from `from` to `to`, which is one of them, in parts; about so many.
+    pub(crate) async fn read(&self, subject: &Subject, from: u64, to: u64, about: u64) -> Result<Vec<Record>, Error> {
         let mut records = Vec::new();
         let mut next = from;
         loop {
-            let part = self.stream.read(subject, next, to).await?;
+            let part = match about {
+                MANY.. => self.stream.read_many(subject, next, to).await?,
+                _ => self.stream.read(subject, next, to).await?,
+            };
             let Some(last) = part.last().map(|record| record.sequence) else {
                 let why = format!("{subject} ends before its record {to}");
                 return Err(Error::new(ErrorKind::Unavailable, why));
@@ -173,7 +179,7 @@ impl Log {
             }
             match stored {
                 Ok(sequence) => return Ok(sequence),
-                Err(WriteError::Conflict) => match self.standing(around, subject, expect, record).await {
+                Err(WriteError::Conflict) => match Box::pin(self.standing(around, subject, expect, record)).await {
                     Some(sequence) => return Ok(sequence),
                     None if around.check_running().is_ok() => return Err(NotAppended::Superseded),
                     None => {}
@@ -188,7 +194,7 @@ impl Log {
             if let Err(error) = around.check_running() {
                 return Err(NotAppended::Unknown(error));
             }
-            tokio::time::sleep(pause).await;
+            Box::pin(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(AGAIN_MAX);
         }
     }

@@ -76,6 +76,11 @@ impl Snapshot {
         Ok(Self { state, window, reminders })
     }
 
+    /// What it adds to a record, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.get().len() + self.window.as_ref().map_or(0, |window| window.get().len()) + self.reminders.bytes()
+    }
+
     /// The commands that the actor remembered.
     ///
     /// # Errors
@@ -109,13 +114,16 @@ impl Record {
         Ok(record)
     }
 
-    /// The record as it is stored.
+    /// The record as it is stored; it has about so many bytes.
     ///
     /// # Errors
     /// Never with these types; the signature is serde's.
-    pub(crate) fn write(&self) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(self)
-            .map_err(|error| Error::new(ErrorKind::Internal, "a record cannot be written as JSON").with_source(error))
+    pub(crate) fn write(&self, about: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::with_capacity(about);
+        serde_json::to_writer(&mut bytes, self).map_err(|error| {
+            Error::new(ErrorKind::Internal, "a record cannot be written as JSON").with_source(error)
+        })?;
+        Ok(bytes)
     }
 }
 
@@ -146,7 +154,7 @@ mod tests {
             base: 17,
             since: 120,
         };
-        let bytes = record.write().expect("json");
+        let bytes = record.write(0).expect("json");
         assert_eq!(
             String::from_utf8(bytes.clone()).expect("text"),
             r#"{"form":1,"id":"n1-7","epoch":3,"events":[{"name":"placed","version":2,"body":[1,2]}],"first":5,"base":17,"since":120}"#

@@ -45,6 +45,9 @@ const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// Watches of one node.
 const WATCHES_MAX: usize = 16_384;
 
+/// With so many calls on their way, what is sent goes to the broker in bundles anyway.
+const QUIET: usize = 8;
+
 /// How long until an answer is sent again that met a full queue.
 const SEND_AGAIN: Duration = Duration::from_millis(2);
 
@@ -263,6 +266,11 @@ impl Surroundings {
                 format!("{} calls of this node wait for answers, which is the limit", self.settings.in_flight),
             )
         })
+    }
+
+    /// Whether so few calls are on their way that each waits for what is sent before it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.settings.in_flight.saturating_sub(self.flights.available_permits()) <= QUIET
     }
 
     pub(crate) fn check_payload(&self, bytes: usize) -> Result<(), Error> {

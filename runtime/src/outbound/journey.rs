@@ -43,7 +43,8 @@ pub(super) struct Journey<'a, M: Message> {
     fresh: bool,
     mode: Mode,
     deadline: Instant,
-    form: Option<Fingerprint>,
+    /// How it travels as bincode, if it may; looked up when it leaves this node.
+    form: Option<Option<Fingerprint>>,
     json: Option<Bytes>,
     binary: Option<Bytes>,
     pauses: u32,
@@ -92,7 +93,7 @@ impl<'a, M: Message> Journey<'a, M> {
             fresh,
             mode,
             deadline,
-            form: around.form::<M>(),
+            form: None,
             json: None,
             binary: None,
             pauses: 0,
@@ -108,11 +109,12 @@ impl<'a, M: Message> Journey<'a, M> {
         })
     }
 
-    pub(super) async fn step(&mut self, hosted: Option<&Hosted>) -> Result<Step<M>, Error> {
-        let actor = M::Contract::NAME;
+    /// Begins it on this node, the first time, if its actor is durable and lives here. Nothing of that waits.
+    pub(super) fn begin(&mut self, hosted: Option<&Hosted>) -> Result<Option<Step<M>>, Error> {
         self.around.check_running()?;
         if Instant::now() >= self.deadline {
-            let error = self.last.take().unwrap_or_else(|| not_started(actor, self.target.key.as_str()));
+            let late = || not_started(M::Contract::NAME, self.target.key.as_str());
+            let error = self.last.take().unwrap_or_else(late);
             return Err(self.ended(error));
         }
         if self.place.follows() {
@@ -125,9 +127,22 @@ impl<'a, M: Message> Journey<'a, M> {
         {
             match self.start_here(route, true)? {
                 Step::Local(Started::Elsewhere) => {}
-                step => return Ok(step),
+                step => return Ok(Some(step)),
             }
         }
+        Ok(None)
+    }
+
+    /// The key of its actor.
+    pub(super) fn key(&self) -> &'a str {
+        self.target.key.as_str()
+    }
+
+    pub(super) async fn step(&mut self, hosted: Option<&Hosted>) -> Result<Step<M>, Error> {
+        if let Some(step) = self.begin(hosted)? {
+            return Ok(step);
+        }
+        let actor = M::Contract::NAME;
         let located = self.around.cluster.locate(actor, self.target.partition);
         let cut_off = self.around.client().is_none() && !matches!(located, Located::Here { .. });
         if self.place.is_lined() && !self.open && cut_off {
@@ -265,12 +280,13 @@ impl<'a, M: Message> Journey<'a, M> {
             self.slot = Some(self.around.in_flight()?);
         }
         let (actor, key) = (M::Contract::NAME, self.target.key.as_str());
-        let codec = match self.form {
+        let form = self.form();
+        let codec = match form {
             Some(_) if !self.around.reads_json_only(node, actor, M::VERB) => Codec::Bincode,
             _ => Codec::Json,
         };
         let body = self.body(codec)?;
-        let head = QuestionHead::new(actor, key, M::VERB, self.mode, (codec, self.form), &self.call, self.turn, epoch);
+        let head = QuestionHead::new(actor, key, M::VERB, self.mode, (codec, form), &self.call, self.turn, epoch);
         let frame = Frame::questions(vec![Question { head, body }])?;
         let repeatable = durable || self.mode == Mode::Read;
         let flight = self.flight.insert(self.place.flight(node, epoch, self.deadline, repeatable));
@@ -338,9 +354,9 @@ impl<'a, M: Message> Journey<'a, M> {
             Error::new(ErrorKind::BadReply, "the error that was answered cannot be read").with_source(error)
         })?;
         let error = Error::from(body);
-        if error.kind() == ErrorKind::CodecMismatch && self.form.is_some() {
+        if error.kind() == ErrorKind::CodecMismatch && self.form().is_some() {
             self.around.note_json_only(node, M::Contract::NAME, M::VERB);
-            self.form = None;
+            self.form = Some(None);
             self.line_up()?;
             return Ok(Step::Again);
         }
@@ -348,6 +364,10 @@ impl<'a, M: Message> Journey<'a, M> {
             self.place.proved(epoch);
         }
         Err(error)
+    }
+
+    fn form(&mut self) -> Option<Fingerprint> {
+        *self.form.get_or_insert_with(|| self.around.form::<M>())
     }
 
     fn body(&mut self, codec: Codec) -> Result<Bytes, Error> {

@@ -181,6 +181,14 @@ pub trait Stream: Send + Sync + 'static {
     /// `Unavailable` if the broker does not come as far as `to` within two seconds.
     fn read(&self, subject: &Subject, from: u64, to: u64) -> BoxFuture<'_, Result<Vec<Record>, Error>>;
 
+    /// The same for whoever knows that there are many: they come in one go, where a few are asked for one by one.
+    ///
+    /// # Errors
+    /// See [`read`](Stream::read).
+    fn read_many(&self, subject: &Subject, from: u64, to: u64) -> BoxFuture<'_, Result<Vec<Record>, Error>> {
+        self.read(subject, from, to)
+    }
+
     /// Every record that one of the filters matches (no filter: every record), in order, without
     /// gaps, as it is stored. Survives reconnects and changes of leader. A few hundred wait for the
     /// one who reads; the rest waits at the broker.

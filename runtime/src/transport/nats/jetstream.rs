@@ -4,6 +4,8 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::RawMessage;
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::ROUND_TRIP;
@@ -166,15 +168,25 @@ fn acknowledged(ack: &Message, what: &str) -> Result<u64, WriteError> {
     let unreadable = || {
         WriteError::Unknown(Error::new(ErrorKind::Unknown, format!("the answer to the write of {what} cannot be read")))
     };
-    let answer: Value = serde_json::from_slice(&ack.payload).map_err(|_| unreadable())?;
-    match js_error(&answer) {
-        None => answer["seq"].as_u64().ok_or_else(unreadable),
-        Some(error) => Err(match error.number {
-            WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_RACE => WriteError::Conflict,
-            STORE_FAILED => WriteError::Unknown(Error::new(ErrorKind::Unknown, error.text)),
-            _ => WriteError::NotSent(unavailable(format!("the broker refuses the write of {what}: {}", error.text))),
-        }),
+    // Most are this; anything else is read as it comes.
+    if let Ok(Ack { seq, error: None }) = serde_json::from_slice(&ack.payload) {
+        return Ok(seq);
     }
+    let answer: Value = serde_json::from_slice(&ack.payload).map_err(|_| unreadable())?;
+    let Some(error) = js_error(&answer) else { return Err(unreadable()) };
+    Err(match error.number {
+        WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_RACE => WriteError::Conflict,
+        STORE_FAILED => WriteError::Unknown(Error::new(ErrorKind::Unknown, error.text)),
+        _ => WriteError::NotSent(unavailable(format!("the broker refuses the write of {what}: {}", error.text))),
+    })
+}
+
+/// The answer to a write that went well, as far as it matters.
+#[derive(Deserialize)]
+struct Ack {
+    seq: u64,
+    #[serde(default)]
+    error: Option<IgnoredAny>,
 }
 
 fn js_error(answer: &Value) -> Option<JsError> {

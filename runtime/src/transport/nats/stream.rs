@@ -73,13 +73,14 @@ impl NatsStream {
         self.get(json!({ "seq": from.max(1), "next_by_subj": filter })).await
     }
 
-    async fn run(&self, subject: &Subject, from: u64, to: u64) -> Result<Vec<Record>, Error> {
+    /// Of so many, the first are asked for one by one.
+    async fn run(&self, subject: &Subject, (from, to): (u64, u64), few: usize) -> Result<Vec<Record>, Error> {
         if from > to {
             return Ok(Vec::new());
         }
         let (mut run, mut next) = (Run::new(to), from);
         // A work queue has no consumers but those that acknowledge.
-        while run.len() < ONE_BY_ONE || self.config.retention == Retention::WorkQueue {
+        while run.len() < few || self.config.retention == Retention::WorkQueue {
             let record = self.next_of(subject.as_str(), next).await?.ok_or_else(|| self.too_short(to))?;
             next = record.sequence + 1;
             if let Some(records) = run.take(record) {
@@ -153,7 +154,12 @@ impl Stream for NatsStream {
 
     fn read(&self, subject: &Subject, from: u64, to: u64) -> BoxFuture<'_, Result<Vec<Record>, Error>> {
         let subject = subject.clone();
-        async move { self.run(&subject, from, to).await }.boxed()
+        async move { self.run(&subject, (from, to), ONE_BY_ONE).await }.boxed()
+    }
+
+    fn read_many(&self, subject: &Subject, from: u64, to: u64) -> BoxFuture<'_, Result<Vec<Record>, Error>> {
+        let subject = subject.clone();
+        async move { self.run(&subject, (from, to), 0).await }.boxed()
     }
 
     fn follow(&self, filters: Vec<Filter>, start: Start) -> BoxFuture<'_, Result<Follow, Error>> {

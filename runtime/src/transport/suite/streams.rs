@@ -109,6 +109,8 @@ pub(super) async fn run(harness: &mut dyn Harness) {
         let sequences: Vec<u64> = read.iter().map(|record| record.sequence).collect();
         assert_eq!(sequences, mine[from..=to], "{from} to {to}");
         assert!(read.iter().enumerate().all(|(at, record)| body(record) == (from + at).to_string()));
+        let many = soon("the same in one go", stream.read_many(&name, mine[from], mine[to])).await.expect("a run");
+        assert_eq!(many, read, "{from} to {to}");
     }
     // Not all at once.
     let to = *mine.last().expect("some");
@@ -118,11 +120,15 @@ pub(super) async fn run(harness: &mut dyn Harness) {
     let read = soon("its rest", stream.read(&name, rest, to)).await.expect("a run");
     assert_eq!(read.len(), 50);
     assert_eq!(stream.read(&name, to + 1, to).await.expect("nothing"), []);
-    let short = soon("too short", stream.read(&name, mine[READ_RECORDS], to + 5)).await;
-    assert!(
-        short.is_err_and(|error| error.kind() == ErrorKind::Unavailable),
-        "nobody can prove that nothing is missing"
-    );
+    assert_eq!(stream.read_many(&name, to + 1, to).await.expect("nothing"), []);
+    let (from, beyond) = (mine[READ_RECORDS], to + 5);
+    for short in [
+        soon("too short", stream.read(&name, from, beyond)).await,
+        soon("too short in one go", stream.read_many(&name, from, beyond)).await,
+    ] {
+        let unavailable = short.is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+        assert!(unavailable, "nobody can prove that nothing is missing");
+    }
     // One that lies between two records is passed.
     let read = stream.read(&subject("s3.other"), 1, 5).await.expect("a run");
     assert_eq!(read.iter().map(|record| record.sequence).collect::<Vec<_>>(), [2]);

@@ -42,7 +42,7 @@ impl<A: Actor> Host<A> {
                 }
                 // Who was answered just now goes first: what they ask next leaves before this is told. Among many calls
                 // that makes no difference but costs a look at the sockets.
-                Popped::Nothing if !std::mem::replace(&mut waited, true) && self.around.is_quiet() => {
+                Popped::Nothing if !std::mem::replace(&mut waited, true) && self.may_linger() => {
                     tokio::task::yield_now().await;
                     continue;
                 }
@@ -119,6 +119,11 @@ impl<A: Actor> Host<A> {
                 }
             }
         }
+    }
+
+    /// Whether an actor may stay busy for a moment after its turn: not while others may need its room.
+    fn may_linger(&self) -> bool {
+        self.around.is_quiet() && self.budget.is_none() && self.slots.len() < self.settings.activations
     }
 
     /// Gives a job back whose turn may start now, and ends any other.

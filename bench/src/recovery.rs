@@ -46,7 +46,7 @@ pub fn run(quick: bool, actors: Option<u64>, json: Option<&Path>) -> anyhow::Res
     let samples = runtime.block_on(async move {
         tokio::spawn(async move {
             let mut samples = Samples::default();
-            let client = Node::builder(APP).name("client").connect(url.as_str()).start().await?;
+            let client = born(&url).await?;
             let mut turns = 0;
             for number in 1..=rounds {
                 for standby in [true, false] {
@@ -126,6 +126,23 @@ impl Case {
         drop((standby, again));
         until_gone(client).await
     }
+}
+
+/// A client of the app, which a node has to give birth to.
+async fn born(url: &str) -> anyhow::Result<Node> {
+    let mut birth = start(url, "birth", 1)?;
+    let began = Instant::now();
+    let client = loop {
+        match Node::builder(APP).name("client").connect(url).start().await {
+            Ok(client) => break client,
+            Err(error) if began.elapsed() > LIMIT => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    settle(&client, 1).await?;
+    birth.kill()?;
+    until_gone(&client).await?;
+    Ok(client)
 }
 
 /// How long it took from the first question to the answers.

@@ -173,6 +173,7 @@ impl Cluster {
                 lease,
                 busy: Vec::new(),
                 from: None,
+                busy_at: None,
             };
             self.bucket.put(Entry::Claim(part.clone(), claim), 0, None);
         }

@@ -49,7 +49,8 @@ impl Cluster {
             | Effect::Unfence
             | Effect::Moved { .. }
             | Effect::NodeLost { .. }
-            | Effect::Reconnected { .. } => {}
+            | Effect::Reconnected { .. }
+            | Effect::ReportIdle { .. } => {}
         }
     }
 

@@ -318,9 +318,11 @@ impl Running {
                 self.fence();
                 self.over = Some(Over::Retired(reason));
             }
-            effect @ (Effect::Offer { .. } | Effect::Decline { .. } | Effect::Join { .. } | Effect::Admit { .. }) => {
-                self.backlog.push_back(Job::Effect(effect))
-            }
+            effect @ (Effect::Offer { .. }
+            | Effect::Decline { .. }
+            | Effect::Join { .. }
+            | Effect::Admit { .. }
+            | Effect::ReportIdle { .. }) => self.backlog.push_back(Job::Effect(effect)),
             effect @ Effect::Serve { .. } => {
                 if let Effect::Serve { part, .. } = &effect {
                     self.busy.remove(part);

@@ -135,6 +135,12 @@ impl Keeper {
         match effect {
             Effect::Join { part, reply_to, .. } => self.join(&part, reply_to).await,
             Effect::Serve { part, epoch, busy, from } => self.serve(&part, epoch, &busy, from.is_some()).await,
+            Effect::ReportIdle { part, epoch, to, keys } => {
+                for key in keys.iter().filter_map(|token| Key::from_token(token).ok()) {
+                    let report = report_idle(self.around.clone(), part.clone(), epoch, to.clone(), key);
+                    self.around.runtime.spawn(report);
+                }
+            }
             Effect::Admit { part, keys } => {
                 let keys: Vec<Key> = keys.iter().filter_map(|token| Key::from_token(token).ok()).collect();
                 if let Some(hosted) = self.around.hosted(&part.actor) {
@@ -215,7 +221,7 @@ impl Keeper {
             };
             if let (LeaveCause::HandedOver, Some(heir)) = (cause, &heir) {
                 for key in busy {
-                    around.runtime.spawn(report_idle(around.clone(), part.clone(), epoch, heir.clone(), key));
+                    around.runtime.spawn(report_idle(around.clone(), part.clone(), epoch + 1, heir.clone(), key));
                 }
             }
             let stilled = async {
@@ -290,8 +296,8 @@ fn say(around: &Surroundings, to: &str, verb: &str, word: &Word) {
     }
 }
 
-/// Tells the heir of a partition that the last turn of a key has ended here, until it has heard it
-/// or the partition has gone on.
+/// Tells the holder of a partition under that epoch that the last turn of a key has ended here, until it has heard it or
+/// the partition has gone on.
 async fn report_idle(around: Arc<Surroundings>, part: Part, epoch: u64, heir: NodeId, key: Key) {
     let Some(hosted) = around.hosted(&part.actor) else { return };
     while hosted.control.busy(part.number).contains(&key) {
@@ -304,7 +310,7 @@ async fn report_idle(around: Arc<Surroundings>, part: Part, epoch: u64, heir: No
     let word = Word {
         actor: part.actor.to_string(),
         partition: part.number,
-        epoch: epoch + 1,
+        epoch,
         node: around.id.clone(),
         ready: true,
         key: key.token(),

@@ -323,6 +323,7 @@ impl Machine {
         let scope = match &entry {
             Entry::Claim(part, claim) => {
                 self.tell_moved(part, claim, revision, out);
+                self.tell_waited_for(part, claim, revision, out);
                 Scope::One(part.clone())
             }
             Entry::Lease(id, Lease { ended_by: Some(_), .. }) => {

@@ -225,6 +225,17 @@ pub(crate) struct Claim {
     /// Who handed it over; `None` if it was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<NodeId>,
+    /// Where the busy keys' turns run, if not at the one who handed it over: whoever takes a partition from an heir that
+    /// is gone, or writes its claim anew, waits for those turns as the heir did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) busy_at: Option<NodeId>,
+}
+
+impl Claim {
+    /// Where turns of busy keys run; `None` if there are none.
+    pub(crate) fn busy_at(&self) -> Option<&NodeId> {
+        self.busy_at.as_ref().or(self.from.as_ref()).filter(|_| !self.busy.is_empty())
+    }
 }
 
 /// How nodes of one name have fared. Written with a TTL, so that a quiet while makes it forgotten.

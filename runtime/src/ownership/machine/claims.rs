@@ -109,9 +109,15 @@ impl Machine {
 
     /// Writes a claim of one's own anew: under the present lease, or over a transfer that may have failed.
     pub(super) fn reaffirm(&mut self, part: &Part, out: &mut Vec<Effect>) {
-        let Some(epoch) = self.view.claim(part).map(|claim| claim.value.epoch) else { return };
+        let Some(before) = self.view.claim(part).map(|claim| &claim.value) else { return };
         if self.lease_holds() {
-            let claim = self.own_claim(epoch);
+            let mut claim = self.own_claim(before.epoch);
+            (claim.busy, claim.busy_at) = match (self.parts.get(part), self.held.get(part)) {
+                // Not served yet: what it has to wait for stands there.
+                (None | Some(Local::Holding { .. }), _) => self.waited_for(before),
+                (_, Some(held)) => (held.keys.iter().cloned().collect(), Some(held.at.clone())),
+                (_, None) => (Vec::new(), None),
+            };
             self.cas(Entry::Claim(part.clone(), claim), out);
         }
     }
@@ -147,6 +153,15 @@ impl Machine {
         let lives = from.as_ref().is_some_and(|from| self.view.is_live(from));
         let planned = from.is_none() || claim.node.is_none() || claim.from == from || (skipped && lives);
         out.push(Effect::Moved { part: part.clone(), from, to: claim.node.clone(), epoch: claim.epoch, planned });
+    }
+
+    /// Looks whether somebody took a partition from an heir of this node, and waits for turns that run here.
+    pub(super) fn tell_waited_for(&self, part: &Part, claim: &Claim, revision: u64, out: &mut Vec<Effect>) {
+        let Some(to) = claim.node.clone().filter(|_| claim.busy_at.as_ref() == Some(&self.config.me)) else { return };
+        if self.view.claim(part).is_none_or(|known| known.revision < revision) {
+            let (part, epoch, keys) = (part.clone(), claim.epoch, claim.busy.clone());
+            out.push(Effect::ReportIdle { part, epoch, to, keys });
+        }
     }
 
     /// Makes what this node does agree with what the claim says.
@@ -257,6 +272,8 @@ impl Machine {
         let epoch = claim.map_or(self.config.first_epoch, |claim| claim.value.epoch).saturating_add(1);
         // What was released was left in order.
         let from = claim.filter(|claim| claim.value.node.is_none()).and_then(|claim| claim.value.from.clone());
+        // An heir that is gone may have waited for turns of the owner before it.
+        let (busy, busy_at) = claim.map_or((Vec::new(), None), |claim| self.waited_for(&claim.value));
         if self.phase != Phase::Running || !self.may_act() {
             return;
         }
@@ -265,8 +282,16 @@ impl Machine {
         let Some(place) = candidates.place(part.number, None) else { return };
         // The first at once, the second after the patience, anybody after twice that.
         if self.now >= since + self.config.orphan_patience_ms * place && self.has_room_for(part) {
-            let claim = Claim { from, ..self.own_claim(epoch) };
+            let claim = Claim { from, busy, busy_at, ..self.own_claim(epoch) };
             self.cas(Entry::Claim(part.clone(), claim), out);
+        }
+    }
+
+    /// The busy keys of a claim whose turns may run still, and where.
+    fn waited_for(&self, claim: &Claim) -> (Vec<String>, Option<NodeId>) {
+        match claim.busy_at().filter(|at| self.is_me(at) || !self.is_gone(at)) {
+            Some(at) => (claim.busy.clone(), Some(at.clone())),
+            None => (Vec::new(), None),
         }
     }
 
@@ -278,6 +303,7 @@ impl Machine {
             lease: self.tenure.birth,
             busy: Vec::new(),
             from: None,
+            busy_at: None,
         }
     }
 

@@ -30,7 +30,8 @@ pub(super) struct Retry {
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Held {
-    from: NodeId,
+    /// Where their turns run.
+    pub(super) at: NodeId,
     pub(super) keys: BTreeSet<String>,
 }
 
@@ -134,6 +135,7 @@ impl Machine {
             lease: self.tenure.birth,
             busy: Vec::new(),
             from: Some(self.config.me.clone()),
+            busy_at: None,
         };
         if self.cas(Entry::Claim(part.clone(), claim), out) {
             self.retries.remove(part);
@@ -205,6 +207,7 @@ impl Machine {
             lease: *lease,
             busy: Vec::new(),
             from: Some(self.config.me.clone()),
+            busy_at: None,
         };
         let expect = self.view.claim(part).map_or(0, |claim| claim.revision);
         let sent = self.transfer(Entry::Claim(part.clone(), claim), out);
@@ -280,9 +283,9 @@ impl Machine {
     pub(super) fn hold_busy(&mut self, part: &Part, claim: &Claim, idle: &BTreeSet<String>) -> Vec<String> {
         let keys: BTreeSet<String> = claim.busy.iter().filter(|key| !idle.contains(*key)).cloned().collect();
         let busy = keys.iter().cloned().collect();
-        match &claim.from {
-            Some(from) if !keys.is_empty() => {
-                drop(self.held.insert(part.clone(), Held { from: from.clone(), keys }));
+        match claim.busy_at() {
+            Some(at) if !keys.is_empty() => {
+                drop(self.held.insert(part.clone(), Held { at: at.clone(), keys }));
             }
             _ => drop(self.held.remove(part)),
         }
@@ -292,7 +295,7 @@ impl Machine {
     /// Admits what waited for a node that is gone.
     pub(super) fn release_held(&mut self, out: &mut Vec<Effect>) {
         let gone: Vec<Part> =
-            self.held.iter().filter(|(_, held)| self.is_gone(&held.from)).map(|(part, _)| part.clone()).collect();
+            self.held.iter().filter(|(_, held)| self.is_gone(&held.at)).map(|(part, _)| part.clone()).collect();
         for part in gone {
             if let Some(held) = self.held.remove(&part) {
                 out.push(Effect::Admit { part, keys: held.keys.into_iter().collect() });

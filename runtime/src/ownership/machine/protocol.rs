@@ -375,6 +375,18 @@ pub(crate) enum Effect {
         /// Why.
         cause: LeaveCause,
     },
+    /// Tell the holder of a partition when the last turns of those keys have ended here: it took the partition from an
+    /// heir of this node that is gone. Asked for again with each such claim.
+    ReportIdle {
+        /// The partition.
+        part: Part,
+        /// The epoch of the claim.
+        epoch: u64,
+        /// The holder.
+        to: NodeId,
+        /// The key tokens.
+        keys: Vec<String>,
+    },
     /// The lease cannot be proved: volatile actors and reads answer `Unavailable`. Claims are kept.
     Fence,
     /// The lease is proved again, and no claim still served was anybody else's in between.

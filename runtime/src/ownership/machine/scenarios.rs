@@ -81,7 +81,8 @@ impl Script {
         let lease = self.revision;
         let busy = busy.iter().map(|key| (*key).to_owned()).collect();
         let nonce = String::new();
-        let claim = Claim { node: node.map(Into::into), epoch, nonce, lease, busy, from: from.map(Into::into) };
+        let (node, from) = (node.map(Into::into), from.map(Into::into));
+        let claim = Claim { node, epoch, nonce, lease, busy, from, busy_at: None };
         self.record(Entry::Claim(part(), claim));
     }
 

@@ -38,6 +38,42 @@ fn an_expiry_is_acted_on_after_one_interval_and_an_own_renewal() {
     assert_eq!(script.out.iter().filter(|effect| **effect == Effect::NodeLost { id: "b-2".into() }).count(), 1);
 }
 
+/// The heir is gone, and a turn of the owner before it runs still: that key waits, as it would have at the heir.
+#[test]
+fn who_takes_from_a_dead_heir_waits_for_the_turns_that_the_heir_waited_for() {
+    let mut script = beside_holder(&["c-3"]);
+    script.claim(Some("b-2"), 4, Some("c-3"), &["k1", "k2"]);
+    script.expire("b-2");
+    script.pass(20_001);
+    let taken = |claim: &Claim| claim.epoch == 5 && claim.from.is_none() && claim.busy_at == Some("c-3".into());
+    assert!(script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Claim(_, claim), .. } if taken(claim))));
+    script.answer_writes();
+    let busy = vec!["k1".to_owned(), "k2".to_owned()];
+    assert!(script.did(|effect| *effect == Effect::Serve { part: part(), epoch: 5, busy: busy.clone(), from: None }));
+    script.tell(Input::Idle { part: part(), epoch: 5, key: "k1".into() });
+    assert!(script.did(|effect| *effect == Effect::Admit { part: part(), keys: vec!["k1".to_owned()] }));
+    script.gone(Key::Lease("c-3".into()), Gone::Deleted);
+    script.pass(250);
+    assert!(script.did(|effect| *effect == Effect::Admit { part: part(), keys: vec!["k2".to_owned()] }));
+}
+
+#[test]
+fn who_gave_a_partition_to_an_heir_that_died_is_told_who_waits_for_its_turns() {
+    let mut script = beside_holder(&["c-3"]);
+    let waits = |script: &mut Script, at: &str| {
+        let nonce = String::new();
+        let (node, busy, busy_at) = (Some("c-3".into()), vec!["k1".to_owned()], Some(at.into()));
+        let claim = Claim { node, epoch: 5, nonce, lease: script.revision, busy, from: None, busy_at };
+        script.record(Entry::Claim(part(), claim));
+    };
+    let keys = vec!["k1".to_owned()];
+    let told = Effect::ReportIdle { part: part(), epoch: 5, to: "c-3".into(), keys };
+    waits(&mut script, "b-2");
+    assert!(!script.did(|effect| *effect == told), "of another's turns");
+    waits(&mut script, "a-1");
+    assert!(script.did(|effect| *effect == told), "{:?}", script.out);
+}
+
 #[test]
 fn an_expiry_means_nothing_to_a_node_that_cannot_renew() {
     let mut script = beside_holder(&[]);

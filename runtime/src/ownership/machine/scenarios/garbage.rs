@@ -58,9 +58,10 @@ impl Babble {
             Key::Part(part) => {
                 let node = self.random.chance(80).then(|| self.node());
                 let from = self.random.chance(30).then(|| self.node());
+                let busy_at = self.random.chance(30).then(|| self.node());
                 let busy = vec![String::new(); self.random.between(0, 3) as usize];
                 let (epoch, lease) = (self.number(), self.number());
-                Entry::Claim(part, Claim { node, epoch, nonce: String::new(), lease, busy, from })
+                Entry::Claim(part, Claim { node, epoch, nonce: String::new(), lease, busy, from, busy_at })
             }
         }
     }
@@ -168,5 +169,5 @@ fn babble_is_survived() {
             babble.heard(out).unwrap_or_else(|error| panic!("seed {seed}, step {step}: {error}"));
         }
     }
-    assert_eq!(effects.len(), 19, "the babble reaches every effect: {effects:?}");
+    assert_eq!(effects.len(), 20, "the babble reaches every effect: {effects:?}");
 }

@@ -93,7 +93,15 @@ fn a_tombstone_stays_while_a_claim_names_its_node() {
     let mut script = beside_holder(&[]);
     script.record(Entry::Claim(
         Part::new("other", 7),
-        Claim { node: Some("b-2".into()), epoch: 1, nonce: String::new(), lease: 1, busy: Vec::new(), from: None },
+        Claim {
+            node: Some("b-2".into()),
+            epoch: 1,
+            nonce: String::new(),
+            lease: 1,
+            busy: Vec::new(),
+            from: None,
+            busy_at: None,
+        },
     ));
     script.tell(word("b-2", 1));
     for _ in 0..10 {

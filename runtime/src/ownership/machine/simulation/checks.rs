@@ -2,7 +2,7 @@
 //!
 //! At every instant: (i) for each partition at most one node is *active*, which is to say that it admits turns, is not
 //! fenced, and its own clock is before `serves_until`; crashed nodes count for nothing, paused ones count. And the
-//! stored claim names that node, and no key that it admits has a turn on the one that gave it away. (ii) Epochs grow by
+//! stored claim names that node, and no key that it admits has a turn on another one. (ii) Epochs grow by
 //! one with each change of holder, and only then; only a holder gives away (both in `broker`). (iii) No node writes a
 //! claim before it has seen a whole snapshot and its own lease and member are acknowledged; a pure client writes
 //! nothing. (iv) Nobody retires whose lease has never ended, and no tombstone is written over a lease whose connection
@@ -29,15 +29,14 @@ impl World {
         }
     }
 
-    /// No key that a node admits has a turn on the one that gave it the partition, as long as that one may run it.
-    /// Whoever takes a partition from a dead heir does not know which keys still run at the owner before.
+    /// No key that a node admits has a turn on another one, as long as that one may run it.
     pub(super) fn check_turns(&self, at: usize, part: &Part) -> Result<(), String> {
         let node = &self.nodes[at];
         if !node.is_active(part, self.now) {
             return Ok(());
         }
-        let (held, given_by) = (node.held.get(part), node.given_by.get(part));
-        for other in self.nodes.iter().filter(|other| Some(&other.id) == given_by && other.is_proved(self.now)) {
+        let held = node.held.get(part);
+        for other in self.nodes.iter().filter(|other| other.id != node.id && other.is_proved(self.now)) {
             let mut running = other.running.get(part).into_iter().flatten();
             if let Some(key) = running.find(|key| !held.is_some_and(|held| held.contains(*key))) {
                 let (now, id, old) = (self.now, &node.id, &other.id);

@@ -76,13 +76,11 @@ impl World {
                 self.nodes[at].joined.insert(part.clone());
                 self.message(&to, Input::HandoverReply { part, epoch, heir: me, ready: true });
             }
-            Effect::Serve { part, epoch, busy, from } => {
+            Effect::Serve { part, epoch, busy, .. } => {
                 self.nodes[at].held.insert(part.clone(), busy.into_iter().collect());
                 self.nodes[at].busy.remove(&part);
                 self.nodes[at].running.remove(&part);
                 self.nodes[at].admitting.insert(part.clone(), epoch);
-                self.nodes[at].given_by.remove(&part);
-                self.nodes[at].given_by.extend(from.map(|from| (part.clone(), from)));
                 self.check_turns(at, &part)?;
             }
             Effect::Admit { part, keys } => {
@@ -90,6 +88,12 @@ impl World {
                     held.retain(|key| !keys.contains(key));
                 }
                 self.check_turns(at, &part)?;
+            }
+            Effect::ReportIdle { part, epoch, to, keys } => {
+                for key in keys {
+                    let (ends, heir) = (self.random.between(0, 500), self.index(&to));
+                    self.after(ends, Event::Idle { old: at, heir, part: part.clone(), epoch, key });
+                }
             }
             Effect::Leave { part, epoch, heir, cause } => {
                 self.leave(at, part, epoch, heir.map(|heir| self.index(&heir)), cause);
@@ -317,6 +321,7 @@ fn name(effect: &Effect) -> Option<&'static str> {
         Effect::Moved { planned: false, .. } => "unplanned move",
         Effect::NodeLost { .. } => "node lost",
         Effect::Reconnected { .. } => "reconnected",
+        Effect::ReportIdle { .. } => "report idle",
         Effect::Rewatch => "rewatch",
         Effect::Drained => "drained",
         Effect::Retire { reason: RetireReason::ClaimTaken } => "retire: claim taken",

@@ -95,8 +95,6 @@ pub(super) struct Node {
     pub(super) cursor: Option<u64>,
     /// The keys that ran when the partition was given away.
     pub(super) busy: BTreeMap<Part, Vec<String>>,
-    /// Who gave it what it admits, if anybody did.
-    pub(super) given_by: BTreeMap<Part, NodeId>,
     /// Those of the busy keys whose turns run still.
     pub(super) running: BTreeMap<Part, BTreeSet<String>>,
     /// How many of its leaves are not quiet yet.
@@ -419,7 +417,6 @@ impl World {
             client: 0,
             cursor: None,
             busy: BTreeMap::new(),
-            given_by: BTreeMap::new(),
             running: BTreeMap::new(),
             leaving: 0,
             loud: BTreeSet::new(),

@@ -23,7 +23,7 @@ const UNBORN_MAX: usize = 1_024;
 const UNBORN_BYTES_MAX: usize = 256 * 1024;
 /// Durable tells that it remembers. They come one by one, and the last is not acknowledged before it is remembered, so
 /// one would do for what the broker gives out again; the others are for what was sent into the stream twice.
-const STORED_MAX: usize = 128;
+pub(crate) const STORED_MAX: usize = 1_024;
 /// How long it remembers those, in milliseconds of the owner's clock.
 const UNBORN_FOR_MS: u64 = 600_000;
 /// How far ahead of the owner's clock a birth may lie.

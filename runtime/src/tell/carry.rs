@@ -2,8 +2,10 @@
 //!
 //! Follows the journals from where the last one stopped, and sends what their records give: that of one journal
 //! strictly in its order, one thing at a time, and that of different journals side by side. How far everything before
-//! has been sent is written down every second at most; whoever comes next sends again what came after that, under the
-//! same ids. What is in a record, and whom it is for, is the [`Load`]'s affair.
+//! has been sent is written down after a second, or before more than a few records have gone beyond it: whoever comes
+//! next sends again what came after that, under the same ids, and receivers remember only so many. (The stream knows ids
+//! too, but not those of what was acknowledged before its server was restarted.) What is in a record, and whom it is
+//! for, is the [`Load`]'s affair.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use super::command::{self, Told};
 use super::cursor::Cursor;
 use super::dead;
 use crate::error::{Error, ErrorKind};
+use crate::journal::STORED_MAX;
 use crate::node::duty::Post;
 use crate::pauses::Pauses;
 use crate::transport::{Follow, Record, WriteError};
@@ -25,6 +28,10 @@ const SIDE_BY_SIDE: usize = 64;
 /// Records that have been seen and are not sent yet, and bytes of them. Above that no more is read.
 const OPEN_MAX: usize = 1_024;
 const OPEN_BYTES: usize = 16 << 20;
+/// Records that may have been sent beyond what is written down. Of what is sent again because of it, receivers must know
+/// everything: also one that is told all of it, and of several types.
+const AHEAD_MAX: usize = 256;
+const _: () = assert!(4 * AHEAD_MAX <= STORED_MAX);
 /// How often the place is written down, if anything was sent.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// Records after which it is written down although nothing was sent: they need not be read again.
@@ -53,6 +60,8 @@ pub(super) struct Carrying<L> {
     cursor: Cursor,
     /// Whether anything was sent since the place was written down.
     sent: bool,
+    /// What has begun to be sent, beyond the place that is written down.
+    ahead: BTreeSet<u64>,
     /// Records that wait, by the subject of their journal; the first is on its way, or ready.
     sources: HashMap<String, VecDeque<Record>>,
     /// Journals whose first record may go.
@@ -89,7 +98,7 @@ impl<L: Load> Carrying<L> {
     pub(super) fn new(post: Post, load: Arc<L>, cursor: Cursor) -> Self {
         let place = Place { at: cursor.at, seen: cursor.at, open: BTreeSet::new(), bytes: 0 };
         let (sources, ready, running) = (HashMap::new(), VecDeque::new(), FuturesUnordered::new());
-        Self { post, load, place, cursor, sent: false, sources, ready, running }
+        Self { post, load, place, cursor, sent: false, ahead: BTreeSet::new(), sources, ready, running }
     }
 
     /// Carries until the duty is another's. `follow` begins behind the cursor, and has every record.
@@ -106,6 +115,9 @@ impl<L: Load> Carrying<L> {
                     Some(record) => self.see(record),
                     None => return Ok(()),
                 },
+            }
+            if self.ahead.len() >= AHEAD_MAX / 2 && self.is_beyond() {
+                self.save().await?;
             }
             self.start();
         }
@@ -144,12 +156,13 @@ impl<L: Load> Carrying<L> {
     }
 
     fn start(&mut self) {
-        while self.running.len() < SIDE_BY_SIDE {
+        while self.running.len() < SIDE_BY_SIDE && self.ahead.len() < AHEAD_MAX {
             let Some(source) = self.ready.pop_front() else { return };
             let Some(record) = self.sources.get(&source).and_then(|waiting| waiting.front().cloned()) else {
                 continue;
             };
             let (sequence, bytes) = (record.sequence, record.body.len());
+            self.ahead.insert(sequence);
             let sending = self.load.clone().send(self.post.clone(), record);
             self.running.push(Box::pin(async move {
                 sending.await?;
@@ -173,10 +186,16 @@ impl<L: Load> Carrying<L> {
         }
     }
 
+    /// Whether anything that counts as ahead is to be written down.
+    fn is_beyond(&self) -> bool {
+        self.ahead.first().is_some_and(|first| *first <= self.place.at)
+    }
+
     async fn save(&mut self) -> Result<(), Error> {
         let passed = self.place.at.saturating_sub(self.cursor.at);
         if passed > 0 && (self.sent || passed >= SAVE_AFTER) {
             self.cursor.save(self.place.at).await?;
+            self.ahead = self.ahead.split_off(&(self.place.at + 1));
             self.sent = !self.place.open.is_empty();
         }
         Ok(())

@@ -332,3 +332,32 @@ async fn e1_readers_of_one_name_take_turns_and_keep_the_order(ground: Ground) {
         assert_eq!(next.sequence, sequence, "what was given back comes first, then the rest in order");
     }
 }
+
+/// With brokers of their own, which they restart.
+mod restarted {
+    use super::*;
+
+    on_both!(
+        alone:
+        e3_what_a_restarted_broker_does_not_know_any_more_takes_effect_once,
+    );
+
+    /// The stream of tells knows the ids of what it has, and a server that was restarted those of nothing else: so of what is
+    /// sent again, the receiver must know all.
+    async fn e3_what_a_restarted_broker_does_not_know_any_more_takes_effect_once(mut ground: Ground) {
+        const AGAIN: u32 = 250;
+        let press = paper(&ground, "press").await;
+        let node = readers(&ground, "one").await;
+        for number in 0..AGAIN {
+            print(&press, "p", &["a"], number..number + 1, Tone::Plain).await;
+        }
+        has(&node, "a", &stories("p", 0..AGAIN)).await;
+        drop(node);
+        ground.stop().await;
+        ground.start().await;
+        Place::of(&ground, "reader.story_printed").await.back_to(0).await;
+        let heir = readers(&ground, "two").await;
+        print(&press, "p", &["a"], AGAIN..AGAIN + 1, Tone::Plain).await;
+        has(&heir, "a", &stories("p", 0..=AGAIN)).await;
+    }
+}

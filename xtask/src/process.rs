@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process, kill_process_group};
+use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
 /// How long a child may take to go after SIGKILL before we call it stuck.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
@@ -139,6 +139,15 @@ impl Process {
             Some(pid) => self.signalled(kill_process(pid, signal)),
             None => Ok(()),
         }
+    }
+
+    /// Sends SIGSTOP and waits until no thread of it runs any more; one that is about to be scheduled stops only then.
+    pub fn freeze(&mut self) -> Result<()> {
+        let Some(pid) = self.living()? else { return Ok(()) };
+        self.signalled(kill_process(pid, Signal::STOP))?;
+        // Its end, should it come to that, is left to be waited for elsewhere.
+        waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
+        Ok(())
     }
 
     /// Sends SIGTERM and waits. A process that is not gone after `limit` is killed, and that is an error.

@@ -12,6 +12,8 @@ use crate::rig::{Stage, now_us};
 pub(super) struct Strike {
     /// Before the first signal was sent.
     pub(super) at_us: u64,
+    /// When the victim certainly did nothing any more, if it was killed or frozen.
+    pub(super) still_us: u64,
     /// When it was over.
     pub(super) until_us: u64,
     /// The id that the victim had; none if every node was one.
@@ -29,14 +31,16 @@ pub(super) fn strike(stage: &mut Stage, variant: Variant, name: &str) -> Result<
             let victim = node.ids().pop();
             let at_us = now_us();
             node.kill9()?;
+            let still_us = now_us();
             stage.rest(recovers_within(variant))?;
-            Ok(Strike { at_us, until_us: now_us(), victim, is_death: true })
+            Ok(Strike { at_us, still_us, until_us: now_us(), victim, is_death: true })
         }
         Variant::Paused => {
             let mut node = stage.take_node(name)?;
             let victim = node.ids().pop();
             let at_us = now_us();
-            node.signal(Signal::STOP)?;
+            node.freeze()?;
+            let still_us = now_us();
             stage.rest(recovers_within(variant))?;
             node.signal(Signal::CONT)?;
             // Long enough for everything that waited for it in its sockets.
@@ -44,7 +48,7 @@ pub(super) fn strike(stage: &mut Stage, variant: Variant, name: &str) -> Result<
             let until_us = now_us();
             node.signal(Signal::TERM)?;
             stage.until_gone(&mut node)?;
-            Ok(Strike { at_us, until_us, victim, is_death: true })
+            Ok(Strike { at_us, still_us, until_us, victim, is_death: true })
         }
         Variant::Sigterm => {
             let mut node = stage.take_node(name)?;
@@ -53,7 +57,7 @@ pub(super) fn strike(stage: &mut Stage, variant: Variant, name: &str) -> Result<
             node.signal(Signal::TERM)?;
             stage.until_gone(&mut node)?;
             stage.rest(Duration::from_millis(200))?;
-            Ok(Strike { at_us, until_us: now_us(), victim, is_death: false })
+            Ok(Strike { at_us, still_us: at_us, until_us: now_us(), victim, is_death: false })
         }
         Variant::Rolling | Variant::RollingCli => {
             let names: Vec<String> = stage.nodes().iter().map(|node| node.name.clone()).collect();
@@ -65,7 +69,7 @@ pub(super) fn strike(stage: &mut Stage, variant: Variant, name: &str) -> Result<
                 stage.until_ready().context("a node that was replaced")?;
             }
             stage.rest(Duration::from_millis(500))?;
-            Ok(Strike { at_us, until_us: now_us(), victim: None, is_death: false })
+            Ok(Strike { at_us, still_us: at_us, until_us: now_us(), victim: None, is_death: false })
         }
     }
 }

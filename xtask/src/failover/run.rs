@@ -126,7 +126,7 @@ fn gap(calls: &[&Call], struck: &Strike) -> Option<u64> {
 /// A node that was killed or frozen answers nothing that was asked afterwards.
 fn after_its_end(calls: &[Call], struck: &Strike, verdict: &mut Verdict) {
     let Some(victim) = struck.victim.as_ref().filter(|_| struck.is_death) else { return };
-    for call in calls.iter().filter(|call| call.invoked_us > struck.at_us && call.node.as_ref() == Some(victim)) {
+    for call in calls.iter().filter(|call| call.invoked_us > struck.still_us && call.node.as_ref() == Some(victim)) {
         verdict.wrong += 1;
         verdict.complaints.push(format!("{victim} answered what was asked after its end: {call:?}"));
     }

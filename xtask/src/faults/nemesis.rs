@@ -55,7 +55,7 @@ impl Fault {
             }
             Self::Pause => {
                 let mut node = cluster.stage_mut().take_node(victim)?;
-                node.signal(Signal::STOP)?;
+                node.freeze()?;
                 rest(cluster, rng, past_lease)?;
                 node.signal(Signal::CONT)?;
                 // What waited for it in its sockets comes now.

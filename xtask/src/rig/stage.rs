@@ -348,6 +348,11 @@ impl Member {
         self.process.kill()
     }
 
+    /// SIGSTOP, and still.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.process.freeze()
+    }
+
     /// Any other signal.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         self.process.signal(signal)

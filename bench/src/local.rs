@@ -55,10 +55,11 @@ async fn cases(threads: usize, rounds: usize, spell: Duration) -> anyhow::Result
     let (ractor, _ractor) = ractor::Actor::spawn(None, RactorCounter, ()).await?;
     let kameo = <KameoCounter as kameo::actor::Spawn>::spawn(KameoCounter { total: 0 });
     let mut samples: Vec<(&str, &str, Vec<Sample>)> = Vec::new();
-    let mut keep = |system, operation, sample| match samples.iter_mut().find(|known| known.0 == system && known.1 == operation) {
-        Some(known) => known.2.push(sample),
-        None => samples.push((system, operation, vec![sample])),
-    };
+    let mut keep =
+        |system, operation, sample| match samples.iter_mut().find(|known| known.0 == system && known.1 == operation) {
+            Some(known) => known.2.push(sample),
+            None => samples.push((system, operation, vec![sample])),
+        };
     for round in 1..=rounds {
         eprintln!("  {threads} thread(s), round {round} of {rounds}");
         keep("greenroom", "ask", timed!(spell, counter.ask(Add(1)).await?, counter.ask(Add(0)).await?));

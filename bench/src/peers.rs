@@ -157,7 +157,12 @@ impl ractor::Actor for RactorCounter {
         Ok(0)
     }
 
-    async fn handle(&self, _: ractor::ActorRef<Self::Msg>, message: Self::Msg, total: &mut u64) -> Result<(), ractor::ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ractor::ActorRef<Self::Msg>,
+        message: Self::Msg,
+        total: &mut u64,
+    ) -> Result<(), ractor::ActorProcessingErr> {
         match message {
             RactorMessage::Add(by, reply) => {
                 *total = total.wrapping_add(by);

@@ -15,7 +15,7 @@ use xtask::broker::{Broker, BrokerOptions, Profile};
 use xtask::process::{Group, Launch, Process};
 use xtask::tools;
 
-use crate::durable::{self, Keep, KeptActor, Kept, Samples};
+use crate::durable::{self, Keep, Kept, KeptActor, Samples};
 
 const APP: &str = "bench";
 /// Callers at once.

@@ -69,7 +69,9 @@ pub fn print(rows: &[Row], against: &[&str]) {
     println!("|---|---|---|---|---|---|");
     for row in rows {
         let ratio = |system: &str| {
-            let peer = rows.iter().find(|peer| peer.system == system && peer.operation == row.operation && peer.threads == row.threads);
+            let peer = rows
+                .iter()
+                .find(|peer| peer.system == system && peer.operation == row.operation && peer.threads == row.threads);
             peer.map_or_else(|| "–".to_owned(), |peer| format!("{:.2}", row.ns_per_op_median / peer.ns_per_op_median))
         };
         let ratios: Vec<String> = against.iter().map(|system| ratio(system)).collect();
@@ -116,7 +118,8 @@ pub fn cpu_ns_of(pid: u32) -> anyhow::Result<f64> {
 
 /// Memory of this process that is in RAM, in bytes.
 pub fn resident_bytes() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status cannot be read: this needs Linux")?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("/proc/self/status cannot be read: this needs Linux")?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS in /proc/self/status")?;
     let kib: u64 = line.split_whitespace().nth(1).context("VmRSS without a number")?.parse()?;
     Ok(kib * 1024)

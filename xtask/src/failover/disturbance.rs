@@ -46,25 +46,22 @@ pub(super) fn strike(stage: &mut Stage, variant: Variant, name: &str) -> Result<
             // Long enough for everything that waited for it in its sockets.
             stage.rest(Duration::from_millis(1500))?;
             let until_us = now_us();
-            node.signal(Signal::TERM)?;
-            stage.until_gone(&mut node)?;
+            stage.drain(node)?;
             Ok(Strike { at_us, still_us, until_us, victim, is_death: true })
         }
         Variant::Sigterm => {
-            let mut node = stage.take_node(name)?;
+            let node = stage.take_node(name)?;
             let victim = node.ids().pop();
             let at_us = now_us();
-            node.signal(Signal::TERM)?;
-            stage.until_gone(&mut node)?;
+            stage.drain(node)?;
             stage.rest(Duration::from_millis(200))?;
             Ok(Strike { at_us, still_us: at_us, until_us: now_us(), victim, is_death: false })
         }
         Variant::Rolling | Variant::RollingCli => {
             let names: Vec<String> = stage.nodes().iter().map(|node| node.name.clone()).collect();
             for name in names {
-                let mut node = stage.take_node(&name)?;
-                node.signal(Signal::TERM)?;
-                stage.until_gone(&mut node)?;
+                let node = stage.take_node(&name)?;
+                stage.drain(node)?;
                 stage.start_node()?;
                 stage.until_ready().context("a node that was replaced")?;
             }

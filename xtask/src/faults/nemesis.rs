@@ -60,26 +60,23 @@ impl Fault {
                 node.signal(Signal::CONT)?;
                 // What waited for it in its sockets comes now.
                 rest(cluster, rng, 1_500..2_500)?;
-                node.signal(Signal::TERM)?;
-                cluster.stage().until_gone(&mut node)
+                cluster.stage().drain(node)
             }
             Self::Cut => {
                 cluster.proxies(victim)?.iter().for_each(super::proxy::Proxy::cut);
                 rest(cluster, rng, past_lease)?;
                 cluster.proxies(victim)?.iter().for_each(super::proxy::Proxy::mend);
                 rest(cluster, rng, 1_500..2_500)?;
-                let mut node = cluster.stage_mut().take_node(victim)?;
-                node.signal(Signal::TERM)?;
-                cluster.stage().until_gone(&mut node)
+                let node = cluster.stage_mut().take_node(victim)?;
+                cluster.stage().drain(node)
             }
             Self::Unplugged => {
                 cluster.cable(victim)?.pull()?;
                 rest(cluster, rng, past_lease)?;
                 cluster.cable(victim)?.plug()?;
                 rest(cluster, rng, 1_500..2_500)?;
-                let mut node = cluster.stage_mut().take_node(victim)?;
-                node.signal(Signal::TERM)?;
-                cluster.stage().until_gone(&mut node)
+                let node = cluster.stage_mut().take_node(victim)?;
+                cluster.stage().drain(node)
             }
             Self::Broker => {
                 let server = cluster.stage_mut().kill_leader()?;
@@ -92,9 +89,8 @@ impl Fault {
             Self::Rolling => {
                 let names: Vec<String> = cluster.stage().nodes().iter().map(|node| node.name.clone()).collect();
                 for name in names {
-                    let mut node = cluster.stage_mut().take_node(&name)?;
-                    node.signal(Signal::TERM)?;
-                    cluster.stage().until_gone(&mut node)?;
+                    let node = cluster.stage_mut().take_node(&name)?;
+                    cluster.stage().drain(node)?;
                     cluster.start_node()?;
                     cluster.stage_mut().until_ready().context("a node that was replaced")?;
                 }

@@ -246,8 +246,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits for a node that was told to leave.
-    pub fn until_gone(&self, node: &mut Member) -> Result<()> {
+    /// SIGTERM for a node, and waits until it has left.
+    pub fn drain(&self, mut node: Member) -> Result<()> {
+        node.signal(Signal::TERM)?;
         match node.process.wait(DRAIN_LIMIT)? {
             Some(status) if status.success() => Ok(()),
             Some(status) => bail!("{} ended with {status}:\n{}", node.name, node.process.output_tail(20)),

@@ -15,6 +15,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+/// Messages are freed by other threads than made them, which the system's allocator takes locks for.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measure greenroom beside its peers.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", arg_required_else_help = true)]

@@ -65,7 +65,7 @@ pub(crate) struct Flight<'a> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.pending.waiting.remove(&self.number);
+        self.pending.forget(self.number);
     }
 }
 
@@ -73,6 +73,11 @@ impl Pending {
     /// A number that is above all those before.
     pub(crate) fn next(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Takes an entry away whose answer nobody waits for any more.
+    pub(crate) fn forget(&self, number: u64) {
+        self.waiting.remove(&number);
     }
 
     /// Takes an answer that arrived on `….r.{number}`.
@@ -171,11 +176,17 @@ impl Surroundings {
 
     /// Notes that a message is about to be sent.
     pub(crate) fn flight(&self, node: Option<&str>, went: Option<Went>) -> Flight<'_> {
+        let (number, got) = self.wait_for(node, went);
+        Flight { pending: &self.pending, number, got }
+    }
+
+    /// The same, for who sees to it that the entry goes, by [`forget`](Pending::forget).
+    pub(crate) fn wait_for(&self, node: Option<&str>, went: Option<Went>) -> (u64, oneshot::Receiver<Got>) {
         let number = self.pending.next();
         let (got, wait) = oneshot::channel();
         let waiter = Waiter { node: node.map(str::to_owned), client: self.client(), went, got: Some(got) };
         self.pending.waiting.insert(number, waiter);
-        Flight { pending: &self.pending, number, got: wait }
+        (number, wait)
     }
 }
 

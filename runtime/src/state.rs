@@ -13,6 +13,7 @@
 mod volatile;
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub(crate) use self::volatile::VolatileJournal;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::journal::{self, Ledger, Opened, StoredEvent};
+use crate::node::Question;
 
 /// State that changes by events alone. Put `#[data]` on it, or derive serde's traits.
 pub trait State: Default + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -129,17 +131,20 @@ impl<S: State + fmt::Debug> fmt::Debug for Durable<S> {
 #[derive(Clone, Debug)]
 pub struct Committed {
     pub(crate) actor: &'static str,
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) version: u32,
     /// Its place in the actor's journal, from 1.
     pub(crate) sequence: u64,
     pub(crate) body: Vec<u8>,
+    /// Whether the broker is to say that nobody hears it.
+    pub(crate) question: Option<Question>,
 }
 
 impl Committed {
     /// An event with its JSON; its place is not known yet.
     fn of<E: Event>(event: &E, body: Vec<u8>) -> Self {
-        Self { actor: E::ACTOR, name: event.name(), version: E::VERSION, sequence: 0, body }
+        let (name, version) = (Cow::Borrowed(event.name()), E::VERSION);
+        Self { actor: E::ACTOR, name, version, sequence: 0, body, question: None }
     }
 }
 
@@ -198,15 +203,12 @@ impl<S: State> sealed::Journaled for Durable<S> {
         }
     }
 
-    fn written(&self) -> Result<(Vec<StoredEvent>, Vec<Committed>), Error> {
-        let mut stored = Vec::with_capacity(self.pending.len());
-        let mut told = Vec::with_capacity(self.pending.len());
-        for event in &self.pending {
+    fn written(&self) -> Result<Vec<StoredEvent>, Error> {
+        let stored = |event: &S::Event| {
             let body = journal::raw(event, "the event")?;
-            told.push(Committed::of(event, body.get().as_bytes().to_vec()));
-            stored.push(StoredEvent { name: event.name().to_owned(), version: S::Event::VERSION, body });
-        }
-        Ok((stored, told))
+            Ok(StoredEvent { name: Cow::Borrowed(event.name()), version: S::Event::VERSION, body })
+        };
+        self.pending.iter().map(stored).collect()
     }
 
     fn state(&self) -> Result<Box<RawValue>, Error> {
@@ -224,7 +226,6 @@ pub(crate) type JournalBox = Arc<dyn Any + Send + Sync>;
 mod sealed {
     use serde_json::value::RawValue;
 
-    use super::Committed;
     use crate::error::Error;
     use crate::journal::{Ledger, StoredEvent};
 
@@ -233,8 +234,8 @@ mod sealed {
         /// The journal behind a durable cell.
         fn ledger(&mut self) -> Option<&mut Ledger>;
 
-        /// What was emitted, as it is stored, and as it is told; its places are not known yet.
-        fn written(&self) -> Result<(Vec<StoredEvent>, Vec<Committed>), Error>;
+        /// What was emitted, as it is stored.
+        fn written(&self) -> Result<Vec<StoredEvent>, Error>;
 
         /// The state as it is stored.
         fn state(&self) -> Result<Box<RawValue>, Error>;

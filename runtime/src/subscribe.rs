@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::executor::Executor;
 use crate::journal::Record;
 use crate::key::Key;
-use crate::node::Surroundings;
+use crate::node::{DESERTED_FOR, Surroundings};
 use crate::subject::Filter;
 use crate::transport::{Consumer, ConsumerConfig, Delivery, StreamConfig, Subscription};
 use crate::wire::SEQUENCE;
@@ -79,9 +79,11 @@ impl<E: Event> Subscribe<E> {
         self
     }
 
-    /// Listens to the live echo: each event at most once, from now on, after its turn has
-    /// committed. What happens while nobody listens, or while the connection is down, is missed;
-    /// [`Received::sequence`] shows such a gap.
+    /// Listens to the live echo: each event at most once, after its turn has committed. It hears
+    /// what happens from when this returns, which takes a tenth of a second: for so long a node that
+    /// tells thousands of events a second may believe that nobody listens, and tell none. What
+    /// happens while nobody listens, or while the connection is down, is missed; a gap in
+    /// [`Received::sequence`] shows it.
     ///
     /// # Errors
     /// `BadKey` for an unusable key, `BadRequest` for a name that is none of the contract's
@@ -91,6 +93,7 @@ impl<E: Event> Subscribe<E> {
         let key = self.key.transpose()?;
         let filter: Filter = self.around.subjects.lives(E::ACTOR, self.name.as_deref(), key.as_ref());
         let subscription = self.around.transport.subscribe(&filter, self.group.as_deref(), CAPACITY).await?;
+        tokio::time::sleep(DESERTED_FOR).await;
         Ok(Events { subscription, event: PhantomData })
     }
 

@@ -162,7 +162,8 @@ async fn received(ground: &Ground) -> Option<u64> {
     Some(own_messages(ground.server()?).await)
 }
 
-async fn own_messages(server: &Server) -> u64 {
+/// The messages from and for the own connections of nodes named `one`.
+pub(super) async fn own_messages(server: &Server) -> u64 {
     let connections = server.monitor("/connz").await;
     let all = connections["connections"].as_array().cloned().unwrap_or_default();
     let own = all.iter().filter(|one| {

@@ -11,10 +11,11 @@ use greenroom::prelude::*;
 use greenroom::transport::{Headers, MemoryBroker};
 use serde_json::json;
 
+use super::bypass::own_messages;
 use super::gate::Gate;
 use super::ground::{Ground, bounded, on_both, settled, soon};
 use super::outsiders::Outsider;
-use super::tally::{Add, AddLater, End, Journals, No, Sum, Tally, TallyActor};
+use super::tally::{Add, AddLater, Added, End, Journals, No, Sum, Tally, TallyActor};
 use super::tally::{add, ending, json_of, later, list, numbers, sums_of, tally};
 use crate::harness::{eventually, holds};
 
@@ -271,6 +272,46 @@ async fn e1_what_runs_behind_a_slow_append_is_bounded() {
         assert_eq!(numbers(&records).len(), 901);
         let most = records.iter().map(|record| list(record, "commands").len()).max();
         assert!((128..=256).contains(&most.unwrap_or(0)), "{most:?}: as many as a record may hold, since all waited");
+    })
+    .await;
+}
+
+/// While a node tells thousands of events a second, those that nobody hears are not sent; whoever begins to listen hears
+/// them soon, and then all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e1_in_a_rush_what_nobody_hears_is_not_sent() {
+    bounded(async {
+        let ground = Ground::nats_alone().await;
+        let server = ground.server().expect("a server of its own");
+        let node = tally(&ground, "one").await;
+        let actor = node.actor::<Tally>("hot").within(Duration::from_secs(20));
+        let rush = async || together(&actor, (0..1_000).map(|_| add(1))).await;
+        eventually(Duration::from_secs(60), "events that nobody hears are not sent", async || {
+            let before = own_messages(server).await;
+            assert!(rush().await.iter().all(Result::is_ok));
+            let sent = own_messages(server).await - before;
+            holds(sent < 1_000, || format!("{sent} messages for 1,000 turns that share their appends"))
+        })
+        .await;
+        let mut events = node.subscribe::<Added>().key("hot").live().await.expect("a subscription");
+        let heard = tokio::spawn(async move {
+            let mut last = 0;
+            while let Some(event) = events.next().await {
+                assert!(last == 0 || event.sequence == last + 1, "{} after {last}", event.sequence);
+                last = event.sequence;
+                if matches!(event.event, Added::Number { number: 2, .. }) {
+                    break;
+                }
+            }
+            last
+        });
+        for _ in 0..5 {
+            assert!(rush().await.iter().all(Result::is_ok));
+        }
+        actor.ask(add(2)).await.expect("an answer");
+        let last = soon("the last event is heard", heard).await.expect("no gap");
+        let kept = numbers(&Journals::of(&ground, "hot").await.records().await);
+        assert_eq!(last, kept.len() as u64);
     })
     .await;
 }

@@ -19,6 +19,10 @@ use tracing_subscriber::EnvFilter;
 use crate::hosts::Hosted;
 use crate::stop::Stop;
 
+/// Messages are freed by other threads than made them, for which the system's allocator takes locks.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs services of the shop: users, orders, payments, inventory, notifications.
 ///
 /// One process may host all of them, or each a process of its own, or several of each; they find

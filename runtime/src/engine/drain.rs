@@ -19,18 +19,26 @@ use crate::watch::{Ending, Reason};
 pub(super) const BURST: usize = 64;
 
 impl<A: Actor> Host<A> {
-    /// Runs what is queued, in order, until nothing is.
-    pub(super) async fn drain(self: Arc<Self>, slot: Arc<Slot<A>>, mut actor: Option<A>, burst: usize) {
-        let mut left = burst;
+    /// Runs what is queued, in order, until nothing is; `first` before that, and nothing else on its caller's stack.
+    pub(super) async fn drain(
+        self: Arc<Self>,
+        slot: Arc<Slot<A>>,
+        mut actor: Option<A>,
+        mut first: Option<Box<dyn Job<A>>>,
+    ) {
+        let mut left = if first.is_some() { 1 } else { BURST };
         let mut reminded = false;
         // What is kept, and still to be told to whoever watches.
         let (mut told, mut waited) = (Vec::new(), false);
         loop {
-            let popped = {
-                let mut inner = slot.lock();
-                match inner.pop_if(left > 0) {
-                    Popped::Nothing if told.is_empty() => return self.rest(&slot, inner, actor),
-                    popped => popped,
+            let popped = match first.take() {
+                Some(first) => Popped::Job(first),
+                None => {
+                    let mut inner = slot.lock();
+                    match inner.pop_if(left > 0) {
+                        Popped::Nothing if told.is_empty() => return self.rest(&slot, inner, actor),
+                        popped => popped,
+                    }
                 }
             };
             let job = match popped {

@@ -184,7 +184,7 @@ impl Group {
                 let voices = std::mem::take(&mut under_way.voices);
                 self.under_way = None;
                 match kept {
-                    Ok(kept) => self.kept(actor, kept, voices),
+                    Ok(kept) => self.kept(actor, env, kept, voices),
                     Err(why) => return Poll::Ready(self.lost(env, why, voices)),
                 }
             }
@@ -267,8 +267,8 @@ impl Group {
         }
     }
 
-    fn kept<A: Actor>(&mut self, actor: &mut A, kept: Kept, voices: Vec<Voice>) {
-        let told = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.took(kept));
+    fn kept<A: Actor>(&mut self, actor: &mut A, env: &Env<'_>, kept: Kept, voices: Vec<Voice>) {
+        let told = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.took(env.around, kept));
         voices.into_iter().for_each(|voice| voice.say(None));
         self.told.extend(told.unwrap_or_default());
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::budget::Budget;
-use super::drain::BURST;
 use super::gate::{Gate, Shut};
 use super::job::Job;
 use super::pinned::Pinned;
@@ -148,16 +147,24 @@ impl<A: Actor> Host<A> {
                 ));
             }
             let Some(job) = make() else { return Ok(None) };
-            inner.push(job);
-            Ok(match Self::take(inner) {
-                Entered::Taken(actor) => Some((slot.clone(), Some(actor))),
-                Entered::Empty => Some((slot.clone(), None)),
-                Entered::Busy => None,
+            let actor = match Self::take(inner) {
+                Entered::Taken(actor) => Some(actor),
+                Entered::Empty => None,
+                Entered::Busy => {
+                    inner.push(job);
+                    return Ok(None);
+                }
+            };
+            // Taken up on this very stack, before anything else can be: it need not be queued.
+            if inline && inner.queued() == 0 {
+                return Ok(Some((slot.clone(), actor, Some(job))));
             }
-            .inspect(|_| inner.expect_start()))
+            inner.push(job);
+            inner.expect_start();
+            Ok(Some((slot.clone(), actor, None)))
         })?;
-        if let Some((slot, actor)) = drain {
-            self.drive(slot, actor, inline);
+        if let Some((slot, actor, first)) = drain {
+            self.drive(slot, actor, first);
         }
         Ok(())
     }
@@ -183,7 +190,7 @@ impl<A: Actor> Host<A> {
             return self.rest(slot, inner, actor);
         }
         drop(inner);
-        self.drive(slot.clone(), actor, false);
+        self.drive(slot.clone(), actor, None);
     }
 
     /// Drops every idle actor of a partition whose gate was closed; returns the keys of the others. What is dropped
@@ -281,9 +288,10 @@ impl<A: Actor> Host<A> {
         }
     }
 
-    pub(super) fn drive(self: &Arc<Self>, slot: Arc<Slot<A>>, actor: Option<A>, inline: bool) {
-        let mut drain: Pin<Box<dyn Future<Output = ()> + Send>> =
-            Box::pin(self.clone().drain(slot, actor, if inline { 1 } else { BURST }));
+    /// Runs what is queued; `first` before that, polled once by the caller.
+    pub(super) fn drive(self: &Arc<Self>, slot: Arc<Slot<A>>, actor: Option<A>, first: Option<Box<dyn Job<A>>>) {
+        let inline = first.is_some();
+        let mut drain: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(self.clone().drain(slot, actor, first));
         if inline && let Some(_deeper) = depth::enter() {
             let _runtime = self.around.runtime.enter();
             // Polled exactly once here. The waker is none: what is pending is spawned, and its task

@@ -94,7 +94,7 @@ impl<A: Actor> Host<A> {
         let mut inner = slot.lock();
         if inner.queued() > 0 {
             drop(inner);
-            return self.drive(slot.clone(), Some(actor), false);
+            return self.drive(slot.clone(), Some(actor), None);
         }
         inner.phase = Phase::Gone;
         drop(inner);

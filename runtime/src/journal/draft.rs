@@ -1,12 +1,14 @@
 //! Drafts: what turns want kept, before it is a record.
 
+use std::sync::Arc;
+
 use super::ledger::Mark;
 use super::outbox::Outbox;
 use super::record::StoredEvent;
 use super::window::{Fate, Remembered};
 use crate::call::wall_ms;
 use crate::error::Error;
-use crate::state::{Cell, Committed};
+use crate::state::Cell;
 
 /// What a record has around its events and commands, as JSON; more than it ever is.
 const FRAME_BYTES: usize = 512;
@@ -17,9 +19,8 @@ const EVENT_BYTES: usize = 48;
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(super) events: Vec<StoredEvent>,
-    /// The same events as they are told to whoever watches.
-    pub(super) told: Vec<Committed>,
-    pub(super) commands: Vec<Remembered>,
+    /// Shared with the window, which remembers them before they are kept.
+    pub(super) commands: Vec<Arc<Remembered>>,
     /// What they send, and change about their actor's reminders.
     pub(super) outbox: Outbox,
     pub(super) bytes: usize,
@@ -36,7 +37,7 @@ impl Draft {
         emitted: bool,
         outbox: Outbox,
     ) -> Result<Self, Error> {
-        let (events, told) = if emitted { cell.written()? } else { Default::default() };
+        let events = if emitted { cell.written()? } else { Vec::new() };
         let command = command.map(|(mark, fate)| Remembered {
             id: mark.id,
             born: mark.born,
@@ -50,7 +51,7 @@ impl Draft {
         let of_event = |event: &StoredEvent| EVENT_BYTES + 2 * event.name.len() + event.body.get().len();
         let events_bytes = events.iter().map(of_event).sum::<usize>();
         let bytes = FRAME_BYTES + events_bytes + command.as_ref().map_or(0, Remembered::bytes) + outbox.bytes();
-        Ok(Self { events, told, commands: command.into_iter().collect(), outbox, bytes })
+        Ok(Self { events, commands: command.into_iter().map(Arc::new).collect(), outbox, bytes })
     }
 
     /// How large its record will be without the state, at most, in bytes.
@@ -61,7 +62,6 @@ impl Draft {
     /// Takes in what a later turn leaves.
     pub(crate) fn join(&mut self, later: Self) {
         self.events.extend(later.events);
-        self.told.extend(later.told);
         self.commands.extend(later.commands);
         self.outbox.join(later.outbox);
         self.bytes += later.bytes - FRAME_BYTES;

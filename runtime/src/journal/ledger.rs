@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::draft::Draft;
 use super::log::{Log, NotAppended, Sealed};
 use super::outbox::Outbox;
-use super::record::{FORM, Record, Snapshot};
+use super::record::{FORM, Record, Snapshot, StoredEvent};
 use super::reminders::Reminders;
 use super::window::{Fate, Known, Window};
 use crate::call::wall_ms;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::node::Surroundings;
+use crate::node::{Audiences, Surroundings};
 use crate::reminder;
 use crate::state::{Cell, Committed};
 use crate::subject::Subject;
@@ -48,6 +48,8 @@ pub struct Ledger {
     /// As the turns so far leave them, and as they are kept.
     pub(crate) reminders: Reminders,
     kept_reminders: Reminders,
+    /// Who listens to its events.
+    audiences: Audiences,
 }
 
 /// A command on its way through a turn.
@@ -108,6 +110,7 @@ impl Ledger {
             window: Window::default().of(remembers),
             reminders: Reminders::default(),
             kept_reminders: Reminders::default(),
+            audiences: Audiences::default(),
         };
         let Some((sequence, bytes, last)) = log.last(&subject).await? else {
             return Ok(Opened { ledger, snapshot: None, records: Vec::new(), contested: !planned });
@@ -214,7 +217,7 @@ pub(crate) async fn commit(
     let append = prepared(around, cell, draft, embed)?;
     let kept = append.send(around.clone()).await?;
     cell.kept();
-    Ok(ledger_of(cell)?.took(kept))
+    Ok(ledger_of(cell)?.took(around, kept))
 }
 
 /// Makes a record of what several turns leave. `whole`: nothing was emitted since that it does not hold.
@@ -245,7 +248,7 @@ fn prepared(
     let ledger = ledger_of(cell)?;
     ledger.state_bytes = state.as_ref().map_or(ledger.state_bytes, |state| state.get().len());
     let state = state.filter(|_| embed == Embed::Always || ledger.is_due());
-    let Draft { events, told, commands, outbox, bytes } = draft;
+    let Draft { events, commands, outbox, bytes } = draft;
     let reminders = ledger.kept_reminders.with(&outbox.reminders);
     let snapshot = state.map(|state| Snapshot::of(state, &ledger.window, reminders.clone())).transpose();
     let wakes = (!outbox.reminders.is_empty()).then(|| (ledger.kept_reminders.clone(), reminders.clone()));
@@ -278,7 +281,7 @@ fn prepared(
         is_snapshot: record.snapshot.is_some(),
         sends: record.sends() > 0,
         sealed,
-        told,
+        events: record.events,
         whose: ledger.whose.clone(),
         wakes,
     })
@@ -298,7 +301,7 @@ pub(crate) struct Append {
     /// Whether it has anything to send.
     sends: bool,
     sealed: Sealed,
-    told: Vec<Committed>,
+    events: Vec<StoredEvent>,
     whose: (&'static str, Key),
     /// The reminders before and after it, if it changes them.
     wakes: Option<(Reminders, Reminders)>,
@@ -309,7 +312,7 @@ pub(crate) struct Kept {
     sequence: u64,
     bytes: u64,
     is_snapshot: bool,
-    told: Vec<Committed>,
+    events: Vec<StoredEvent>,
     reminders: Option<Reminders>,
 }
 
@@ -319,7 +322,7 @@ impl Append {
     /// # Errors
     /// See [`NotAppended`].
     pub(crate) async fn send(self, around: Arc<Surroundings>) -> Result<Kept, NotAppended> {
-        let Self { log, subject, expect, is_snapshot, sends, sealed, told, whose: (actor, key), wakes } = self;
+        let Self { log, subject, expect, is_snapshot, sends, sealed, events, whose: (actor, key), wakes } = self;
         // What is rare is boxed: every append pays for the size of this.
         if sends {
             Box::pin(log.announce(&around)).await.map_err(NotAppended::NotStored)?;
@@ -337,7 +340,7 @@ impl Append {
         if !around.proof.holds() {
             Box::pin(around.permit()).await.map_err(NotAppended::Unknown)?;
         }
-        Ok(Kept { sequence, bytes: sealed.bytes() as u64, is_snapshot, told, reminders })
+        Ok(Kept { sequence, bytes: sealed.bytes() as u64, is_snapshot, events, reminders })
     }
 }
 
@@ -348,9 +351,9 @@ impl Ledger {
         draft.outbox.reminders.iter().for_each(|change| self.reminders.apply(change));
     }
 
-    /// Takes in that a record is stored; gives its events with their places.
-    pub(crate) fn took(&mut self, kept: Kept) -> Vec<Committed> {
-        let Kept { sequence, bytes, is_snapshot, told, reminders } = kept;
+    /// Takes in that a record is stored; gives those of its events that somebody may hear, with their places.
+    pub(crate) fn took(&mut self, around: &Surroundings, kept: Kept) -> Vec<Committed> {
+        let Kept { sequence, bytes, is_snapshot, events, reminders } = kept;
         if let Some(reminders) = reminders {
             self.kept_reminders = reminders;
         }
@@ -360,8 +363,10 @@ impl Ledger {
             (self.base, self.since, self.hold_off) = (sequence, 0, 0);
         }
         let first = self.next_event;
-        self.next_event += told.len() as u64;
-        (first..).zip(told).map(|(sequence, event)| Committed { sequence, ..event }).collect()
+        self.next_event += events.len() as u64;
+        let whose = self.whose.0;
+        let events = events.into_iter().enumerate();
+        self.audiences.select(&around.rush, events.map(|(index, event)| event.committed(whose, first + index as u64)))
     }
 }
 

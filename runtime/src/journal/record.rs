@@ -3,6 +3,9 @@
 //! Readable by people (`nats stream view`), by other languages, and by later versions: unknown fields are tolerated,
 //! and what is absent has its default.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -10,6 +13,7 @@ use super::outbox::StoredTell;
 use super::reminders::{Change, Reminders};
 use super::window::{Remembered, Window};
 use crate::error::{Error, ErrorKind};
+use crate::state::Committed;
 
 /// The version of this form.
 pub(crate) const FORM: u32 = 1;
@@ -30,7 +34,7 @@ pub(crate) struct Record {
     pub(crate) first: u64,
     /// The commands whose turns wrote it, in order: those that had an id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) commands: Vec<Remembered>,
+    pub(crate) commands: Vec<Arc<Remembered>>,
     /// What the turn sends, in order, now that it is kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tells: Vec<StoredTell>,
@@ -51,10 +55,18 @@ pub(crate) struct Record {
 /// An event at rest.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StoredEvent {
-    pub(crate) name: String,
+    pub(crate) name: Cow<'static, str>,
     /// The version of the events' form when it was written.
     pub(crate) version: u32,
     pub(crate) body: Box<RawValue>,
+}
+
+impl StoredEvent {
+    /// The same, as it is told to whoever watches, with its place in the actor's whole life.
+    pub(crate) fn committed(self, actor: &'static str, sequence: u64) -> Committed {
+        let body = String::from(Box::<str>::from(self.body)).into_bytes();
+        Committed { actor, name: self.name, version: self.version, sequence, body, question: None }
+    }
 }
 
 /// Everything an activation needs, instead of all that came before.

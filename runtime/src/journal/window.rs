@@ -8,6 +8,9 @@
 
 mod shelf;
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -41,7 +44,7 @@ pub(crate) struct Remembered {
     pub(crate) born: u64,
     /// When it took effect, in ms since 1970, by the owner's clock.
     pub(crate) at: u64,
-    pub(crate) verb: Box<str>,
+    pub(crate) verb: Cow<'static, str>,
     /// Tells its message from another one under the same id.
     pub(crate) digest: u64,
     /// Whether it is a durable tell.
@@ -153,7 +156,7 @@ impl Window {
     }
 
     /// Remembers a command, instead of an earlier step of it; forgets what is over the bounds.
-    pub(crate) fn remember(&mut self, command: Remembered) {
+    pub(crate) fn remember(&mut self, command: Arc<Remembered>) {
         let now = command.at;
         let shelf = match command.born {
             _ if command.stored => &mut self.stored,
@@ -219,7 +222,7 @@ mod tests {
     fn e1_a_window_remembers_the_newest_and_never_runs_what_it_may_have_forgotten() {
         let mut window = Window::default();
         for n in 1..=BORN_MAX as u64 + 4 {
-            window.remember(command(u128::from(n), 1_000 + n, 2_000 + n));
+            window.remember(Arc::new(command(u128::from(n), 1_000 + n, 2_000 + n)));
         }
         // Four were forgotten: the first of them comes again.
         assert_eq!(look(&window, 1, 1_001, 3_000), "Expired(1004)");
@@ -237,29 +240,29 @@ mod tests {
     fn e1_commands_that_do_not_say_when_they_were_made_are_kept_by_time() {
         let mut window = Window::default();
         for n in 0..UNBORN_MAX as u64 {
-            window.remember(command(u128::from(n), 0, 1_000));
+            window.remember(Arc::new(command(u128::from(n), 0, 1_000)));
         }
         assert_eq!(look(&window, 0, 0, 1_001), "here");
         assert_eq!(look(&window, 5_000, 0, 1_001), "Full");
         assert_eq!(look(&window, 5_000, 0, 1_000 + UNBORN_FOR_MS), "New");
-        window.remember(command(5_000, 0, 1_000 + UNBORN_FOR_MS));
+        window.remember(Arc::new(command(5_000, 0, 1_000 + UNBORN_FOR_MS)));
         assert_eq!(look(&window, 0, 0, 1_001 + UNBORN_FOR_MS), "New", "it was forgotten in time");
         // They never push out those that say.
-        window.remember(command(7, 500, 2_000_000));
+        window.remember(Arc::new(command(7, 500, 2_000_000)));
         assert_eq!(look(&window, 7, 500, 2_000_000), "here");
     }
 
     #[test]
     fn e1_an_id_is_for_one_message_and_no_birth_lies_in_the_future() {
         let mut window = Window::default();
-        window.remember(command(1, 1_000, 2_000));
+        window.remember(Arc::new(command(1, 1_000, 2_000)));
         assert!(matches!(window.look(TurnId(1), 1_000, "add", 2, 2_000), Known::Reused));
         assert!(matches!(window.look(TurnId(1), 1_000, "take", 1, 2_000), Known::Reused));
         assert_eq!(look(&window, 2, 12_001, 2_000), "Ahead");
         assert_eq!(look(&window, 2, 12_000, 2_000), "New");
         // A later step takes the place of the one before.
-        window.remember(Remembered { fate: Fate::Begun(1), ..command(3, 1_500, 2_000) });
-        window.remember(command(3, 1_500, 2_001));
+        window.remember(Arc::new(Remembered { fate: Fate::Begun(1), ..command(3, 1_500, 2_000) }));
+        window.remember(Arc::new(command(3, 1_500, 2_001)));
         let Known::Here(known) = window.look(TurnId(3), 1_500, "add", 1, 2_002) else { panic!("it is here") };
         assert!(matches!(known.fate, Fate::Replied(_)));
         assert_eq!(window.born.len(), 2);
@@ -273,7 +276,7 @@ mod tests {
         };
         let mut window = Window::default();
         for id in 1..=8 {
-            window.remember(large(id));
+            window.remember(Arc::new(large(id)));
         }
         assert!(window.bytes() <= BORN_BYTES_MAX, "{}", window.bytes());
         assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
@@ -283,12 +286,12 @@ mod tests {
         assert!(json.len() <= window.bytes() + 64, "{} and {}", json.len(), window.bytes());
         // One answer over the bound is remembered all the same: it was the last.
         let huge = serde_json::value::to_raw_value(&"r".repeat(BORN_BYTES_MAX)).expect("json");
-        window.remember(Remembered { fate: Fate::Replied(huge), ..command(9, 1_009, 2_009) });
+        window.remember(Arc::new(Remembered { fate: Fate::Replied(huge), ..command(9, 1_009, 2_009) }));
         assert_eq!(look(&window, 9, 1_009, 3_000), "here");
         assert_eq!(look(&window, 8, 1_008, 3_000), "Expired(1008)");
         // Those that do not say when they were made are refused beyond their bound.
         for id in 10..15 {
-            window.remember(Remembered { born: 0, ..large(id) });
+            window.remember(Arc::new(Remembered { born: 0, ..large(id) }));
         }
         assert_eq!(look(&window, 99, 0, 3_000), "Full");
     }
@@ -297,7 +300,7 @@ mod tests {
     fn a_shorter_window_forgets_when_it_is_read_back() {
         let mut window = Window::default();
         for n in 1..=8 {
-            window.remember(command(u128::from(n), 1_000 + n, 2_000 + n));
+            window.remember(Arc::new(command(u128::from(n), 1_000 + n, 2_000 + n)));
         }
         let window = window.of(4);
         assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
@@ -307,16 +310,16 @@ mod tests {
     #[test]
     fn e3_durable_tells_are_remembered_apart_from_what_is_asked() {
         let mut window = Window::default();
-        window.remember(Remembered { stored: true, ..command(1, 1_000, 2_000) });
+        window.remember(Arc::new(Remembered { stored: true, ..command(1, 1_000, 2_000) }));
         for n in 2..=10 * BORN_MAX as u64 {
-            window.remember(command(u128::from(n), 5_000 + n, 9_000));
+            window.remember(Arc::new(command(u128::from(n), 5_000 + n, 9_000)));
         }
         assert_eq!(look(&window, 1, 1_000, 9_000), "here", "however much was asked meanwhile");
         let json = serde_json::to_string(&window).expect("json");
         let back: Window = serde_json::from_str(&json).expect("a window");
         assert_eq!(look(&back, 1, 1_000, 9_000), "here");
         for n in 0..STORED_MAX as u64 {
-            window.remember(Remembered { stored: true, ..command(u128::from(n) + 100_000, 1, 9_000) });
+            window.remember(Arc::new(Remembered { stored: true, ..command(u128::from(n) + 100_000, 1, 9_000) }));
         }
         assert_eq!(window.stored.len(), STORED_MAX, "the oldest goes");
     }

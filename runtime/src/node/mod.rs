@@ -1,6 +1,7 @@
 //! Nodes: a process, or a part of one, that hosts actors or only calls them.
 
 mod always;
+mod audience;
 mod birth;
 mod builder;
 pub(crate) mod chase;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::always::AlwaysOn;
+pub(crate) use self::audience::{Audiences, DESERTED_FOR, Question};
 pub(crate) use self::birth::partitions_of;
 use self::builder::Broker;
 pub use self::builder::{NodeBuilder, TaskGroup};

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
+use super::audience::Rush;
 use super::cluster::Cluster;
 use super::duty::{self, Duties};
 use super::hosted::Hosted;
@@ -31,13 +32,11 @@ use crate::outbound::Lines;
 use crate::pending::Pending;
 use crate::reference::Target;
 use crate::reminder::Wakes;
-use crate::state::Committed;
 use crate::subject::Subjects;
 use crate::tell::Marks;
-use crate::transport::{Headers, Outbound, Status, Stream, Transport};
+use crate::transport::{Outbound, Status, Stream, Transport};
 use crate::waits::Waits;
 use crate::watch::Table;
-use crate::wire::{SCHEMA, SEQUENCE};
 
 /// How long the last answers of a node may be behind the news that it is gone.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
@@ -89,6 +88,8 @@ pub(crate) struct Surroundings {
     connection: watch::Receiver<Status>,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
+    /// How much is told to whoever listens.
+    pub(crate) rush: Rush,
     /// What keeps calls in order while partitions change hands.
     pub(crate) lines: Lines,
     /// The turns that have waited for long.
@@ -148,6 +149,7 @@ impl Surroundings {
             connection: transport.status(),
             transport,
             pending: Pending::default(),
+            rush: Rush::default(),
             waits: Waits::default(),
             permits: Permits::new(),
             wakes: Wakes::default(),
@@ -361,19 +363,6 @@ impl Surroundings {
             tracing::warn!(subject = %message.subject, "an answer was not sent: the queue to the broker stays full");
         });
         Ok(())
-    }
-
-    /// Tells whoever watches what a turn has committed: at most once, and never held up by it.
-    pub(crate) fn echo(&self, key: &Key, events: Vec<Committed>) {
-        for event in events {
-            let mut headers = Headers::new();
-            headers.push(SEQUENCE, event.sequence.to_string());
-            headers.push(SCHEMA, format!("{}.{}/{}", event.actor, event.name, event.version));
-            let subject = self.subjects.live(event.actor, event.name, key);
-            if let Err(error) = self.transport.publish(Outbound::new(subject, event.body).with_headers(headers)) {
-                tracing::debug!(actor = event.actor, %key, event = event.name, %error, "a live event was not told");
-            }
-        }
     }
 }
 

@@ -158,7 +158,7 @@ impl Happening {
         Self {
             key: key.as_str().to_owned(),
             sequence,
-            name: stored.name.clone(),
+            name: stored.name.clone().into_owned(),
             version: Some(stored.version),
             event: stored.body.clone(),
         }

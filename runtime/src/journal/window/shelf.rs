@@ -1,7 +1,9 @@
 //! Shelves: remembered commands in the order in which they took effect, found by their ids.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
+use hashbrown::HashTable;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Remembered;
@@ -13,12 +15,20 @@ const FEW: usize = 16;
 /// Commands, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    kept: VecDeque<Remembered>,
-    /// How many of the oldest were taken away since the index was made.
-    gone: usize,
-    /// Where each stands, counting those that are gone; only if there are more than a few.
-    index: Option<HashMap<TurnId, usize, ahash::RandomState>>,
+    kept: VecDeque<Arc<Remembered>>,
+    /// How many of the oldest were taken away, as far as the index counts.
+    gone: u32,
+    /// Only if there are more than a few.
+    index: Option<Index>,
     bytes: usize,
+}
+
+/// Where each command stands, counting those that are gone. It holds no ids: most looks find nothing, and then touch
+/// one line of a small table.
+#[derive(Debug, Default)]
+struct Index {
+    places: HashTable<u32>,
+    hasher: ahash::RandomState,
 }
 
 impl Shelf {
@@ -36,11 +46,11 @@ impl Shelf {
     }
 
     pub(super) fn first(&self) -> Option<&Remembered> {
-        self.kept.front()
+        self.kept.front().map(Arc::as_ref)
     }
 
     pub(super) fn find(&self, id: TurnId) -> Option<&Remembered> {
-        self.place(id).and_then(|place| self.kept.get(place))
+        self.place(id).and_then(|place| self.kept.get(place)).map(Arc::as_ref)
     }
 
     /// How many took effect after a moment, and what they take as JSON.
@@ -48,41 +58,43 @@ impl Shelf {
         let old = self.kept.partition_point(|known| known.at <= moment);
         match self.kept.len() - old {
             live if live == self.kept.len() => (live, self.bytes),
-            live => (live, self.kept.iter().skip(old).map(Remembered::bytes).sum()),
+            live => (live, self.kept.iter().skip(old).map(|known| known.bytes()).sum()),
         }
     }
 
     /// Puts a command behind the others, and takes an earlier step of it away.
-    pub(super) fn put(&mut self, mut command: Remembered) {
+    pub(super) fn put(&mut self, mut command: Arc<Remembered>) {
         if let Some(place) = self.place(command.id) {
+            // Steps of a turn follow each other, so this is mostly the last one: nothing else moves then.
+            if place + 1 == self.kept.len() {
+                self.forget_place(place);
+            } else {
+                self.index = None;
+            }
             if let Some(earlier) = self.kept.remove(place) {
                 self.bytes -= earlier.bytes();
             }
-            // Steps of a turn follow each other, so this is mostly the last one: nothing else moves then.
-            if place < self.kept.len() {
-                self.index = None;
-            }
         }
         // A clock that was put back must not bring them out of order.
-        command.at = command.at.max(self.kept.back().map_or(0, |last| last.at));
-        self.bytes += command.bytes();
-        if let Some(index) = &mut self.index {
-            index.insert(command.id, self.gone + self.kept.len());
+        let last = self.kept.back().map_or(0, |last| last.at);
+        if command.at < last {
+            Arc::make_mut(&mut command).at = last;
         }
+        self.bytes += command.bytes();
         self.kept.push_back(command);
-        if self.index.is_none() && self.kept.len() > FEW {
-            self.gone = 0;
-            self.index = Some(self.kept.iter().enumerate().map(|(place, known)| (known.id, place)).collect());
+        if self.index.is_some() {
+            self.note_place(self.kept.len() - 1);
+        } else if self.kept.len() > FEW {
+            (self.gone, self.index) = (0, Some(Index::default()));
+            (0..self.kept.len()).for_each(|place| self.note_place(place));
         }
     }
 
-    pub(super) fn forget_first(&mut self) -> Option<Remembered> {
+    pub(super) fn forget_first(&mut self) -> Option<Arc<Remembered>> {
+        self.forget_place(0);
         let first = self.kept.pop_front()?;
         self.bytes -= first.bytes();
-        if let Some(index) = &mut self.index {
-            index.remove(&first.id);
-            self.gone += 1;
-        }
+        self.gone = self.gone.wrapping_add(1);
         if self.kept.len() <= FEW / 2 {
             self.index = None;
             self.kept.shrink_to(FEW);
@@ -91,9 +103,30 @@ impl Shelf {
     }
 
     fn place(&self, id: TurnId) -> Option<usize> {
-        match &self.index {
-            Some(index) => index.get(&id).map(|place| place - self.gone),
-            None => self.kept.iter().rposition(|known| known.id == id),
+        let Some(Index { places, hasher }) = &self.index else {
+            return self.kept.iter().rposition(|known| known.id == id);
+        };
+        let at = |place: &u32| place.wrapping_sub(self.gone) as usize;
+        let is_it = |place: &u32| self.kept.get(at(place)).is_some_and(|known| known.id == id);
+        places.find(hasher.hash_one(id), is_it).map(at)
+    }
+
+    /// Takes what stands there into the index.
+    fn note_place(&mut self, place: usize) {
+        let (Some(Index { places, hasher }), Some(command)) = (&mut self.index, self.kept.get(place)) else { return };
+        let (kept, gone) = (&self.kept, self.gone);
+        let hash_of =
+            |place: &u32| kept.get(place.wrapping_sub(gone) as usize).map_or(0, |known| hasher.hash_one(known.id));
+        // Far below the limit: a shelf is bounded.
+        places.insert_unique(hasher.hash_one(command.id), gone.wrapping_add(place as u32), hash_of);
+    }
+
+    /// Takes what stands there out of the index; it leaves next.
+    fn forget_place(&mut self, place: usize) {
+        let (Some(Index { places, hasher }), Some(command)) = (&mut self.index, self.kept.get(place)) else { return };
+        let wanted = self.gone.wrapping_add(place as u32);
+        if let Ok(found) = places.find_entry(hasher.hash_one(command.id), |known| *known == wanted) {
+            found.remove();
         }
     }
 }
@@ -107,7 +140,7 @@ impl Serialize for Shelf {
 impl<'de> Deserialize<'de> for Shelf {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut shelf = Self::default();
-        Vec::<Remembered>::deserialize(from)?.into_iter().for_each(|known| shelf.put(known));
+        Vec::<Remembered>::deserialize(from)?.into_iter().for_each(|known| shelf.put(Arc::new(known)));
         Ok(shelf)
     }
 }
@@ -133,7 +166,7 @@ mod tests {
             if (seed >> 20) % 100 < if (step / 500) % 2 == 0 { 70 } else { 25 } {
                 plain.retain(|known| *known != id);
                 plain.push(id);
-                shelf.put(command(id, step));
+                shelf.put(Arc::new(command(id, step)));
             } else if !plain.is_empty() {
                 let first = plain.remove(0);
                 assert_eq!(shelf.forget_first().map(|known| known.id), Some(TurnId(first)), "step {step}");
@@ -151,12 +184,12 @@ mod tests {
     fn a_few_commands_need_no_index_and_many_have_one() {
         let mut shelf = Shelf::default();
         for id in 0..3 {
-            shelf.put(command(id, 1));
+            shelf.put(Arc::new(command(id, 1)));
         }
         assert!(shelf.index.is_none() && shelf.kept.capacity() <= 4, "{}", shelf.kept.capacity());
-        assert!(size_of::<Remembered>() <= 96, "{}", size_of::<Remembered>());
+        assert!(size_of::<Remembered>() <= 112, "{}", size_of::<Remembered>());
         for id in 3..1_000 {
-            shelf.put(command(id, 1));
+            shelf.put(Arc::new(command(id, 1)));
         }
         assert!(shelf.index.is_some());
         while shelf.len() > 3 {
@@ -168,9 +201,9 @@ mod tests {
     #[test]
     fn they_stand_in_the_order_of_time_even_if_the_clock_does_not() {
         let mut shelf = Shelf::default();
-        shelf.put(command(1, 500));
-        shelf.put(command(2, 100));
-        shelf.put(command(3, 600));
+        shelf.put(Arc::new(command(1, 500)));
+        shelf.put(Arc::new(command(2, 100)));
+        shelf.put(Arc::new(command(3, 600)));
         assert_eq!(shelf.since(499).0, 3);
         assert_eq!(shelf.since(500).0, 1);
     }

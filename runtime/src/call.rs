@@ -228,6 +228,14 @@ pub(crate) fn not_started(actor: &str, key: &str) -> Error {
     )
 }
 
+/// The same where its turn runs.
+pub(crate) fn not_ended(actor: &str, key: &str) -> Error {
+    Error::new(
+        ErrorKind::Unknown,
+        format!("the time for the call was over while {actor}/{key} ran it; what it did is not known"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

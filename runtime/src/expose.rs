@@ -100,6 +100,10 @@ where
             let error = Error::new(ErrorKind::Overloaded, format!("too many calls wait for {}", self.name));
             return self.fail(call, error);
         };
+        if let Some(started) = &call.started {
+            // From here on its time is the other runtime's to keep.
+            started.store(true, Ordering::Release);
+        }
         let left = call.call.deadline.at().saturating_duration_since(tokio::time::Instant::now());
         let (actor, make, stats, name) = (self.actor.clone(), self.make.clone(), self.stats.clone(), self.name);
         // The node delivers on its own runtime.

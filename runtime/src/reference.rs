@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::service::ServiceRef;
-use crate::call::{Call, Chain, Deadline, Hop, TurnId, not_started, wall_ms};
+use crate::call::{Call, Chain, Deadline, Hop, TurnId, not_ended, not_started, wall_ms};
 use crate::context::{Gathered, gather};
 use crate::contract::{Contract, IsMode, Keyed, Message, Mode, Replies};
 use crate::engine::Outcome;
@@ -395,10 +395,7 @@ impl Surroundings {
                 .with_details(serde_json::json!({ "stopped": true })),
             )),
             None if !started.swap(true, Ordering::AcqRel) => Err(AskError::Failed(not_started(actor, key))),
-            None => Err(AskError::Failed(Error::new(
-                ErrorKind::Unknown,
-                format!("the time for the call was over while {actor}/{key} ran it; what it did is not known"),
-            ))),
+            None => Err(AskError::Failed(not_ended(actor, key))),
         }
     }
 

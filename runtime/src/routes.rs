@@ -135,6 +135,8 @@ pub(crate) struct WireCall {
     /// Whether it is answered when it is admitted, whatever its verb.
     pub(crate) told: bool,
     pub(crate) answer: WireAnswer,
+    /// Set by whoever comes first: the turn that starts, or whoever gives up for the sender.
+    pub(crate) started: Option<StartedFlag>,
 }
 
 /// Writes the answer of a wire call; answers `Interrupted` if it is dropped without one.
@@ -278,17 +280,22 @@ where
         let mut answer = Some(call.answer);
         let admitted = self.engine.admit(to, &call.call, (false, self.stale), || {
             let reply = if is_tell {
+                // Somebody has said already that it is not run.
+                if call.started.as_ref().is_some_and(|started| started.swap(true, Ordering::AcqRel)) {
+                    return None;
+                }
                 ReplyTo::Nobody
             } else {
                 let answer = answer.take()?;
                 let around = self.stale.then(|| self.engine.around().clone());
-                ReplyTo::Wire(Box::new(move |outcome| {
+                let write = move |outcome| {
                     stats.timed(received);
                     answer.send(match (encode_outcome::<M>(codec, outcome), around) {
                         (WireOutcome::Reply(body), Some(around)) => WireOutcome::Aged { body, age: around.age() },
                         (outcome, _) => outcome,
                     });
-                }))
+                };
+                ReplyTo::Wire(Box::new(write), call.started.clone())
             };
             Some((self.job)(message.take()?, call.call.clone(), reply, self.stats.clone()))
         });

@@ -360,12 +360,16 @@ impl Subjects {
         format!("{}-{actor}", self.app)
     }
 
+    /// Whether this is where somebody waits who is no node: an inbox, or a service import's reply.
+    pub(crate) fn is_inbox(reply: &str) -> bool {
+        reply.starts_with("_INBOX.") || reply.starts_with("_R_.")
+    }
+
     /// Whether a reply may be sent to this subject: an inbox, a service import's reply, or a node
     /// of this app. Any other may be a stream's subject, where a reply would become stored data.
     pub fn may_reply_to(&self, reply: &str) -> bool {
         Subject::parse(reply).is_ok()
-            && (reply.starts_with("_INBOX.")
-                || reply.starts_with("_R_.")
+            && (Self::is_inbox(reply)
                 || reply
                     .strip_prefix(self.app.as_str())
                     .and_then(|rest| rest.strip_prefix(".node."))

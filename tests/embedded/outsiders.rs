@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 
 use super::gate::Gate;
 use super::ground::{Ground, PARTITIONS, QUIET, SOON, bounded, on_both, settled, soon};
-use super::probe::{Probe, ProbeActor, Total, Wait, Where, keys_on};
+use super::probe::{Probe, ProbeActor, Total, Wait, Where};
 use crate::harness::{eventually, holds};
 
 on_both!(
     r6_mistakes_are_answered_with_what_was_expected,
     r1_replies_are_json_whatever_they_are,
     r3_an_answer_that_does_not_fit_is_an_error,
+    c5_every_call_is_answered_when_its_time_is_over,
 );
 
 /// Somebody with a connection and an inbox.
@@ -191,6 +192,33 @@ async fn r3_an_answer_that_does_not_fit_is_an_error(ground: Ground) {
     outsider.nothing_more().await;
 }
 
+/// Not when the turn ends before which it cannot start, and not when its own ends.
+async fn c5_every_call_is_answered_when_its_time_is_over(ground: Ground) {
+    let (one, _two) = host(&ground).await;
+    let mut outsider = Outsider::on(&ground).await;
+    let gate = Gate::closed();
+    let within = |ms: &str| {
+        let mut headers = Headers::new();
+        headers.push("Greenroom-Timeout-Ms", ms);
+        headers
+    };
+    let body = format!(r#"{{"gate":"{}","by":1}}"#, gate.name());
+    let waiting = outsider.ask_with("probe.k.wait", &body, within("2000")).await;
+    let waiting: Value = serde_json::from_slice(&waiting.body).expect("JSON");
+    assert_eq!((&waiting["kind"], &waiting["retryable"]), (&json!("unknown"), &json!(false)), "{waiting}");
+    gate.arrived(1).await;
+    for (subject, body) in [("probe.k.add", r#"{"by":100}"#), ("probe.k.total", "")] {
+        let queued = outsider.ask_with(subject, body, within("300")).await;
+        let queued: Value = serde_json::from_slice(&queued.body).expect("JSON");
+        let found = (&queued["kind"], &queued["retryable"]);
+        assert_eq!(found, (&json!("deadline_exceeded"), &json!(true)), "{subject}: {queued}");
+    }
+    gate.open(1);
+    let total = one.actor::<Probe>("k").ask(Total).await.expect("an answer");
+    assert_eq!(total, 1, "the turn that ran has ended; what was answered as not run was not");
+    outsider.nothing_more().await;
+}
+
 /// A call's time runs from when it was taken, also while it is held for a key whose turn still runs
 /// on another node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,20 +227,27 @@ async fn c5_a_call_that_is_held_ends_by_its_own_deadline() {
         for mapped in [false, true] {
             let broker = MemoryBroker::new();
             if mapped {
-                broker.map_partitions("demo", "probe", PARTITIONS);
+                broker.map_partitions("demo", "probe", 1);
             }
             let ground = Ground::on(broker);
-            let (one, two) = host(&ground).await;
-            let keys = keys_on(&one, &two, 2).await;
+            // All keys are of one partition: where an idle one is handed over, so is the busy one.
+            let start = async |name| ground.node(name).partitions(1).host::<ProbeActor>().start().await;
+            let one = start("one").await.expect("a node starts");
             let gate = Gate::closed();
             let running = {
-                let (actor, gate) = (two.actor::<Probe>(&keys[0]).within(SOON), gate.name());
+                let (actor, gate) = (one.actor::<Probe>("busy").within(SOON), gate.name());
                 tokio::spawn(async move { actor.ask(Wait { gate, by: 1 }).await })
             };
             gate.arrived(1).await;
+            let two = start("two").await.expect("a node starts");
+            eventually(SOON, "the one knows of the other", async || {
+                let nodes = one.info().nodes;
+                holds(nodes.iter().any(|node| node.id == two.id() && node.live), || format!("{nodes:?}"))
+            })
+            .await;
             let drained = tokio::spawn(async move { one.drain().await });
             eventually(SOON, "an idle key is handed over", async || {
-                let place = two.actor::<Probe>(&keys[1]).ask(Where).await.map_err(|error| error.to_string())?;
+                let place = two.actor::<Probe>("idle").ask(Where).await.map_err(|error| error.to_string())?;
                 holds(place.node == two.id(), || format!("it is at {}", place.node))
             })
             .await;
@@ -220,14 +255,14 @@ async fn c5_a_call_that_is_held_ends_by_its_own_deadline() {
             let mut brief = Headers::new();
             brief.push("Greenroom-Timeout-Ms", "300");
             let began = Instant::now();
-            let answer = outsider.ask_with(&format!("probe.{}.add", keys[0]), r#"{"by":100}"#, brief).await;
+            let answer = outsider.ask_with("probe.busy.add", r#"{"by":100}"#, brief).await;
             let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
             assert_eq!(body["kind"], "deadline_exceeded", "mapped: {mapped}: {body}");
             assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
             gate.open(1);
             running.await.expect("no panic").expect("the turn that ran is finished, and answered");
             soon("drained", drained).await.expect("no panic").expect("drained");
-            let total = two.actor::<Probe>(&keys[0]).ask(Total).await.expect("an answer");
+            let total = two.actor::<Probe>("busy").ask(Total).await.expect("an answer");
             assert!(total < 100, "what was answered as not run was run: {total}");
             outsider.nothing_more().await;
         }

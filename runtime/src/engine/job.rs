@@ -31,8 +31,8 @@ pub(crate) type Started = Arc<AtomicBool>;
 pub(crate) enum ReplyTo<M: Message> {
     /// A caller on this node.
     Local(oneshot::Sender<Outcome<M>>, Started),
-    /// A caller elsewhere, behind whatever writes to it.
-    Wire(Box<dyn FnOnce(Outcome<M>) + Send>),
+    /// A caller elsewhere, behind whatever writes to it. The flag is there if somebody on this node gives up for it.
+    Wire(Box<dyn FnOnce(Outcome<M>) + Send>, Option<Started>),
     /// Nobody: a tell, which was answered when it was admitted.
     Nobody,
 }
@@ -42,7 +42,7 @@ impl<M: Message> ReplyTo<M> {
         match self {
             // A caller that has gone does not mind.
             ReplyTo::Local(caller, _) => drop(caller.send(outcome)),
-            ReplyTo::Wire(write) => write(outcome),
+            ReplyTo::Wire(write, _) => write(outcome),
             ReplyTo::Nobody => {}
         }
     }
@@ -52,7 +52,8 @@ impl<M: Message> ReplyTo<M> {
     fn has_gone(&self) -> bool {
         match self {
             ReplyTo::Local(caller, started) => caller.is_closed() || started.swap(true, Ordering::AcqRel),
-            ReplyTo::Wire(_) | ReplyTo::Nobody => false,
+            ReplyTo::Wire(_, Some(started)) => started.swap(true, Ordering::AcqRel),
+            ReplyTo::Wire(_, None) | ReplyTo::Nobody => false,
         }
     }
 }

@@ -260,9 +260,13 @@ impl Keeper {
         };
         let part = Key::from_token(asked.token).map(|key| Part::new(asked.actor, self.around.partition_of(&key)));
         let kept = part.ok().and_then(|part| self.parts.get(&part));
-        match kept {
-            Some(kept) if !kept.orders.is_closed() => drop(kept.orders.send(Order::Call { subject, message }).await),
-            _ => super::passing::pass_on(&self.around, &hosted, &subject, message),
+        let order = Order::Call { subject, message };
+        let not_taken = match kept {
+            Some(kept) => kept.orders.send(order).await.err().map(|unsent| unsent.0),
+            None => Some(order),
+        };
+        if let Some(Order::Call { subject, message }) = not_taken {
+            super::passing::pass_on(&self.around, &hosted, &subject, message);
         }
     }
 

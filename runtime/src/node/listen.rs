@@ -148,8 +148,12 @@ async fn node_message(
         "in" => serve::frame(around, message, doubt.is_there()),
         AWAKE => doubt.heard(&message.body),
         "call" => {
-            if let Some((subject, message)) = passing::taken(around, message) {
-                drop(jobs.send(Job::Call { subject, message }).await);
+            if let Some((subject, message)) = passing::taken(around, message)
+                && let Err(mpsc::error::SendError(Job::Call { message, .. })) =
+                    jobs.send(Job::Call { subject, message }).await
+            {
+                let why = "the node that the call was passed on to has stopped; nothing was run";
+                serve::refuse(around, &message, Error::new(ErrorKind::Stopped, why));
             }
         }
         "info" => info(around, &message),

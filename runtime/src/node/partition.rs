@@ -119,7 +119,7 @@ impl Task {
             return serve::refuse(&self.around, &message, Error::new(ErrorKind::Overloaded, why));
         }
         self.holding += 1;
-        self.due = Some(self.due.map_or(message.until, |due| due.min(message.until)));
+        self.due = Some(self.due.map_or(message.start_by, |due| due.min(message.start_by)));
         self.held.entry(token).or_default().push_back((subject, message));
     }
 
@@ -130,8 +130,8 @@ impl Task {
         self.due = None;
         for (token, messages) in &mut self.held {
             messages.retain(|(_, message)| {
-                if message.until > now {
-                    self.due = Some(self.due.map_or(message.until, |due| due.min(message.until)));
+                if message.start_by > now {
+                    self.due = Some(self.due.map_or(message.start_by, |due| due.min(message.start_by)));
                     return true;
                 }
                 self.holding -= 1;

@@ -24,9 +24,6 @@ use crate::wire::{OutsideCall, REPLY, SUBJECT, TIMEOUT};
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long the owner has at least to say that it has a call.
 const SAYS_SO: Duration = Duration::from_millis(500);
-/// An outsider that named no time waits as long as this node does, and began earlier: what is known is said before
-/// it gives up.
-const IN_ADVANCE: Duration = Duration::from_millis(300);
 
 /// Passes an outsider's call on to the node that owns its actor, reply subject and remaining time
 /// kept. Waits, within the call's own time, for a partition that has no owner just now.
@@ -64,8 +61,7 @@ async fn pass(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject: &str, m
     let key = Key::from_token(asked.token)?;
     let partition = around.partition_of(&key);
     OutsideCall::read(&message.headers, around.settings.budget)?;
-    let ends = message.until;
-    let deadline = ends.checked_sub(IN_ADVANCE).filter(|early| *early > Instant::now()).unwrap_or(ends);
+    let (ends, deadline) = (message.until, message.start_by);
     if ends <= Instant::now() {
         return Err(not_started(hosted.name, key.as_str()));
     }

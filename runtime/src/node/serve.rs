@@ -1,24 +1,32 @@
 //! Serving: messages from the wire to handlers, and answers back.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::hosted::Hosted;
 use super::surroundings::Surroundings;
-use crate::call::{Call, Deadline};
+use crate::call::{Call, Deadline, not_ended, not_started};
 use crate::codec::Codec;
 use crate::contract::Mode;
 use crate::error::{Error, ErrorBody, ErrorKind};
 use crate::key::Key;
 use crate::reference::Target;
 use crate::routes::{WireAnswer, WireCall, WireOutcome};
-use crate::subject::{Call as Asked, PROBE_VERB, Subject};
+use crate::subject::{Call as Asked, PROBE_VERB, Subject, Subjects};
 use crate::transport::{Inbound, Outbound};
 use crate::wire::{
     Answer, AnswerHead, AnswerKind, Frame, Manner, OutsideCall, Question, aged_headers, error_headers, reply_headers,
 };
+
+/// How long before the end of its time a call is given up that waits, at most.
+const IN_ADVANCE: Duration = Duration::from_millis(300);
 
 /// Serves a frame of another node. One that may be `old` is answered *moved*: its sender asks again, if it still waits.
 pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound, old: bool) {
@@ -100,7 +108,15 @@ fn deliver_question(
         Ok((wire, target, call)) => {
             wire.deliver(
                 &target,
-                WireCall { call, codec: head.codec, body, by_hand: false, told: head.mode == Manner::Tell, answer },
+                WireCall {
+                    call,
+                    codec: head.codec,
+                    body,
+                    by_hand: false,
+                    told: head.mode == Manner::Tell,
+                    answer,
+                    started: None,
+                },
             );
             Ok(())
         }
@@ -130,7 +146,11 @@ fn not_here(around: &Surroundings, actor: &str) -> Error {
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub(super) message: Inbound,
+    /// When its time is over.
     pub(super) until: Instant,
+    /// Until when it may wait to be started. A little earlier: its sender has waited for longer than this node knows,
+    /// and should hear that nothing was run before it gives up.
+    pub(super) start_by: Instant,
 }
 
 impl Taken {
@@ -138,7 +158,9 @@ impl Taken {
         let budget = around.settings.budget;
         // A header that cannot be read is answered when the others are read too.
         let time = OutsideCall::time(&message.headers, budget).unwrap_or(budget);
-        Self { message, until: Deadline::After(time).at() }
+        let until = Deadline::After(time).at();
+        let start_by = until.checked_sub(IN_ADVANCE.min(time / 10)).unwrap_or(until);
+        Self { message, until, start_by }
     }
 }
 
@@ -163,31 +185,81 @@ pub(super) fn outside(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject:
             return;
         }
     };
-    let answer = {
+    let (target, outside, wire) = match check_outside(around, hosted, &asked, &message) {
+        Ok(checked) => checked,
+        Err(error) => return send_outside(around, reply, WireOutcome::Failure(error)),
+    };
+    let outsider = reply.as_ref().is_some_and(|reply| Subjects::is_inbox(reply.as_str()));
+    let write = {
         let (around, hosted, kept) = (around.clone(), hosted.clone(), message.clone());
         let subject = subject.to_owned();
-        WireAnswer::new(move |outcome| match outcome {
+        move |outcome| match outcome {
             // Between the look at the gate and the turn the partition was given away.
             WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => {
                 super::passing::pass_on(&around, &hosted, &subject, kept)
             }
             outcome => send_outside(&around, reply, outcome),
-        })
-    };
-    match check_outside(around, hosted, &asked, &message) {
-        Ok((target, outside, wire)) => {
-            let call = WireCall {
-                call: Call { deadline: Deadline::At(message.until), ..outside.call },
-                codec: Codec::Json,
-                body: message.message.body,
-                by_hand: outside.by_hand,
-                told: false,
-                answer,
-            };
-            wire.deliver(&target, call);
         }
-        Err(error) => answer.send(WireOutcome::Failure(error)),
-    }
+    };
+    // A node that asked gives up by itself.
+    let (answer, started) = if outsider {
+        let key = if hosted.keyed { target.key.as_str() } else { "" };
+        let (answer, started) = answered_in_time(around, (hosted.name, key), &message, write);
+        (answer, Some(started))
+    } else {
+        (WireAnswer::new(write), None)
+    };
+    let call = WireCall {
+        call: Call { deadline: Deadline::At(message.until), ..outside.call },
+        codec: Codec::Json,
+        body: message.message.body,
+        by_hand: outside.by_hand,
+        told: false,
+        answer,
+        started,
+    };
+    wire.deliver(&target, call);
+}
+
+/// An answer that is given by the end of the call's time, whoever has the call then. What waits until then is not run
+/// any more; of a turn that runs it is not known what it does.
+fn answered_in_time(
+    around: &Arc<Surroundings>,
+    (actor, key): (&'static str, &str),
+    message: &Taken,
+    write: impl FnOnce(WireOutcome) + Send + 'static,
+) -> (WireAnswer, Arc<AtomicBool>) {
+    let started = Arc::new(AtomicBool::new(false));
+    let write = Arc::new(Mutex::new(Some(write)));
+    let (answered, mut answer_given) = oneshot::channel::<Infallible>();
+    let late = (started.clone(), write.clone(), key.to_owned());
+    let (start_by, until) = (message.start_by, message.until);
+    around.runtime.spawn(async move {
+        let (started, write, key) = late;
+        if timeout_at(start_by, &mut answer_given).await.is_ok() {
+            return;
+        }
+        let error = if started.swap(true, Ordering::AcqRel) {
+            if timeout_at(until, answer_given).await.is_ok() {
+                return;
+            }
+            not_ended(actor, &key)
+        } else {
+            not_started(actor, &key)
+        };
+        let write = write.lock().take();
+        if let Some(write) = write {
+            write(WireOutcome::Failure(error));
+        }
+    });
+    let answer = WireAnswer::new(move |outcome| {
+        let _answered = answered;
+        let write = write.lock().take();
+        if let Some(write) = write {
+            write(outcome);
+        }
+    });
+    (answer, started)
 }
 
 type Checked = (Target, OutsideCall, Arc<dyn crate::routes::WireRoute>);

@@ -149,7 +149,8 @@ async fn here(post: &Post, tell: &Stored, verb: &str, target: &Target, call: Cal
     let (answer, outcome) = oneshot::channel();
     let answer = WireAnswer::new(move |outcome| drop(answer.send(outcome)));
     let body = tell.record.body.clone();
-    wire.deliver(target, WireCall { call, codec: Codec::Json, body, by_hand: tell.by_hand, told: false, answer });
+    let by_hand = tell.by_hand;
+    wire.deliver(target, WireCall { call, codec: Codec::Json, body, by_hand, told: false, answer, started: None });
     outcome.await.map_err(|_| Error::new(ErrorKind::Unknown, "its turn ended without an answer"))
 }
 

@@ -121,7 +121,7 @@ async fn c2_ctrl_c_ends_the_demo_and_all_that_it_has_started() {
     .await;
     assert_eq!(status.code(), Some(130), "{}", demo.output());
     assert!(demo.output().contains("all nodes drained, broker stopped"), "{}", demo.output());
-    eventually(Duration::from_secs(5), "nothing of it is left", async || {
+    eventually(Duration::from_secs(20), "nothing of it is left", async || {
         let left = running_below(&path);
         holds(left.is_empty(), || format!("{left:?}"))
     })

@@ -350,7 +350,7 @@ async fn a_node_warns_of_one_replica_in_a_cluster() {
     let cluster = cluster.await.expect("no panic");
     let mut node = ShopNode::launch_with("user", &["--lease", LEASE], &[("NATS_URL", &cluster.urls())]).await;
     node.ready().await;
-    eventually(Duration::from_secs(5), "it warns of its bucket, once", async || {
+    eventually(Duration::from_secs(20), "it warns of its bucket, once", async || {
         let log = node.log();
         let warned = log.lines().filter(|line| line.contains(" WARN ") && line.contains("one replica in a cluster"));
         holds(warned.filter(|line| line.contains("KV_shop-own")).count() == 1, || log.clone())

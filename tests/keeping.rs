@@ -76,12 +76,12 @@ async fn e1_an_order_that_was_cut_ends_in_one_state() {
     let order = key_in(*owned.first().expect("it owns some"), "cut");
     let subject = format!("shop.order.{order}.place");
     let body = r#"{"user":"cut-u","lines":[{"sku":"cut-tea","qty":2}],"card":"tok_ok"}"#;
-    let command = ["req", &subject, body, "--timeout", "3s", "-H", "Nats-Msg-Id: cut-1"];
+    let command = ["req", &subject, body, "--timeout", "5s", "-H", "Nats-Msg-Id: cut-1"];
 
     shop.payment.pause();
     let Shop { server, payment, orders: [owner, _], .. } = &mut shop;
     let cut = async {
-        eventually(Duration::from_secs(2), "its goods are set aside", async || {
+        eventually(Duration::from_secs(4), "its goods are set aside", async || {
             let stock = nats(server, &["req", "shop.inventory.cut-tea.get", ""]).await.reply();
             holds(stock["reserved"] == json!(2), || stock.to_string())
         })

@@ -114,7 +114,7 @@ async fn c2_a_second_signal_ends_a_node_that_cannot_leave() {
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(node.status().is_none(), "it waits for the broker:\n{}", node.log());
     node.ask_to_leave();
-    let status = node.exit(Duration::from_secs(5)).await;
+    let status = node.exit(LEAVES).await;
     assert_eq!(status.code(), Some(1), "{}", node.log());
     server.resume();
 }

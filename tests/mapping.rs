@@ -53,7 +53,7 @@ async fn c3_with_the_mapping_calls_reach_their_owner_without_a_hop() {
     let _nodes = two_nodes(&server).await;
     // The mapping covers it and nobody hosts it: 503 at once, not a time-out.
     let nobody = nats(&server, &["req", "shop.payment.o-1.get", ""]).await;
-    assert!(nobody.no_responders() && nobody.took < Duration::from_millis(2500), "{nobody:?}");
+    assert!(nobody.no_responders() && nobody.took < Duration::from_secs(4), "{nobody:?}");
 
     let mut passed_on = Listener::start(&server, PASSED_ON, &["--subjects-only"]).await;
     for answer in register_everywhere(&server).await {
@@ -123,7 +123,7 @@ async fn c3_a_mapping_of_some_actors_leaves_the_others_to_be_passed_on() {
     let subscriptions = subscriptions(&server).await;
     let forwards: Vec<_> = subscriptions.iter().filter(|(_, group)| group == "forward").collect();
     assert_eq!(forwards, [&("shop.payment.*.*".to_owned(), "forward".to_owned())], "{subscriptions:?}");
-    eventually(Duration::from_secs(5), "both answer", async || {
+    eventually(Duration::from_secs(20), "both answer", async || {
         let user = nats(&server, &["req", "shop.user.u-1.get", ""]).await;
         let payment = nats(&server, &["req", "shop.payment.o-1.get", ""]).await;
         let absent = |output: &CliOutput| output.header("Nats-Service-Error-Code").as_deref() == Some("404");

@@ -13,7 +13,7 @@ use crate::harness::{
 };
 
 /// The budget of an order under trouble.
-const BUDGET: Duration = Duration::from_secs(2);
+const BUDGET: Duration = Duration::from_secs(4);
 
 fn confirmed_since(calls: &[Call], since: Instant) -> usize {
     calls.iter().filter(|call| call.began >= since && call.outcome.is_ok()).count()
@@ -118,19 +118,19 @@ async fn r1_calls_fail_fast_while_the_broker_is_away_and_all_recovers() {
     duo.place_everywhere("before-outage").await;
     duo.server.stop().await;
     let mut status = duo.node.status();
-    let noticed = tokio::time::timeout(Duration::from_secs(2), status.wait_for(|status| !status.is_connected())).await;
+    let noticed = tokio::time::timeout(TAKES_OVER, status.wait_for(|status| !status.is_connected())).await;
     noticed.expect("the client notices").expect("it is there");
     let stopped = Instant::now();
     let mut calls = 0;
     while stopped.elapsed() < Duration::from_secs(5) {
         calls += 1;
         let began = Instant::now();
-        let failed = place(&duo.node, &format!("outage-{calls}"), Duration::from_secs(5)).await;
+        let failed = place(&duo.node, &format!("outage-{calls}"), TAKES_OVER).await;
         let took = began.elapsed();
         let error = failed.as_ref().expect_err("there is no broker");
         let error = error.failure().unwrap_or_else(|| panic!("{failed:?}"));
         assert!(error.kind() == ErrorKind::Unavailable && error.is_retryable(), "{}: {error}", error.kind());
-        assert!(took < Duration::from_millis(500), "{took:?}: {error}");
+        assert!(took < SLACK, "{took:?}: {error}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(calls > 5);
@@ -166,10 +166,10 @@ async fn r5_a_frozen_broker_holds_nobody_past_the_deadline() {
     let mut duo = Duo::open().await;
     let load = Load::start(&duo.node, "frozen-broker", 4, Duration::from_secs(1));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    // Nobody is told anything: every connection is up, and nothing moves.
+    // Nobody is told anything: every connection is up, and nothing moves, for longer than any call may take.
     duo.server.pause();
     let frozen = Instant::now();
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     duo.server.resume();
     tokio::time::sleep(Duration::from_millis(300)).await;
     let calls = load.stop().await;

@@ -131,5 +131,5 @@ async fn c2_a_node_with_other_partitions_than_the_app_refuses_to_start() {
     let began = Instant::now();
     let refused = node(32).await.expect_err("the app still has 64");
     assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }

@@ -12,13 +12,13 @@ use crate::harness::{
 
 /// So long that nothing here waits for it.
 const LONG_LEASE: Duration = Duration::from_secs(30);
-/// The broker's word and a second's patience; the rest is for a machine that is busy.
-const ON_ITS_WORD: Duration = Duration::from_secs(6);
-const BUDGET: Duration = Duration::from_secs(3);
+/// The broker's word and a second's patience; the rest is for a machine that is busy. A lease has 20 s left at least.
+const ON_ITS_WORD: Duration = Duration::from_secs(15);
+const BUDGET: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p1_kill_9_is_taken_over_on_the_brokers_word() {
-    let mut duo = Duo::open_on(Profile::Shop, "10s").await;
+    let mut duo = Duo::open_on(Profile::Shop, "30s").await;
     let [victim, heir] = duo.orders.each_ref().map(ShopNode::id);
     let load = Load::start(&duo.node, "word", 8, BUDGET);
     tokio::time::sleep(Duration::from_millis(700)).await;
@@ -38,14 +38,14 @@ async fn p1_kill_9_is_taken_over_on_the_brokers_word() {
         calls.iter().filter(|call| call.failure().is_some_and(|error| !error.is_retryable())).collect();
     println!("{} calls, {} of unknown fate, the slowest confirmed took {slowest:?}", calls.len(), unknown.len());
     for call in unknown {
-        assert!(call.began < killed + Duration::from_secs(1), "the broker knew by then: {call:?}");
+        assert!(call.began < killed + Duration::from_secs(2), "the broker knew by then: {call:?}");
     }
     for call in calls.iter().filter(|call| call.began > taken_over) {
         assert!(call.outcome.is_ok(), "after the take-over: {call:?}");
     }
     duo.place_everywhere("after-word").await;
     duo.adds_up(&calls).await;
-    eventually(Duration::from_secs(5), "its records are gone", async || {
+    eventually(ON_ITS_WORD, "its records are gone", async || {
         let info = Info::of(&duo.server, &heir).await;
         holds(info.node(&victim).is_none(), || info.0.to_string())
     })
@@ -207,7 +207,7 @@ async fn half_closed(prefix: &str, connections: &[usize]) -> Behind {
 async fn p1_half_closed_socket_of_a_live_node() {
     let behind = half_closed("own", &[0]).await;
     // What it renews its lease on still stands: it learns of its end there, and gives up its id.
-    let ended = tokio::time::timeout(Duration::from_secs(5), behind.one.ended()).await;
+    let ended = tokio::time::timeout(ON_ITS_WORD, behind.one.ended()).await;
     assert!(matches!(&ended, Ok(Ended::Retired(why)) if why.contains("Tombstoned")), "{ended:?}");
 }
 

@@ -90,7 +90,7 @@ async fn r5_a_turn_whose_time_went_with_the_activation_is_not_run(ground: Ground
             }
         } else {
             // Its time at the owner ends a message's way later than at its caller.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
         gate.open(1);
         let count = soon("it is awake", node.actor::<Sleeper>(&key).ask(Count)).await;

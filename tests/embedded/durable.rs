@@ -269,7 +269,7 @@ async fn r5_what_never_was_leaves_nothing_behind(ground: Ground) {
         let refused = actor.ask(Put { amount: 5, then: Then::Refuse }).await;
         assert_eq!(refused.expect_err("no").refusal(), Some(&NotPut));
     }
-    eventually(Duration::from_secs(5), "nothing is in memory", async || {
+    eventually(Duration::from_secs(20), "nothing is in memory", async || {
         let resident = one.info().resident;
         holds(resident["vault"] == 0, || format!("{resident:?}"))
     })

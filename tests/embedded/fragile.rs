@@ -118,11 +118,11 @@ async fn r4_a_decoder_that_panics_costs_one_call(ground: Ground) {
 async fn r4_an_encoder_that_panics_costs_one_call_and_one_activation(ground: Ground) {
     let (_one, two) = pair(&ground).await;
     two.actor::<Glass>("g").ask(touch("fine")).await.expect("an answer");
-    let actor = two.actor::<Glass>("g").within(Duration::from_secs(2));
+    let actor = two.actor::<Glass>("g").within(Duration::from_secs(10));
     let broken = actor.ask(Ring { breaks: true }).await.expect_err("it cannot be written");
     let AskError::Failed(error) = broken;
     assert!(matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Panicked), "{error}");
-    eventually(Duration::from_secs(5), "the actor answers again", async || match actor.ask(Count).await {
+    eventually(Duration::from_secs(20), "the actor answers again", async || match actor.ask(Count).await {
         Ok(touched) => holds(touched == 0, || touched.to_string()),
         Err(error) => Err(error.to_string()),
     })
@@ -142,7 +142,7 @@ async fn r4_an_actor_that_panics_as_it_is_dropped_holds_up_no_handover(ground: G
         two.actor::<Glass>(format!("g-{number}")).ask(touch("fine")).await.expect("an answer");
     }
     soon("it leaves in order", one.drain()).await.expect("drained");
-    eventually(Duration::from_secs(5), "what was given away was dropped", async || {
+    eventually(Duration::from_secs(20), "what was given away was dropped", async || {
         let dropped = DROPPED.load(Ordering::SeqCst) - before;
         holds(dropped >= 64, || dropped.to_string())
     })

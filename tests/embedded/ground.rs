@@ -14,6 +14,9 @@ use crate::harness::{Profile, Server, eventually, holds};
 
 /// How long anything may take that should happen soon, on a machine that is busy.
 pub(super) const SOON: Duration = Duration::from_secs(15);
+/// How long what is told at once may take, on a machine that is busy. Less than the five seconds that a call waits which
+/// is told nothing.
+pub(super) const AT_ONCE: Duration = Duration::from_secs(4);
 /// How long to wait to be fairly sure that something does not happen.
 pub(super) const QUIET: Duration = Duration::from_millis(200);
 /// How long leases live here: as short as the broker allows without being renewed in haste.

@@ -109,7 +109,7 @@ async fn c5_a_drain_that_is_out_of_time_says_so_and_stops(ground: Ground) {
     let began = Instant::now();
     let error = one.drain_within(Duration::from_millis(300)).await.expect_err("two turns run");
     assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
-    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
     let after = one.actor::<Probe>("local").ask(Total).await.expect_err("the node has stopped");
     assert_eq!(after.failure().map(Error::kind), Some(ErrorKind::Stopped));
     gate.open(2);
@@ -238,7 +238,7 @@ async fn c5_a_partition_with_more_busy_keys_than_a_claim_can_name_is_handed_over
             tokio::spawn(async move { one.drain().await })
         };
         tokio::time::sleep(Duration::from_millis(1_500)).await;
-        let place = two.actor::<Probe>("idle").within(Duration::from_secs(2)).ask(Where).await;
+        let place = two.actor::<Probe>("idle").within(SOON).ask(Where).await;
         assert_eq!(place.expect("its node goes on serving it").node, one.id());
         gate.open(64);
         soon("drained", drained).await.expect("no panic").expect("drained");

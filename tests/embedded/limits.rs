@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use greenroom::{AskError, Error, ErrorKind, Node};
 
 use super::gate::Gate;
-use super::ground::{Ground, SOON, bounded, on_both, settled, soon};
+use super::ground::{AT_ONCE, Ground, SOON, bounded, on_both, settled, soon};
 use super::probe::{Add, Big, Late, Note, Probe, ProbeActor, Refused, Total, Wait, Where, keys_on};
 use crate::harness::eventually;
 
@@ -97,7 +97,7 @@ async fn r1_a_call_of_a_turn_whose_time_is_over_is_not_run(ground: Ground) {
     for (round, node) in [&host, &caller].into_iter().enumerate() {
         let gate = Gate::closed();
         let late = Late { gate: gate.name(), key: other.clone() };
-        let error = failure(node.actor::<Probe>(&key).within(BRIEF).ask(late).await);
+        let error = failure(node.actor::<Probe>(&key).within(10 * BRIEF).ask(late).await);
         assert_eq!(error.kind(), ErrorKind::Unknown, "its turn has started: {error}");
         gate.open(1);
         gate.passed(1).await;
@@ -152,7 +152,7 @@ async fn r6_a_full_mailbox_is_overloaded(ground: Ground) {
         assert!(full.message().contains("4 messages") && full.message().contains(&key), "{full}");
         let told = node.actor::<Probe>(&key).tell(Note { text: "too many".to_owned() }).await;
         assert_eq!(told.map_err(|error| error.kind()), Err(ErrorKind::Overloaded));
-        assert!(began.elapsed() < Duration::from_secs(2), "it is said at once");
+        assert!(began.elapsed() < AT_ONCE, "it is said at once");
         gate.open(1);
         assert_eq!(running.await.expect("an answer"), before + 1);
         let total = eventually(SOON, "there is room again", async || actor.ask(Total).await).await;
@@ -217,9 +217,9 @@ async fn r3_what_is_too_large_is_named_either_way(ground: Ground) {
     // Larger than the app's limit, and larger than what a broker takes.
     for bytes in [limit + 1, 3 << 20] {
         let began = Instant::now();
-        let error = failure(caller.actor::<Probe>(&key).within(Duration::from_secs(5)).ask(Big { bytes }).await);
+        let error = failure(caller.actor::<Probe>(&key).within(SOON).ask(Big { bytes }).await);
         assert_eq!(error.kind(), ErrorKind::PayloadTooLarge, "a reply of {bytes} bytes: {error}");
-        assert!(began.elapsed() < Duration::from_secs(4), "its cause is known, so that nobody waits for a deadline");
+        assert!(began.elapsed() < 3 * AT_ONCE, "its cause is known, so that nobody waits for a deadline");
     }
     assert_eq!(caller.actor::<Probe>(&key).ask(Big { bytes: 300 * 1024 }).await.expect("fits").len(), 300 * 1024);
     // On one node nothing is sent.

@@ -10,7 +10,7 @@ use greenroom::{HostOptions, Restart};
 
 use super::desk::{Crack, Desk, DeskService, Hint, Leave, Served, Stay, Who};
 use super::gate::Gate;
-use super::ground::{Ground, SOON, bounded, on_both, soon};
+use super::ground::{AT_ONCE, Ground, SOON, bounded, on_both, soon};
 use super::ledger::{Entry, Sum};
 use crate::harness::{eventually, holds};
 
@@ -152,7 +152,7 @@ async fn r6_a_service_that_nobody_hosts_is_said_at_once(ground: Ground) {
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::NoHost, true), "{error}");
     let told = client.service::<Desk>().tell(Hint { gate: String::new() }).await;
     assert_eq!(told.map_err(|error| error.kind()), Err(ErrorKind::NoHost));
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < AT_ONCE);
 }
 
 async fn r6_a_full_service_is_overloaded(ground: Ground) {
@@ -219,7 +219,7 @@ async fn h7_an_instance_that_hangs_costs_its_own_share_only(ground: Ground) {
     gate.arrived(1).await;
     for asker in [&node, &client] {
         for _ in 0..10 {
-            let served = asker.service::<Desk>().within(Duration::from_secs(2)).ask(Who).await;
+            let served = asker.service::<Desk>().within(SOON).ask(Who).await;
             served.expect("the other instance answers");
         }
     }

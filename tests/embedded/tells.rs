@@ -77,7 +77,7 @@ async fn e1_what_a_turn_sends_arrives_once_and_in_order(ground: Ground) {
     }
     // Nothing is left on the way, and what was sent stands in the journal of its sender.
     let (stream, outside) = commands(&ground).await;
-    eventually(Duration::from_secs(5), "the queue is empty", async || {
+    eventually(Duration::from_secs(20), "the queue is empty", async || {
         let next = stream.next(&ground.subjects().lane("box", 0), 1).await.expect("an answer");
         holds(next.is_none(), || format!("{next:?}"))
     })

@@ -282,10 +282,10 @@ async fn e1_an_activation_just_after_the_leader_was_away_appends_first() {
         let keys = ["p".to_owned(), "q".to_owned()];
         let (two, journals) = moved(Ground::on(broker.clone()), &keys).await;
         assert!(!signed(&two, &journals, "p").await, "given in order, by a leader that stays");
-        broker.faults(&journals.ground.subjects().journal_stream("pot")).no_leader(Duration::from_millis(200));
-        let away = two.actor::<Pot>("q").within(Duration::from_millis(100)).ask(look()).await;
+        broker.faults(&journals.ground.subjects().journal_stream("pot")).no_leader(Duration::from_secs(1));
+        let away = two.actor::<Pot>("q").within(Duration::from_millis(300)).ask(look()).await;
         assert!(away.is_err(), "{away:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(signed(&two, &journals, "q").await, "another leader may have answered");
     })
     .await;
@@ -326,7 +326,7 @@ async fn e1_delayed_append_not_lost() {
         assert_eq!(actor.ask(put(1)).await.expect("an answer"), 1);
         let before = journals.last("p").await.sequence;
 
-        faults.delay(Duration::from_secs(2));
+        faults.delay(Duration::from_secs(4));
         let told = node.actor::<Pot>("p").within(Duration::from_millis(500)).ask(put(10)).await;
         let error = told.expect_err("it is not stored").failure().map(|error| (error.kind(), error.is_retryable()));
         assert_eq!(error, Some((ErrorKind::Unknown, false)));
@@ -346,7 +346,7 @@ async fn e1_delayed_append_not_lost() {
         gate.open(1);
         assert_eq!(soon("the next turn", next).await.expect("no panic").expect("an answer"), 111, "once");
         // What was sent meanwhile, again and again, arrives too, and is refused.
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        tokio::time::sleep(Duration::from_millis(4_500)).await;
         assert_eq!(actor.ask(look()).await.expect("an answer"), 111);
         let last = journals.last("p").await;
         let records = journals.stream.read(&journals.subject("p"), 1, last.sequence).await.expect("all of them");

@@ -117,16 +117,6 @@ impl Pending {
         self.fail(numbers, "its partition was taken over by another node");
     }
 
-    /// Fails those of these calls that still wait: their node is gone.
-    pub(crate) fn node_lost(&self, numbers: Vec<u64>) {
-        self.fail(numbers, "that node went away");
-    }
-
-    /// Fails those of these calls that still wait: their node has another connection now.
-    pub(crate) fn node_reconnected(&self, numbers: Vec<u64>) {
-        self.fail(numbers, "the connection of that node broke");
-    }
-
     /// Fails the calls that were sent by another connection than this one, or all: their answers
     /// went with theirs.
     pub(crate) fn connection_lost(&self, but: Option<u64>) {
@@ -135,7 +125,8 @@ impl Pending {
         self.fail(numbers, "the connection to the broker broke");
     }
 
-    fn fail(&self, numbers: Vec<u64>, why: &'static str) {
+    /// Fails those of these calls that still wait. `why` completes "it was asked, and …".
+    pub(crate) fn fail(&self, numbers: Vec<u64>, why: &'static str) {
         for number in numbers {
             self.tell(number, Got::Lost(why));
         }

@@ -166,15 +166,8 @@ impl Cluster {
     pub(crate) fn claim_all(&mut self) {
         for (part, id) in &self.expected {
             let lease = self.bucket.known(&Key::Lease(id.clone()));
-            let claim = Claim {
-                node: Some(id.clone()),
-                epoch: 1,
-                nonce: format!("{}-1-4711", &id.as_str()[id.as_str().len() - 7..]),
-                lease,
-                busy: Vec::new(),
-                from: None,
-                busy_at: None,
-            };
+            let nonce = format!("{}-1-4711", &id.as_str()[id.as_str().len() - 7..]);
+            let claim = Claim::new(Some(id.clone()), 1, nonce, lease);
             self.bucket.put(Entry::Claim(part.clone(), claim), 0, None);
         }
         self.astray = 0;

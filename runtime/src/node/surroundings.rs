@@ -311,7 +311,7 @@ impl Surroundings {
         if numbers.is_empty() {
             return;
         }
-        self.after_last_answers(move |pending| pending.node_lost(numbers));
+        self.fail_after_last_answers(numbers, "that node went away");
     }
 
     /// Has those calls made again that may have been lost with a node's connection, though it has another one by now.
@@ -319,16 +319,16 @@ impl Surroundings {
     pub(crate) fn node_reconnected(self: &Arc<Self>, node: &str) {
         let numbers = self.pending.repeatable_of(node);
         if !numbers.is_empty() {
-            self.after_last_answers(move |pending| pending.node_reconnected(numbers));
+            self.fail_after_last_answers(numbers, "the connection of that node broke");
         }
     }
 
     /// The last answers of a node came by another connection than the news of what became of it.
-    fn after_last_answers(self: &Arc<Self>, act: impl FnOnce(&Pending) + Send + 'static) {
+    fn fail_after_last_answers(self: &Arc<Self>, numbers: Vec<u64>, why: &'static str) {
         let around = self.clone();
         self.runtime.spawn(async move {
             tokio::time::sleep(LAST_ANSWERS).await;
-            act(&around.pending);
+            around.pending.fail(numbers, why);
         });
     }
 

@@ -232,8 +232,13 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Where turns of busy keys run; `None` if there are none.
-    pub(crate) fn busy_at(&self) -> Option<&NodeId> {
+    /// A claim that waits for no turn elsewhere, and was handed over by nobody.
+    pub(crate) fn new(node: Option<NodeId>, epoch: u64, nonce: String, lease: u64) -> Self {
+        Self { node, epoch, nonce, lease, busy: Vec::new(), from: None, busy_at: None }
+    }
+
+    /// Where turns of busy keys run, whichever field says so; `None` if there are none.
+    pub(crate) fn turns_run_at(&self) -> Option<&NodeId> {
         self.busy_at.as_ref().or(self.from.as_ref()).filter(|_| !self.busy.is_empty())
     }
 }

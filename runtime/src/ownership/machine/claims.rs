@@ -289,22 +289,14 @@ impl Machine {
 
     /// The busy keys of a claim whose turns may run still, and where.
     fn waited_for(&self, claim: &Claim) -> (Vec<String>, Option<NodeId>) {
-        match claim.busy_at().filter(|at| self.is_me(at) || !self.is_gone(at)) {
+        match claim.turns_run_at().filter(|at| self.is_me(at) || !self.is_gone(at)) {
             Some(at) => (claim.busy.clone(), Some(at.clone())),
             None => (Vec::new(), None),
         }
     }
 
     fn own_claim(&self, epoch: u64) -> Claim {
-        Claim {
-            node: Some(self.config.me.clone()),
-            epoch,
-            nonce: self.nonce(epoch),
-            lease: self.tenure.birth,
-            busy: Vec::new(),
-            from: None,
-            busy_at: None,
-        }
+        Claim::new(Some(self.config.me.clone()), epoch, self.nonce(epoch), self.tenure.birth)
     }
 
     /// The state of a partition's key for a write.

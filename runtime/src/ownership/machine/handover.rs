@@ -128,15 +128,8 @@ impl Machine {
     pub(super) fn release(&mut self, part: &Part, out: &mut Vec<Effect>) {
         let Some(Local::Releasing { epoch, quiet: true }) = self.parts.get(part) else { return };
         let epoch = *epoch;
-        let claim = Claim {
-            node: None,
-            epoch,
-            nonce: self.nonce(epoch),
-            lease: self.tenure.birth,
-            busy: Vec::new(),
-            from: Some(self.config.me.clone()),
-            busy_at: None,
-        };
+        let from = Some(self.config.me.clone());
+        let claim = Claim { from, ..Claim::new(None, epoch, self.nonce(epoch), self.tenure.birth) };
         if self.cas(Entry::Claim(part.clone(), claim), out) {
             self.retries.remove(part);
         }
@@ -200,15 +193,8 @@ impl Machine {
         let Some(Known { value: LeaseState::Live(_), revision: lease, .. }) = self.view.leases.get(heir) else {
             return false;
         };
-        let claim = Claim {
-            node: Some(heir.clone()),
-            epoch: epoch.saturating_add(1),
-            nonce: self.nonce(epoch.saturating_add(1)),
-            lease: *lease,
-            busy: Vec::new(),
-            from: Some(self.config.me.clone()),
-            busy_at: None,
-        };
+        let (from, next) = (Some(self.config.me.clone()), epoch.saturating_add(1));
+        let claim = Claim { from, ..Claim::new(Some(heir.clone()), next, self.nonce(next), *lease) };
         let expect = self.view.claim(part).map_or(0, |claim| claim.revision);
         let sent = self.transfer(Entry::Claim(part.clone(), claim), out);
         if sent {
@@ -283,7 +269,7 @@ impl Machine {
     pub(super) fn hold_busy(&mut self, part: &Part, claim: &Claim, idle: &BTreeSet<String>) -> Vec<String> {
         let keys: BTreeSet<String> = claim.busy.iter().filter(|key| !idle.contains(*key)).cloned().collect();
         let busy = keys.iter().cloned().collect();
-        match claim.busy_at() {
+        match claim.turns_run_at() {
             Some(at) if !keys.is_empty() => {
                 drop(self.held.insert(part.clone(), Held { at: at.clone(), keys }));
             }

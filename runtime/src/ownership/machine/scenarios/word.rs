@@ -91,18 +91,7 @@ fn a_dead_node_of_durable_actors_is_taken_over_in_a_blink() {
 #[test]
 fn a_tombstone_stays_while_a_claim_names_its_node() {
     let mut script = beside_holder(&[]);
-    script.record(Entry::Claim(
-        Part::new("other", 7),
-        Claim {
-            node: Some("b-2".into()),
-            epoch: 1,
-            nonce: String::new(),
-            lease: 1,
-            busy: Vec::new(),
-            from: None,
-            busy_at: None,
-        },
-    ));
+    script.record(Entry::Claim(Part::new("other", 7), Claim::new(Some("b-2".into()), 1, String::new(), 1)));
     script.tell(word("b-2", 1));
     for _ in 0..10 {
         script.pass(1_000);

@@ -78,8 +78,12 @@ async fn c2_c3_a_node_that_leaves_loses_no_call_of_outsiders() {
         let ((answers, called), (status, asked)) = tokio::join!(calls, leave);
         assert!(called > asked + Duration::from_millis(200), "{profile:?}: the calls were over too soon");
         assert!(status.success(), "{profile:?}: {}", leaves.log());
+        // A machine so busy that a node hears nothing of the broker for a second has it refuse, and say so.
+        let logs = format!("{}\n{}", stays.log(), leaves.log());
+        let fenced = logs.contains("the lease cannot be proved; keyed actors answer Unavailable");
         for answer in answers.iter().flatten() {
-            assert!(answer.contains("Ada"), "{profile:?}: {answer}\n{}\n{}", stays.log(), leaves.log());
+            let refused = fenced && answer.contains(r#""kind":"unavailable""#) && answer.contains("prove its lease");
+            assert!(answer.contains("Ada") || refused, "{profile:?}: {answer}\n{logs}");
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::KEY_BYTES_MAX;
+use crate::wire::TIMEOUT;
 
 /// The longest chain of calls.
 pub(crate) const CHAIN_MAX: usize = 32;
@@ -228,12 +229,10 @@ pub(crate) fn not_started(actor: &str, key: &str) -> Error {
     )
 }
 
-/// The same where its turn runs.
+/// The same of an outsider's call whose turn runs.
 pub(crate) fn not_ended(actor: &str, key: &str) -> Error {
-    Error::new(
-        ErrorKind::Unknown,
-        format!("the time for the call was over while {actor}/{key} ran it; what it did is not known"),
-    )
+    let what = format!("the time for the call was over while {actor}/{key} ran it; what it does is not known");
+    Error::new(ErrorKind::Unknown, format!("{what}. One that may take longer says so in {TIMEOUT}"))
 }
 
 #[cfg(test)]

@@ -109,22 +109,28 @@ impl<A: Actor> Host<A> {
                     guarded(job.run(live, self.env(&slot))).await
                 }
             };
-            match ended {
-                // Of a key that never existed nothing is kept.
-                Ended::Fine if self.is_durable() && is_new(live) => {
-                    drop_quietly(actor.take());
-                    self.ended(&slot, &Ending::For(Reason::Passivated));
-                }
-                Ended::Fine => self.let_go(self.weigh(&slot, live)),
-                Ended::Lost => {
-                    drop_quietly(actor.take());
-                    self.ended(&slot, &Ending::For(Reason::Undone));
-                }
-                Ended::Panicked(cause) => {
-                    drop_quietly(actor.take());
-                    self.faulted(&slot, cause.clone());
-                    self.ended_by_panic(&slot, cause);
-                }
+            self.after(&slot, &mut actor, ended);
+        }
+    }
+
+    /// Keeps an actor whose turn has ended, or lets it go.
+    fn after(self: &Arc<Self>, slot: &Arc<Slot<A>>, actor: &mut Option<A>, ended: Ended) {
+        let Some(live) = actor.as_mut() else { return };
+        match ended {
+            // Of a key that never existed nothing is kept.
+            Ended::Fine if self.is_durable() && is_new(live) => {
+                drop_quietly(actor.take());
+                self.ended(slot, &Ending::For(Reason::Passivated));
+            }
+            Ended::Fine => self.let_go(self.weigh(slot, live)),
+            Ended::Lost => {
+                drop_quietly(actor.take());
+                self.ended(slot, &Ending::For(Reason::Undone));
+            }
+            Ended::Panicked(cause) => {
+                drop_quietly(actor.take());
+                self.faulted(slot, cause.clone());
+                self.ended_by_panic(slot, cause);
             }
         }
     }

@@ -288,9 +288,12 @@ async fn e1_in_a_rush_what_nobody_hears_is_not_sent() {
         let rush = async || together(&actor, (0..1_000).map(|_| add(1))).await;
         eventually(Duration::from_secs(60), "events that nobody hears are not sent", async || {
             let before = own_messages(server).await;
-            assert!(rush().await.iter().all(Result::is_ok));
+            // The last one's events may follow its answers.
+            for _ in 0..3 {
+                assert!(rush().await.iter().all(Result::is_ok));
+            }
             let sent = own_messages(server).await - before;
-            holds(sent < 1_000, || format!("{sent} messages for 1,000 turns that share their appends"))
+            holds(sent < 1_800, || format!("{sent} messages for 3,000 turns that share their appends"))
         })
         .await;
         let mut events = node.subscribe::<Added>().key("hot").live().await.expect("a subscription");

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::KEY_BYTES_MAX;
-use crate::wire::TIMEOUT;
 
 /// The longest chain of calls.
 pub(crate) const CHAIN_MAX: usize = 32;
@@ -229,10 +228,12 @@ pub(crate) fn not_started(actor: &str, key: &str) -> Error {
     )
 }
 
-/// The same of an outsider's call whose turn runs.
+/// The same where its turn runs.
 pub(crate) fn not_ended(actor: &str, key: &str) -> Error {
-    let what = format!("the time for the call was over while {actor}/{key} ran it; what it does is not known");
-    Error::new(ErrorKind::Unknown, format!("{what}. One that may take longer says so in {TIMEOUT}"))
+    Error::new(
+        ErrorKind::Unknown,
+        format!("the time for the call was over while {actor}/{key} ran it; what it did is not known"),
+    )
 }
 
 #[cfg(test)]

@@ -244,13 +244,9 @@ fn headers(record: &Record) -> Headers {
     let mut headers = Headers::new();
     headers.push(APPEND, record.id.clone());
     headers.push(EPOCH, record.epoch.to_string());
-    match record.events.as_slice() {
-        [] => {}
-        [event] => headers.push(EVENTS, event.name.as_ref()),
-        events => {
-            let names: Vec<&str> = events.iter().map(|event| event.name.as_ref()).collect();
-            headers.push(EVENTS, names.join(","));
-        }
+    if !record.events.is_empty() {
+        let names: Vec<&str> = record.events.iter().map(|event| event.name.as_ref()).collect();
+        headers.push(EVENTS, names.join(","));
     }
     if record.sends() > 0 {
         headers.push(OUTBOX, record.sends().to_string());

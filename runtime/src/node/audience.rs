@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Surroundings;
+use crate::error::Error;
 use crate::key::Key;
 use crate::pending::Got;
 use crate::state::Committed;
@@ -128,16 +129,15 @@ impl Audiences {
         if !busy {
             return Told::Plainly;
         }
-        let known = self.of.iter().position(|audience| &*audience.event == event);
-        let deserted = known.map_or(0, |known| self.of[known].deserted.load(Ordering::Relaxed));
-        if now < deserted {
-            return Told::Not;
-        }
-        let known = known.unwrap_or_else(|| {
+        let known = self.of.iter().position(|audience| &*audience.event == event).unwrap_or_else(|| {
             self.of.push(Audience { event: event.to_owned().into(), asked: 0, deserted: Arc::default() });
             self.of.len() - 1
         });
         let audience = &mut self.of[known];
+        let deserted = audience.deserted.load(Ordering::Relaxed);
+        if now < deserted {
+            return Told::Not;
+        }
         // Asked, and not answered: somebody listens, or the answer is still on its way.
         if deserted == 0 && audience.asked > 0 && now < audience.asked + ASK_AGAIN_MS {
             return Told::Plainly;
@@ -175,7 +175,7 @@ impl Surroundings {
     }
 
     /// Publishes, and has the broker say whether nobody listens.
-    fn publish_asking(self: &Arc<Self>, message: Outbound, question: Question) -> Result<(), crate::error::Error> {
+    fn publish_asking(self: &Arc<Self>, message: Outbound, question: Question) -> Result<(), Error> {
         let (number, got) = self.wait_for(None, None);
         let reply = self.subjects.node_reply(&self.id, number);
         self.transport.publish(message.reply_to(reply)).inspect_err(|_| self.pending.forget(number))?;

@@ -22,7 +22,8 @@ use crate::routes::{WireAnswer, WireCall, WireOutcome};
 use crate::subject::{Call as Asked, PROBE_VERB, Subject, Subjects};
 use crate::transport::{Inbound, Outbound};
 use crate::wire::{
-    Answer, AnswerHead, AnswerKind, Frame, Manner, OutsideCall, Question, aged_headers, error_headers, reply_headers,
+    Answer, AnswerHead, AnswerKind, Frame, Manner, OutsideCall, Question, TIMEOUT, aged_headers, error_headers,
+    reply_headers,
 };
 
 /// How long before the end of its time a call is given up that waits, at most.
@@ -243,7 +244,9 @@ fn answered_in_time(
             if timeout_at(until, answer_given).await.is_ok() {
                 return;
             }
-            not_ended(actor, &key)
+            // Callers in Rust are told so too, and have another way to ask for more.
+            let error = not_ended(actor, &key);
+            Error::new(error.kind(), format!("{}. One that may take longer says so in {TIMEOUT}", error.message()))
         } else {
             not_started(actor, &key)
         };

@@ -62,7 +62,7 @@ pub struct Context<'a, A: Actor> {
     steps: u32,
     sends: Sends,
     /// The actor's reminders, in a turn of a durable actor.
-    draft: Option<Box<Draft>>,
+    draft: Option<Draft>,
     actor: PhantomData<fn(A)>,
 }
 
@@ -102,7 +102,7 @@ impl<'a, A: Actor> Context<'a, A> {
     }
 
     pub(crate) fn with_reminders(mut self, draft: Draft) -> Self {
-        self.draft = Some(Box::new(draft));
+        self.draft = Some(draft);
         self
     }
 
@@ -245,7 +245,7 @@ impl<'a, A: Actor> Context<'a, A> {
         M::Contract: Contract<Kind = Keyed>,
     {
         let parent = self.turn();
-        let why = match &self.sends {
+        let why = match &mut self.sends {
             Sends::WithTurn(gathering) => {
                 let key = Key::new(key.as_ref())?;
                 let trace = self.call.trace.as_deref();
@@ -277,9 +277,9 @@ impl<'a, A: Actor> Context<'a, A> {
             cell.commit()?
         } else {
             let step = self.steps + 1;
-            let command = self.command.as_ref().map(|mark| (mark, Fate::Begun(step)));
             let reminders = self.draft.as_ref().map(|draft| draft.step(step)).unwrap_or_default();
             let outbox = Outbox { reminders: reminders.clone(), ..self.take_outbox() };
+            let command = self.command.as_ref().map(|mark| (mark, Fate::Begun(step)));
             let kept = journal::commit(self.env.around, cell, command, Write::Turn, outbox).await;
             let committed = kept.map_err(|why| crate::engine::not_kept(&self.env, why))?;
             if let Some(draft) = &mut self.draft {
@@ -305,15 +305,15 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// What the turn has to keep and to send since its last commit, now that it has ended: nothing of what it asked
     /// for if it was refused or panicked. With the number of steps that were kept.
-    pub(crate) fn end(&self, in_vain: bool) -> (u32, Outbox) {
+    pub(crate) fn end(&mut self, in_vain: bool) -> (u32, Outbox) {
         let reminders = self.draft.as_ref().map(|draft| draft.end(in_vain)).unwrap_or_default();
         let outbox = self.take_outbox();
         (self.steps, Outbox { reminders, ..if in_vain { Outbox::default() } else { outbox } })
     }
 
     /// What the turn has to send since its last commit.
-    fn take_outbox(&self) -> Outbox {
-        match &self.sends {
+    fn take_outbox(&mut self) -> Outbox {
+        match &mut self.sends {
             Sends::WithTurn(gathering) => gathering.take(),
             Sends::AtOnce | Sends::Never => Outbox::default(),
         }
@@ -344,7 +344,7 @@ impl<'a, A: Actor> Context<'a, A> {
             born: self.born,
             again: self.call.turn.is_some() && (self.call.attempt > 1 || self.call.born == 0),
             trace: self.call.trace.clone(),
-            tells: match &self.sends {
+            tells: match &mut self.sends {
                 Sends::WithTurn(gathering) => Tells::WithTurn(gathering.slip()),
                 Sends::AtOnce => Tells::AtOnce,
                 Sends::Never => Tells::Never,

@@ -78,6 +78,7 @@ impl Origin {
                 born: *born,
                 trace: trace.clone(),
                 stored: false,
+                digest: None,
             },
         }
     }

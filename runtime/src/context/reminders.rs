@@ -81,7 +81,7 @@ impl<A: Actor> Context<'_, A> {
 
     fn draft_mut(&mut self) -> Result<&mut Draft, Error> {
         let no_turn = matches!(self.sends, Sends::Never) && A::DURABLE;
-        self.draft.as_deref_mut().ok_or_else(|| {
+        self.draft.as_mut().ok_or_else(|| {
             let why = if no_turn {
                 "is not in a turn here: a read and an activation know no reminders"
             } else {

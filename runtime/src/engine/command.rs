@@ -2,13 +2,12 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use super::group::Stake;
 use super::job::Outcome;
 use super::turn::{Ended, Env, WAITED, conclude, run_once};
 use crate::actor::{Actor, Handle};
-use crate::call::Call;
+use crate::call::{Call, digest};
 use crate::context::Context;
 use crate::contract::Message;
 use crate::error::{AskError, Error, ErrorKind};
@@ -27,7 +26,8 @@ pub(crate) fn before<A: Actor, M: Message>(actor: &mut A, call: &Call, message: 
     let run = Before::Run { mark: None, resumed: 0 };
     let Some(ledger) = actor.cell().and_then(|cell| cell.ledger()) else { return run };
     let Some(id) = call.turn else { return run };
-    let mark = Mark { id, born: call.born, verb: M::VERB, digest: digest(message), stored: call.stored };
+    let digest = call.digest.unwrap_or_else(|| digest(&serde_json::to_vec(message).unwrap_or_default()));
+    let mark = Mark { id, born: call.born, verb: M::VERB, digest, stored: call.stored };
     let failed = |kind: ErrorKind, why: String| Before::Answered(Err(AskError::Failed(Error::new(kind, why))));
     match ledger.look(&mark) {
         Known::New => Before::Run { mark: Some(mark), resumed: 0 },
@@ -201,13 +201,4 @@ fn stored<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
         let why = "the command has taken effect; what was answered then cannot be read in the present form";
         Error::new(ErrorKind::BadReply, why).with_source(error)
     })
-}
-
-/// Tells messages apart, whatever codec brought them: 53 bits, which every reader of JSON can hold.
-fn digest(message: &impl Serialize) -> u64 {
-    let json = serde_json::to_vec(message).unwrap_or_default();
-    let hash = Sha256::digest(&json);
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&hash[..8]);
-    u64::from_be_bytes(bytes) >> 11
 }

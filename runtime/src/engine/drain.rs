@@ -7,12 +7,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 
 use super::gate::Shut;
-use super::group::is_new;
+use super::group::{Begin, Over, is_new};
 use super::host::Host;
 use super::job::Job;
 use super::slot::{Inner, Phase, Popped, Slot};
 use super::turn::{Ended, drop_quietly, guarded};
 use crate::actor::Actor;
+use crate::state::Committed;
 use crate::watch::{Ending, Reason};
 
 /// Turns that a drain runs before it lets other tasks have the thread.
@@ -25,11 +26,12 @@ impl<A: Actor> Host<A> {
         slot: Arc<Slot<A>>,
         mut actor: Option<A>,
         mut first: Option<Box<dyn Job<A>>>,
+        // What is kept, and still to be told to whoever watches.
+        mut told: Vec<Committed>,
     ) {
         let mut left = if first.is_some() { 1 } else { BURST };
         let mut reminded = false;
-        // What is kept, and still to be told to whoever watches.
-        let (mut told, mut waited) = (Vec::new(), false);
+        let mut waited = false;
         loop {
             let popped = match first.take() {
                 Some(first) => Popped::Job(first),
@@ -98,7 +100,8 @@ impl<A: Actor> Host<A> {
             // What reads of a key that was never written see must have been read after each of them came.
             let together = !(self.is_durable() && is_new(live));
             let ended = if job.is_ready() && !job.is_read() {
-                let over = self.group(&slot, live, job, (left, std::mem::take(&mut told))).await;
+                let begin = Begin { turns_left: left, told: std::mem::take(&mut told), alone: false };
+                let over = self.group(&slot, live, job, begin).await;
                 (left, told, waited) = (over.turns_left, over.told, false);
                 over.ended
             } else {
@@ -111,6 +114,23 @@ impl<A: Actor> Host<A> {
             };
             self.after(&slot, &mut actor, ended);
         }
+    }
+
+    /// Runs a turn that never waits, of an actor that was idle, and nothing else: what has queued when it is kept is
+    /// left to a drain.
+    pub(super) async fn alone(self: Arc<Self>, slot: Arc<Slot<A>>, actor: A, job: Box<dyn Job<A>>) {
+        let mut actor = Some(actor);
+        if let (Some(job), Some(live)) = (self.may_start(job, slot.key().as_str()), actor.as_mut()) {
+            let begin = Begin { turns_left: 0, told: Vec::new(), alone: true };
+            let Over { ended, told, .. } = self.group(&slot, live, job, begin).await;
+            self.after(&slot, &mut actor, ended);
+            if !told.is_empty() && self.may_linger() {
+                self.around.runtime.spawn(self.clone().drain(slot, actor, None, told));
+                return;
+            }
+            self.around.echo(slot.key(), told);
+        }
+        self.leave(&slot, actor, Ended::Fine);
     }
 
     /// Keeps an actor whose turn has ended, or lets it go.

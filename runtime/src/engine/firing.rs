@@ -47,7 +47,16 @@ impl FireJob {
     pub(crate) fn call(actor: &str, key: &str, due: &Due, born: u64, deadline: Deadline) -> Call {
         let turn = TurnId::named(&format!("{actor}/{key} reminder {} {}", due.number, due.name));
         // It may have been run before, and cut: so what it asks is no first attempt.
-        Call { deadline, chain: Chain::default(), turn: Some(turn), attempt: 2, born, trace: None, stored: false }
+        Call {
+            deadline,
+            chain: Chain::default(),
+            turn: Some(turn),
+            attempt: 2,
+            born,
+            trace: None,
+            stored: false,
+            digest: None,
+        }
     }
 
     fn say(self, outcome: Result<Fired, Error>) {

@@ -12,6 +12,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use smallvec::SmallVec;
 
 use super::command::not_kept;
 use super::drain::BURST;
@@ -71,13 +72,16 @@ impl Voice {
     }
 }
 
+/// Whoever waits for one append: mostly one.
+type Voices = SmallVec<[Voice; 1]>;
+
 /// What waits for one append.
 #[derive(Default)]
 struct Batch {
     draft: Option<Draft>,
     /// Turns of which it holds something.
     turns: usize,
-    voices: Vec<Voice>,
+    voices: Voices,
 }
 
 impl Batch {
@@ -109,9 +113,20 @@ struct Group {
     /// How the last turn ended, if the actor cannot go on after it.
     over: Option<Ended>,
     turns_left: usize,
+    alone: bool,
     polled: bool,
     /// What is kept, and not told yet to whoever watches. Told behind the next append, which somebody waits for.
     told: Vec<Committed>,
+}
+
+/// How a group begins.
+pub(super) struct Begin {
+    /// How many turns may run before other tasks have the thread.
+    pub(super) turns_left: usize,
+    /// What was kept before, and is to be told.
+    pub(super) told: Vec<Committed>,
+    /// Whether its first turn is the only one.
+    pub(super) alone: bool,
 }
 
 /// What a group leaves to its drain.
@@ -127,7 +142,7 @@ struct UnderWay {
     append: BoxFuture<'static, Result<Kept, NotAppended>>,
     /// What became of it, if that was known at once.
     known: Option<Result<Kept, NotAppended>>,
-    voices: Vec<Voice>,
+    voices: Voices,
 }
 
 impl UnderWay {
@@ -145,18 +160,17 @@ impl UnderWay {
 
 impl<A: Actor> Host<A> {
     /// Runs a turn that never waits, and those that stand behind it or arrive while it is being kept, as long as they
-    /// never wait either. When it ends, all of them are kept and answered, or the actor must be dropped. `turns_left`:
-    /// how many may run before other tasks have the thread. `told`: what was kept before, and is to be told.
+    /// never wait either. When it ends, all of them are kept and answered, or the actor must be dropped.
     pub(super) async fn group(
         &self,
         slot: &Arc<Slot<A>>,
         actor: &mut A,
         first: Box<dyn Job<A>>,
-        (turns_left, told): (usize, Vec<Committed>),
+        Begin { turns_left, told, alone }: Begin,
     ) -> Over {
         let env = self.env(slot);
         let (next, polled) = (Batch::default(), false);
-        let mut group = Group { under_way: None, next, carried: None, over: None, turns_left, polled, told };
+        let mut group = Group { under_way: None, next, carried: None, over: None, turns_left, alone, polled, told };
         group.run(actor, first, &env);
         let ended = std::future::poll_fn(|context| group.poll(self, slot, actor, &env, context)).await;
         Over { ended, turns_left: group.turns_left, told: group.told }
@@ -219,7 +233,7 @@ impl Group {
 
     /// Whether one more turn may run. What was read of a key that never was is good for one turn only.
     fn has_room<A: Actor>(&self, actor: &mut A) -> bool {
-        let open = self.over.is_none() && self.carried.is_none() && !self.next.is_full();
+        let open = !self.alone && self.over.is_none() && self.carried.is_none() && !self.next.is_full();
         open && !(self.under_way.is_none() && self.next.draft.is_none() && is_new(actor))
     }
 
@@ -252,7 +266,7 @@ impl Group {
     }
 
     /// Sends what was gathered.
-    fn send<A: Actor>(&mut self, actor: &mut A, env: &Env<'_>) -> Result<(), (NotAppended, Vec<Voice>)> {
+    fn send<A: Actor>(&mut self, actor: &mut A, env: &Env<'_>) -> Result<(), (NotAppended, Voices)> {
         let Batch { draft, voices, .. } = std::mem::take(&mut self.next);
         // The state is what the record leaves only if no turn has run since, and none is to be undone.
         let whole = self.carried.is_none() && self.over.is_none();
@@ -267,7 +281,7 @@ impl Group {
         }
     }
 
-    fn kept<A: Actor>(&mut self, actor: &mut A, env: &Env<'_>, kept: Kept, voices: Vec<Voice>) {
+    fn kept<A: Actor>(&mut self, actor: &mut A, env: &Env<'_>, kept: Kept, voices: Voices) {
         let told = actor.cell().and_then(|cell| cell.ledger()).map(|ledger| ledger.took(env.around, kept));
         voices.into_iter().for_each(|voice| voice.say(None));
         self.told.extend(told.unwrap_or_default());
@@ -275,7 +289,7 @@ impl Group {
 
     /// Ends the group: what was to be appended is not, or nobody knows. Whoever only saw it, or ran behind it, has
     /// certainly not been kept.
-    fn lost(&mut self, env: &Env<'_>, why: NotAppended, voices: Vec<Voice>) -> Ended {
+    fn lost(&mut self, env: &Env<'_>, why: NotAppended, voices: Voices) -> Ended {
         let behind = || {
             let why = "a turn that was not kept stood before this one, which so was not kept either";
             Error::new(ErrorKind::Unavailable, format!("{}/{}: {why}", env.actor, env.key))

@@ -54,7 +54,10 @@ pub(crate) struct Log {
 pub(crate) struct Sealed {
     /// The append's own id.
     id: String,
-    headers: Headers,
+    epoch: u64,
+    /// The names of its events.
+    events: String,
+    sends: usize,
     body: Bytes,
 }
 
@@ -62,7 +65,25 @@ impl Sealed {
     /// # Errors
     /// See [`Record::write`].
     pub(crate) fn of(record: &Record, about: usize) -> Result<Self, Error> {
-        Ok(Self { id: record.id.clone(), headers: headers(record), body: Bytes::from(record.write(about)?) })
+        let events = match &record.events[..] {
+            [only] => only.name.clone().into_owned(),
+            events => events.iter().map(|event| event.name.as_ref()).collect::<Vec<_>>().join(","),
+        };
+        let (id, epoch, sends) = (record.id.clone(), record.epoch, record.sends());
+        Ok(Self { id, epoch, events, sends, body: Bytes::from(record.write(about)?) })
+    }
+
+    fn headers(&self) -> Headers {
+        let mut headers = Headers::new();
+        headers.push(APPEND, self.id.clone());
+        headers.push(EPOCH, self.epoch.to_string());
+        if !self.events.is_empty() {
+            headers.push(EVENTS, self.events.clone());
+        }
+        if self.sends > 0 {
+            headers.push(OUTBOX, self.sends.to_string());
+        }
+        headers
     }
 
     /// The size of its body.
@@ -173,7 +194,7 @@ impl Log {
         let mut sent = false;
         let mut pause = AGAIN_FIRST;
         loop {
-            let stored = self.stream.append(subject, Some(expect), record.headers.clone(), record.body.clone()).await;
+            let stored = self.stream.append(subject, Some(expect), record.headers(), record.body.clone()).await;
             if matches!(stored, Err(WriteError::NotSent(_) | WriteError::Unknown(_))) {
                 self.unsettle();
             }
@@ -238,18 +259,4 @@ async fn hear_of_leaders(log: Weak<Log>, mut elections: Subscription) {
         let Some(log) = log.upgrade() else { return };
         log.unsettle();
     }
-}
-
-fn headers(record: &Record) -> Headers {
-    let mut headers = Headers::new();
-    headers.push(APPEND, record.id.clone());
-    headers.push(EPOCH, record.epoch.to_string());
-    if !record.events.is_empty() {
-        let names: Vec<&str> = record.events.iter().map(|event| event.name.as_ref()).collect();
-        headers.push(EVENTS, names.join(","));
-    }
-    if record.sends() > 0 {
-        headers.push(OUTBOX, record.sends().to_string());
-    }
-    headers
 }

@@ -7,9 +7,10 @@
 //!
 //! [`record`] is what one append holds, [`outbox`] what a turn sends with it, [`window`] the commands that an actor
 //! remembers, [`log`] the stream of one actor type, [`draft`] what the next append is to hold, [`ledger`] what an
-//! activation knows of its journal.
+//! activation knows of its journal. [`json`] writes what is written with every command.
 
 mod draft;
+mod json;
 mod ledger;
 mod log;
 mod outbox;

@@ -74,9 +74,15 @@ impl Outbox {
     }
 }
 
-/// The outbox of a turn that runs. It closes when the turn ends, and takes nothing any more.
+/// The outbox of a turn that runs. It closes when the turn ends, and takes nothing any more. Most turns send nothing:
+/// then it is never made.
 #[derive(Debug)]
-pub(crate) struct Gathering(Slip);
+pub(crate) struct Gathering {
+    slip: Option<Slip>,
+    /// How many steps of the turn were kept before it was made.
+    step: u32,
+    bytes_max: usize,
+}
 
 /// A way into the outbox of a turn, for whoever may outlive the turn.
 #[derive(Clone, Debug)]
@@ -96,21 +102,29 @@ struct Gathered {
 impl Gathering {
     /// An open outbox, for a turn of which so many steps were kept before. It takes so many bytes a step.
     pub(crate) fn open(step: u32, bytes_max: usize) -> Self {
-        let gathered = Gathered { outbox: Outbox::default(), bytes: 0, step, sent: 0, closed: false, bytes_max };
-        Self(Slip(Arc::new(Mutex::new(gathered))))
+        Self { slip: None, step, bytes_max }
     }
 
-    pub(crate) fn slip(&self) -> Slip {
-        self.0.clone()
+    pub(crate) fn slip(&mut self) -> Slip {
+        let &mut Self { step, bytes_max, .. } = self;
+        let make = || {
+            let gathered = Gathered { outbox: Outbox::default(), bytes: 0, step, sent: 0, closed: false, bytes_max };
+            Slip(Arc::new(Mutex::new(gathered)))
+        };
+        self.slip.get_or_insert_with(make).clone()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.0.lock().outbox.is_empty()
+        self.slip.as_ref().is_none_or(|slip| slip.0.lock().outbox.is_empty())
     }
 
     /// Takes what the step that ends here has gathered.
-    pub(crate) fn take(&self) -> Outbox {
-        let mut gathered = self.0.0.lock();
+    pub(crate) fn take(&mut self) -> Outbox {
+        let Some(slip) = &self.slip else {
+            self.step += 1;
+            return Outbox::default();
+        };
+        let mut gathered = slip.0.lock();
         gathered.step += 1;
         (gathered.bytes, gathered.sent) = (0, 0);
         std::mem::take(&mut gathered.outbox)
@@ -119,7 +133,9 @@ impl Gathering {
 
 impl Drop for Gathering {
     fn drop(&mut self) {
-        self.0.0.lock().closed = true;
+        if let Some(slip) = &self.slip {
+            slip.0.lock().closed = true;
+        }
     }
 }
 
@@ -184,7 +200,7 @@ mod tests {
 
     #[test]
     fn e1_an_outbox_is_bounded_and_closes_with_its_turn() {
-        let turn = Gathering::open(0, 1_000);
+        let mut turn = Gathering::open(0, 1_000);
         let slip = turn.slip();
         for _ in 0..OUTBOX_MAX {
             add(&slip, 1).expect("within the bounds");
@@ -199,5 +215,11 @@ mod tests {
         assert_eq!(turn.take().tells[0].id, TurnId(1 << 32));
         drop(turn);
         assert_eq!(add(&slip, 1), Err(ErrorKind::Interrupted));
+        // One that nobody asked for until its second step.
+        let mut turn = Gathering::open(4, 1_000);
+        assert!(turn.is_empty() && turn.take().is_empty());
+        add(&turn.slip(), 1).expect("within the bounds");
+        assert!(!turn.is_empty());
+        assert_eq!(turn.take().tells[0].id, TurnId(5 << 32));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::json::{self, Written};
 use super::outbox::StoredTell;
 use super::reminders::{Change, Reminders};
 use super::window::{Remembered, Window};
@@ -19,7 +20,7 @@ use crate::state::Committed;
 pub(crate) const FORM: u32 = 1;
 
 /// One append: of one turn, or of several that ran one after the other while the append before them was under way.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Record {
     /// The version of the form, [`FORM`].
     pub(crate) form: u32,
@@ -28,21 +29,21 @@ pub(crate) struct Record {
     /// The epoch of the claim under which it was written; never lower than that of the record before.
     pub(crate) epoch: u64,
     /// What happened, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(crate) events: Vec<StoredEvent>,
     /// The number of the first of the events in the actor's whole life, from 1; of the next one if there are none.
     pub(crate) first: u64,
     /// The commands whose turns wrote it, in order: those that had an id.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(crate) commands: Vec<Arc<Remembered>>,
     /// What the turn sends, in order, now that it is kept.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(crate) tells: Vec<StoredTell>,
     /// What its turn changed about the actor's reminders, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(crate) reminders: Vec<Change>,
     /// The state that this record leaves, if it holds one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(crate) snapshot: Option<Snapshot>,
     /// The sequence of the last record before this one that holds a snapshot; 0 if none does.
     #[serde(default)]
@@ -53,7 +54,7 @@ pub(crate) struct Record {
 }
 
 /// An event at rest.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct StoredEvent {
     pub(crate) name: Cow<'static, str>,
     /// The version of the events' form when it was written.
@@ -66,6 +67,14 @@ impl StoredEvent {
     pub(crate) fn committed(self, actor: &'static str, sequence: u64) -> Committed {
         let body = String::from(Box::<str>::from(self.body)).into_bytes();
         Committed { actor, name: self.name, version: self.version, sequence, body, question: None }
+    }
+
+    fn write(&self, to: &mut Vec<u8>) -> Written {
+        json::value(to, r#"{"name":"#, &self.name)?;
+        json::value(to, r#","version":"#, &self.version)?;
+        json::raw(to, r#","body":"#, &self.body);
+        to.push(b'}');
+        Ok(())
     }
 }
 
@@ -84,7 +93,7 @@ impl Snapshot {
     /// # Errors
     /// Never with these types; the signature is serde's.
     pub(crate) fn of(state: Box<RawValue>, window: &Window, reminders: Reminders) -> Result<Self, Error> {
-        let window = if window.is_empty() { None } else { Some(raw(window, "the window")?) };
+        let window = if window.is_empty() { None } else { Some(window.write()?) };
         Ok(Self { state, window, reminders })
     }
 
@@ -132,10 +141,36 @@ impl Record {
     /// Never with these types; the signature is serde's.
     pub(crate) fn write(&self, about: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::with_capacity(about);
-        serde_json::to_writer(&mut bytes, self).map_err(|error| {
+        self.write_to(&mut bytes).map_err(|error| {
             Error::new(ErrorKind::Internal, "a record cannot be written as JSON").with_source(error)
         })?;
         Ok(bytes)
+    }
+
+    fn write_to(&self, to: &mut Vec<u8>) -> Written {
+        json::value(to, r#"{"form":"#, &self.form)?;
+        json::value(to, r#","id":"#, &self.id)?;
+        json::value(to, r#","epoch":"#, &self.epoch)?;
+        if !self.events.is_empty() {
+            json::list(to, r#","events":"#, &self.events, |to, event| event.write(to))?;
+        }
+        json::value(to, r#","first":"#, &self.first)?;
+        if !self.commands.is_empty() {
+            json::list(to, r#","commands":"#, &self.commands, |to, command| command.write(to))?;
+        }
+        if !self.tells.is_empty() {
+            json::value(to, r#","tells":"#, &self.tells)?;
+        }
+        if !self.reminders.is_empty() {
+            json::value(to, r#","reminders":"#, &self.reminders)?;
+        }
+        if let Some(snapshot) = &self.snapshot {
+            json::value(to, r#","snapshot":"#, snapshot)?;
+        }
+        json::value(to, r#","base":"#, &self.base)?;
+        json::value(to, r#","since":"#, &self.since)?;
+        to.push(b'}');
+        Ok(())
     }
 }
 
@@ -148,7 +183,9 @@ pub(crate) fn raw(value: &impl Serialize, what: &str) -> Result<Box<RawValue>, E
 
 #[cfg(test)]
 mod tests {
+    use super::super::window::Fate;
     use super::*;
+    use crate::call::TurnId;
 
     #[test]
     fn a_record_has_its_shape_at_rest() {
@@ -173,6 +210,57 @@ mod tests {
         );
         let back = Record::read(&bytes).expect("a record");
         assert_eq!((back.id.as_str(), back.first, back.events[0].body.get()), ("n1-7", 5, "[1,2]"));
+    }
+
+    #[test]
+    fn commands_have_their_shape_at_rest_in_records_and_in_snapshots() {
+        let command = |id: u128, born: u64, stored: bool, fate: Fate| {
+            let (id, verb) = (TurnId(id), "pay".into());
+            Arc::new(Remembered { id, born, at: 9, verb, digest: 5, stored, fate })
+        };
+        let refused = Fate::Refused(raw(&"no \"money\"", "").expect("json"));
+        let commands = vec![
+            command(0x0123_4567_89ab_cdef_0011_2233_4455_6677, 8, false, Fate::Replied(raw(&(), "").expect("json"))),
+            command(1, 0, false, refused),
+            command(2, 8, true, Fate::Begun(3)),
+        ];
+        let texts = [
+            r#"{"id":"0123456789abcdef0011223344556677","born":8,"at":9,"verb":"pay","digest":5,"fate":{"replied":null}}"#,
+            r#"{"id":"00000000000000000000000000000001","at":9,"verb":"pay","digest":5,"fate":{"refused":"no \"money\""}}"#,
+            r#"{"id":"00000000000000000000000000000002","born":8,"at":9,"verb":"pay","digest":5,"stored":true,"fate":{"begun":3}}"#,
+        ];
+        let mut window = Window::default();
+        commands.iter().cloned().for_each(|command| window.remember(command));
+        let snapshot = Snapshot::of(raw(&7, "").expect("json"), &window, Reminders::default()).expect("json");
+        let record = Record {
+            form: FORM,
+            id: "n\"1-7".into(),
+            epoch: 3,
+            events: Vec::new(),
+            first: 5,
+            commands,
+            tells: Vec::new(),
+            reminders: vec![Change::Cancelled { name: "later".into() }],
+            snapshot: Some(snapshot),
+            base: 0,
+            since: 0,
+        };
+        let bytes = record.write(0).expect("json");
+        let [born, unborn, stored] = texts;
+        assert_eq!(
+            String::from_utf8(bytes.clone()).expect("text"),
+            format!(
+                r#"{{"form":1,"id":"n\"1-7","epoch":3,"first":5,"commands":[{}],"reminders":[{{"cancelled":{{"name":"later"}}}}],"snapshot":{{"state":7,"window":{{"low":0,"born":[{born}],"unborn":[{unborn}],"stored":[{stored}]}}}},"base":0,"since":0}}"#,
+                texts.join(",")
+            )
+        );
+        let back = Record::read(&bytes).expect("a record");
+        assert_eq!(back.write(0).expect("json"), bytes);
+        let window = back.snapshot.expect("a snapshot").window().expect("a window");
+        assert_eq!(
+            window.write().expect("json").get(),
+            format!(r#"{{"low":0,"born":[{born}],"unborn":[{unborn}],"stored":[{stored}]}}"#)
+        );
     }
 
     #[test]

@@ -11,11 +11,13 @@ mod shelf;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::value::RawValue;
 
 use self::shelf::Shelf;
+use super::json::{self, Written};
 use crate::call::TurnId;
+use crate::error::{Error, ErrorKind};
 
 /// Commands with a birth that one actor remembers.
 pub(crate) const BORN_MAX: usize = 1_024;
@@ -35,12 +37,12 @@ const AHEAD_MAX_MS: u64 = 10_000;
 const COMMAND_BYTES: usize = 176;
 
 /// A command that took effect.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Remembered {
-    #[serde(serialize_with = "write_id", deserialize_with = "read_id")]
+    #[serde(deserialize_with = "read_id")]
     pub(crate) id: TurnId,
     /// When its id was made, in ms since 1970, by its sender's clock; 0 if it did not say.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub(crate) born: u64,
     /// When it took effect, in ms since 1970, by the owner's clock.
     pub(crate) at: u64,
@@ -48,7 +50,7 @@ pub(crate) struct Remembered {
     /// Tells its message from another one under the same id.
     pub(crate) digest: u64,
     /// Whether it is a durable tell.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub(crate) stored: bool,
     pub(crate) fate: Fate,
 }
@@ -62,10 +64,30 @@ impl Remembered {
         };
         COMMAND_BYTES + self.verb.len() + answer
     }
+
+    pub(super) fn write(&self, to: &mut Vec<u8>) -> Written {
+        json::id(to, r#"{"id":"#, self.id);
+        if self.born > 0 {
+            json::value(to, r#","born":"#, &self.born)?;
+        }
+        json::value(to, r#","at":"#, &self.at)?;
+        json::value(to, r#","verb":"#, &self.verb)?;
+        json::value(to, r#","digest":"#, &self.digest)?;
+        if self.stored {
+            json::value(to, r#","stored":"#, &true)?;
+        }
+        match &self.fate {
+            Fate::Replied(reply) => json::raw(to, r#","fate":{"replied":"#, reply),
+            Fate::Refused(refusal) => json::raw(to, r#","fate":{"refused":"#, refusal),
+            Fate::Begun(steps) => json::value(to, r#","fate":{"begun":"#, steps)?,
+        }
+        to.extend_from_slice(b"}}");
+        Ok(())
+    }
 }
 
 /// What became of a command.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Fate {
     /// It ended, with this reply.
@@ -94,17 +116,17 @@ pub(crate) enum Known<'a> {
 }
 
 /// The commands one actor remembers.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Window {
     /// The newest birth that was forgotten.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     low: u64,
-    #[serde(default, skip_serializing_if = "Shelf::is_empty")]
+    #[serde(default)]
     born: Shelf,
-    #[serde(default, skip_serializing_if = "Shelf::is_empty")]
+    #[serde(default)]
     unborn: Shelf,
     /// Durable tells, whatever their births.
-    #[serde(default, skip_serializing_if = "Shelf::is_empty")]
+    #[serde(default)]
     stored: Shelf,
     /// How many of those that say when they were made; not written down, since nodes may differ.
     #[serde(skip, default = "born_max")]
@@ -143,6 +165,32 @@ impl Window {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.low == 0 && self.born.is_empty() && self.unborn.is_empty() && self.stored.is_empty()
+    }
+
+    /// As it stands in a snapshot.
+    ///
+    /// # Errors
+    /// Never with these types; the signature is serde's.
+    pub(crate) fn write(&self) -> Result<Box<RawValue>, Error> {
+        // All but its own few names.
+        let mut to = Vec::with_capacity(self.bytes() + 64);
+        self.write_to(&mut to).and_then(|()| serde_json::from_slice(&to)).map_err(|error| {
+            let why = "the commands that an actor remembers cannot be written as JSON";
+            Error::new(ErrorKind::Internal, why).with_source(error)
+        })
+    }
+
+    fn write_to(&self, to: &mut Vec<u8>) -> Written {
+        // None of them is the first for certain.
+        json::value(to, r#"{"low":"#, &self.low)?;
+        for (name, shelf) in [("born", &self.born), ("unborn", &self.unborn), ("stored", &self.stored)] {
+            if !shelf.is_empty() {
+                to.extend_from_slice(b",");
+                json::list(to, &format!("\"{name}\":"), shelf.iter(), |to, command| command.write(to))?;
+            }
+        }
+        to.push(b'}');
+        Ok(())
     }
 
     /// Whether it hardly adds to a record.
@@ -187,11 +235,6 @@ fn born_max() -> usize {
     BORN_MAX
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
 /// An id as people see it elsewhere.
 pub(super) fn write_id<S: Serializer>(id: &TurnId, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(id)
@@ -230,8 +273,8 @@ mod tests {
         // One that was delayed, and is older than what was forgotten: nobody knows.
         assert_eq!(look(&window, 99_999, 1_004, 3_000), "Expired(1004)");
         assert_eq!(look(&window, 99_999, 1_005, 3_000), "New");
-        let json = serde_json::to_string(&window).expect("json");
-        let back: Window = serde_json::from_str(&json).expect("a window");
+        let json = window.write().expect("json");
+        let back: Window = serde_json::from_str(json.get()).expect("a window");
         assert_eq!(look(&back, 1, 1_001, 3_000), "Expired(1004)");
         assert_eq!(look(&back, 5, 1_005, 3_000), "here");
     }
@@ -282,8 +325,8 @@ mod tests {
         assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
         assert_eq!(look(&window, 5, 1_005, 3_000), "here");
         // What is told of its size is never less than its size.
-        let json = serde_json::to_string(&window).expect("json");
-        assert!(json.len() <= window.bytes() + 64, "{} and {}", json.len(), window.bytes());
+        let json = window.write().expect("json");
+        assert!(json.get().len() <= window.bytes() + 64, "{} and {}", json.get().len(), window.bytes());
         // One answer over the bound is remembered all the same: it was the last.
         let huge = serde_json::value::to_raw_value(&"r".repeat(BORN_BYTES_MAX)).expect("json");
         window.remember(Arc::new(Remembered { fate: Fate::Replied(huge), ..command(9, 1_009, 2_009) }));
@@ -315,8 +358,8 @@ mod tests {
             window.remember(Arc::new(command(u128::from(n), 5_000 + n, 9_000)));
         }
         assert_eq!(look(&window, 1, 1_000, 9_000), "here", "however much was asked meanwhile");
-        let json = serde_json::to_string(&window).expect("json");
-        let back: Window = serde_json::from_str(&json).expect("a window");
+        let json = window.write().expect("json");
+        let back: Window = serde_json::from_str(json.get()).expect("a window");
         assert_eq!(look(&back, 1, 1_000, 9_000), "here");
         for n in 0..STORED_MAX as u64 {
             window.remember(Arc::new(Remembered { stored: true, ..command(u128::from(n) + 100_000, 1, 9_000) }));

@@ -23,7 +23,7 @@ use super::permit::Permits;
 use crate::call::{Deadline, TurnId};
 use crate::codec::Fingerprint;
 use crate::contract::Message;
-use crate::engine::Proof;
+use crate::engine::{Proof, Settlers};
 use crate::error::{Error, ErrorKind};
 use crate::executor::Executor;
 use crate::key::Key;
@@ -84,6 +84,8 @@ pub(crate) struct Surroundings {
     pub(crate) settings: Settings,
     pub(crate) subjects: Subjects,
     pub(crate) runtime: Executor,
+    /// Where turns of durable actors go on when they are kept.
+    pub(crate) settlers: Settlers,
     pub(crate) transport: Arc<dyn Transport>,
     connection: watch::Receiver<Status>,
     pub(crate) cluster: Cluster,
@@ -145,6 +147,7 @@ impl Surroundings {
             lines: Lines::new(settings.partitions),
             settings,
             subjects,
+            settlers: Settlers::new(&runtime),
             runtime,
             connection: transport.status(),
             transport,

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::place::Place;
-use crate::call::{Call, Deadline, TurnId, not_started, wall_ms};
+use crate::call::{Call, Deadline, TurnId, digest, not_started, wall_ms};
 use crate::changes::SeenChanges;
 use crate::codec::{Codec, Fingerprint};
 use crate::contract::{Contract, Message, Mode};
@@ -256,6 +256,7 @@ impl<'a, M: Message> Journey<'a, M> {
         if durable && self.json.is_none() {
             // The turn takes the message with it. One that cannot be written cannot be sent again.
             self.json = self.message.as_ref().and_then(|message| Codec::Json.encode(message).ok());
+            self.call.digest = self.json.as_deref().map(digest);
         }
         self.slot = None;
         if self.mode == Mode::Tell {

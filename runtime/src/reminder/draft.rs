@@ -22,7 +22,7 @@ pub(crate) struct Draft {
     base: Reminders,
     epoch: u64,
     /// The reminder whose turn this is: as it is armed, and the change that moves it on.
-    fired: Option<(Armed, Change)>,
+    fired: Option<Box<(Armed, Change)>>,
     /// In order, one for each name.
     changes: Vec<Change>,
 }
@@ -64,7 +64,7 @@ impl Draft {
         let number = self.base.next_number();
         let next = armed.schedule.following(armed.due, now).map(|due| Next { number, epoch: self.epoch, due });
         let change = Change::Fired { name: armed.name.clone(), number: armed.number, next };
-        self.fired = Some((armed.clone(), change));
+        self.fired = Some(Box::new((armed.clone(), change)));
         Some(armed)
     }
 
@@ -127,7 +127,7 @@ impl Draft {
 
     /// What a step of the turn changes: what was asked for so far, and how far the turn has come.
     pub(crate) fn step(&self, steps: u32) -> Vec<Change> {
-        let begun = self.fired.as_ref().map(|(armed, _)| Change::Begun {
+        let begun = self.fired.as_deref().map(|(armed, _)| Change::Begun {
             name: armed.name.clone(),
             number: armed.number,
             steps,
@@ -137,9 +137,9 @@ impl Draft {
 
     /// What the turn changes when it ends; only that its own reminder has fired, if it was refused.
     pub(crate) fn end(&self, refused: bool) -> Vec<Change> {
-        let fired = self.fired.iter().map(|(_, change)| change.clone());
+        let fired = self.fired.as_deref().map(|(_, change)| change.clone());
         let asked = if refused { &[][..] } else { &self.changes };
-        fired.chain(asked.iter().cloned()).collect()
+        fired.into_iter().chain(asked.iter().cloned()).collect()
     }
 
     /// These changes are kept.
@@ -150,7 +150,7 @@ impl Draft {
 
     /// The reminders as the turn would leave them.
     fn view(&self) -> Reminders {
-        let fired = self.fired.as_ref().map(|(_, change)| change);
+        let fired = self.fired.as_deref().map(|(_, change)| change);
         self.base.with(fired.into_iter().chain(&self.changes))
     }
 

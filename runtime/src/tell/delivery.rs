@@ -133,6 +133,7 @@ async fn attempt(post: &Post, tell: &Stored) -> Came {
         born: tell.born,
         trace: tell.record.headers.get(TRACE).filter(|text| text.len() <= 256).map(Arc::from),
         stored: true,
+        digest: None,
     };
     let came = match around.cluster.locate(post.hosted.name, target.partition) {
         Located::Here { .. } => here(post, tell, asked.verb, &target, call).await,

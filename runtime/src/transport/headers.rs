@@ -21,7 +21,8 @@ impl Headers {
     /// they would end the header on the wire.
     pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
         let mut value = value.into();
-        if value.chars().any(char::is_control) {
+        let plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if !plain && value.chars().any(char::is_control) {
             value = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         }
         self.0.push((name.into(), value));

@@ -163,6 +163,7 @@ impl QuestionHead {
             born: self.born,
             trace: self.trace.as_deref().map(Into::into),
             stored: self.mode == Manner::Stored,
+            digest: None,
         })
     }
 }

@@ -88,6 +88,7 @@ impl OutsideCall {
                 // What is no traceparent is nobody's trace.
                 trace: headers.get(TRACE).filter(|text| text.len() <= TRACE_MAX).map(Arc::from),
                 stored: false,
+                digest: None,
             },
             by_hand: headers.get(SCHEMA).is_none(),
         })

@@ -28,6 +28,7 @@ fn call(budget: Duration) -> Call {
         born: BORN,
         trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         stored: false,
+        digest: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 
 use super::Remembered;
 use crate::call::TurnId;
@@ -43,6 +43,11 @@ impl Shelf {
     /// What they take as JSON, at most.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Remembered> {
+        self.kept.iter().map(Arc::as_ref)
     }
 
     pub(super) fn first(&self) -> Option<&Remembered> {
@@ -128,12 +133,6 @@ impl Shelf {
         if let Ok(found) = places.find_entry(hasher.hash_one(command.id), |known| *known == wanted) {
             found.remove();
         }
-    }
-}
-
-impl Serialize for Shelf {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(&self.kept)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::call::{Call, digest};
 use crate::context::Context;
 use crate::contract::Message;
 use crate::error::{AskError, Error, ErrorKind};
-use crate::journal::{self, Draft, Fate, Known, Mark, NotAppended, Outbox, Write};
+use crate::journal::{self, Answer, Draft, Fate, Known, Mark, NotAppended, Outbox, Write};
 
 /// What is to be done with a message, as far as the actor's journal knows.
 pub(crate) enum Before<M: Message> {
@@ -31,12 +31,12 @@ pub(crate) fn before<A: Actor, M: Message>(actor: &mut A, call: &Call, message: 
     let failed = |kind: ErrorKind, why: String| Before::Answered(Err(AskError::Failed(Error::new(kind, why))));
     match ledger.look(&mark) {
         Known::New => Before::Run { mark: Some(mark), resumed: 0 },
-        Known::Here(command) => match &command.fate {
-            Fate::Replied(reply) => Before::Answered(stored(reply.get()).map_err(AskError::Failed)),
+        Known::Here(command) => match command.fate {
+            Fate::Replied(reply) => Before::Answered(stored(reply).map_err(AskError::Failed)),
             Fate::Refused(refusal) => {
-                Before::Answered(Err(stored(refusal.get()).map_or_else(AskError::Failed, AskError::Refused)))
+                Before::Answered(Err(stored(refusal).map_or_else(AskError::Failed, AskError::Refused)))
             }
-            Fate::Begun(steps) if resumes => Before::Run { resumed: *steps, mark: Some(mark) },
+            Fate::Begun(steps) if resumes => Before::Run { resumed: steps, mark: Some(mark) },
             Fate::Begun(steps) => {
                 failed(ErrorKind::Interrupted, format!("the turn {id} was cut after {steps} of its steps were kept"))
             }
@@ -196,8 +196,8 @@ fn raw(value: &impl Serialize) -> Result<Box<serde_json::value::RawValue>, Error
     journal::raw(value, "the answer")
 }
 
-fn stored<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
-    serde_json::from_str(json).map_err(|error| {
+fn stored<T: DeserializeOwned>(answer: Answer<'_>) -> Result<T, Error> {
+    answer.read().map_err(|error| {
         let why = "the command has taken effect; what was answered then cannot be read in the present form";
         Error::new(ErrorKind::BadReply, why).with_source(error)
     })

@@ -1,7 +1,5 @@
 //! Drafts: what turns want kept, before it is a record.
 
-use std::sync::Arc;
-
 use super::ledger::Mark;
 use super::outbox::Outbox;
 use super::record::StoredEvent;
@@ -19,8 +17,8 @@ const EVENT_BYTES: usize = 48;
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(super) events: Vec<StoredEvent>,
-    /// Shared with the window, which remembers them before they are kept.
-    pub(super) commands: Vec<Arc<Remembered>>,
+    /// The window remembers them before they are kept.
+    pub(super) commands: Vec<Remembered>,
     /// What they send, and change about their actor's reminders.
     pub(super) outbox: Outbox,
     pub(super) bytes: usize,
@@ -51,7 +49,7 @@ impl Draft {
         let of_event = |event: &StoredEvent| EVENT_BYTES + 2 * event.name.len() + event.body.get().len();
         let events_bytes = events.iter().map(of_event).sum::<usize>();
         let bytes = FRAME_BYTES + events_bytes + command.as_ref().map_or(0, Remembered::bytes) + outbox.bytes();
-        Ok(Self { events, commands: command.into_iter().map(Arc::new).collect(), outbox, bytes })
+        Ok(Self { events, commands: command.into_iter().collect(), outbox, bytes })
     }
 
     /// How large its record will be without the state, at most, in bytes.

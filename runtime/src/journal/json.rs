@@ -21,8 +21,13 @@ pub(super) fn value<T: Serialize + ?Sized>(to: &mut Vec<u8>, before: &str, value
 
 /// What is JSON already.
 pub(super) fn raw(to: &mut Vec<u8>, before: &str, value: &RawValue) {
+    parts(to, before, [value.get().as_bytes()]);
+}
+
+/// The same, in parts.
+pub(super) fn parts<const N: usize>(to: &mut Vec<u8>, before: &str, parts: [&[u8]; N]) {
     to.extend_from_slice(before.as_bytes());
-    to.extend_from_slice(value.get().as_bytes());
+    parts.iter().for_each(|part| to.extend_from_slice(part));
 }
 
 /// An id, as people see it elsewhere.

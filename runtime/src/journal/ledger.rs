@@ -145,7 +145,7 @@ impl Ledger {
             ledger.state_bytes = found.state.get().len();
         }
         for record in &mut records {
-            std::mem::take(&mut record.commands).into_iter().for_each(|command| ledger.window.remember(command));
+            std::mem::take(&mut record.commands).iter().for_each(|command| ledger.window.remember(command));
         }
         for change in records.iter().flat_map(|record| &record.reminders) {
             ledger.reminders.apply(change);
@@ -347,7 +347,7 @@ impl Append {
 impl Ledger {
     /// What a turn leaves counts from here on, for whoever comes next; it is not kept yet.
     pub(crate) fn remember(&mut self, draft: &Draft) {
-        draft.commands.iter().cloned().for_each(|command| self.window.remember(command));
+        draft.commands.iter().for_each(|command| self.window.remember(command));
         draft.outbox.reminders.iter().for_each(|change| self.reminders.apply(change));
     }
 

@@ -24,4 +24,4 @@ pub(crate) use self::log::{EVENTS, Log, NotAppended, OUTBOX};
 pub(crate) use self::outbox::{Gathering, Outbox, Slip, StoredTell};
 pub(crate) use self::record::{Record, StoredEvent, raw};
 pub(crate) use self::reminders::{Armed, Change, Next, Reminders};
-pub(crate) use self::window::{BORN_MAX, Fate, Known, STORED_MAX};
+pub(crate) use self::window::{Answer, BORN_MAX, Fate, Known, STORED_MAX};

@@ -4,7 +4,6 @@
 //! and what is absent has its default.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -35,7 +34,7 @@ pub(crate) struct Record {
     pub(crate) first: u64,
     /// The commands whose turns wrote it, in order: those that had an id.
     #[serde(default)]
-    pub(crate) commands: Vec<Arc<Remembered>>,
+    pub(crate) commands: Vec<Remembered>,
     /// What the turn sends, in order, now that it is kept.
     #[serde(default)]
     pub(crate) tells: Vec<StoredTell>,
@@ -216,7 +215,7 @@ mod tests {
     fn commands_have_their_shape_at_rest_in_records_and_in_snapshots() {
         let command = |id: u128, born: u64, stored: bool, fate: Fate| {
             let (id, verb) = (TurnId(id), "pay".into());
-            Arc::new(Remembered { id, born, at: 9, verb, digest: 5, stored, fate })
+            Remembered { id, born, at: 9, verb, digest: 5, stored, fate }
         };
         let refused = Fate::Refused(raw(&"no \"money\"", "").expect("json"));
         let commands = vec![
@@ -230,7 +229,7 @@ mod tests {
             r#"{"id":"00000000000000000000000000000002","born":8,"at":9,"verb":"pay","digest":5,"stored":true,"fate":{"begun":3}}"#,
         ];
         let mut window = Window::default();
-        commands.iter().cloned().for_each(|command| window.remember(command));
+        commands.iter().for_each(|command| window.remember(command));
         let snapshot = Snapshot::of(raw(&7, "").expect("json"), &window, Reminders::default()).expect("json");
         let record = Record {
             form: FORM,

@@ -9,8 +9,8 @@
 mod shelf;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::value::RawValue;
 
@@ -55,47 +55,105 @@ pub(crate) struct Remembered {
     pub(crate) fate: Fate,
 }
 
+/// The same, wherever it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    id: TurnId,
+    born: u64,
+    at: u64,
+    verb: &'a str,
+    digest: u64,
+    stored: bool,
+    pub(crate) fate: Fate<Answer<'a>>,
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Fate<A = Box<RawValue>> {
+    /// It ended, with this reply.
+    Replied(A),
+    /// It was refused, for good: a later attempt was told so.
+    Refused(A),
+    /// So many steps of it were kept. Its turn may still run, or have been cut.
+    Begun(u32),
+}
+
+/// An answer as JSON, in two parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer<'a>(&'a [u8], &'a [u8]);
+
+impl<'a> Answer<'a> {
+    fn of(answer: &'a RawValue) -> Self {
+        Self(answer.get().as_bytes(), &[])
+    }
+
+    fn len(self) -> usize {
+        self.0.len() + self.1.len()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What serde says, if it has another form.
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, serde_json::Error> {
+        if self.1.is_empty() {
+            serde_json::from_slice(self.0)
+        } else {
+            serde_json::from_slice(&[self.0, self.1].concat())
+        }
+    }
+}
+
 impl Remembered {
     /// What it takes as JSON, at most.
     pub(crate) fn bytes(&self) -> usize {
-        let answer = match &self.fate {
-            Fate::Replied(answer) | Fate::Refused(answer) => answer.get().len(),
+        self.view().bytes()
+    }
+
+    pub(super) fn write(&self, to: &mut Vec<u8>) -> Written {
+        self.view().write(to)
+    }
+
+    fn view(&self) -> View<'_> {
+        let &Self { id, born, at, digest, stored, .. } = self;
+        let fate = match &self.fate {
+            Fate::Replied(reply) => Fate::Replied(Answer::of(reply)),
+            Fate::Refused(refusal) => Fate::Refused(Answer::of(refusal)),
+            Fate::Begun(steps) => Fate::Begun(*steps),
+        };
+        View { id, born, at, verb: &self.verb, digest, stored, fate }
+    }
+}
+
+impl View<'_> {
+    fn bytes(&self) -> usize {
+        let answer = match self.fate {
+            Fate::Replied(answer) | Fate::Refused(answer) => answer.len(),
             Fate::Begun(_) => 0,
         };
         COMMAND_BYTES + self.verb.len() + answer
     }
 
-    pub(super) fn write(&self, to: &mut Vec<u8>) -> Written {
+    fn write(&self, to: &mut Vec<u8>) -> Written {
         json::id(to, r#"{"id":"#, self.id);
         if self.born > 0 {
             json::value(to, r#","born":"#, &self.born)?;
         }
         json::value(to, r#","at":"#, &self.at)?;
-        json::value(to, r#","verb":"#, &self.verb)?;
+        json::value(to, r#","verb":"#, self.verb)?;
         json::value(to, r#","digest":"#, &self.digest)?;
         if self.stored {
             json::value(to, r#","stored":"#, &true)?;
         }
-        match &self.fate {
-            Fate::Replied(reply) => json::raw(to, r#","fate":{"replied":"#, reply),
-            Fate::Refused(refusal) => json::raw(to, r#","fate":{"refused":"#, refusal),
-            Fate::Begun(steps) => json::value(to, r#","fate":{"begun":"#, steps)?,
+        match self.fate {
+            Fate::Replied(Answer(front, back)) => json::parts(to, r#","fate":{"replied":"#, [front, back]),
+            Fate::Refused(Answer(front, back)) => json::parts(to, r#","fate":{"refused":"#, [front, back]),
+            Fate::Begun(steps) => json::value(to, r#","fate":{"begun":"#, &steps)?,
         }
         to.extend_from_slice(b"}}");
         Ok(())
     }
-}
-
-/// What became of a command.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Fate {
-    /// It ended, with this reply.
-    Replied(Box<RawValue>),
-    /// It was refused, for good: a later attempt was told so.
-    Refused(Box<RawValue>),
-    /// So many steps of it were kept. Its turn may still run, or have been cut.
-    Begun(u32),
 }
 
 /// What is known of a command that arrives.
@@ -104,7 +162,7 @@ pub(crate) enum Known<'a> {
     /// It never took effect.
     New,
     /// It did, or began to.
-    Here(&'a Remembered),
+    Here(View<'a>),
     /// The id was used for another message.
     Reused,
     /// It may have been forgotten. Whoever has sent it once only may send it again under an id born after this.
@@ -150,7 +208,7 @@ impl Window {
     /// What is known of a command; `now` is the owner's wall clock.
     pub(crate) fn look(&self, id: TurnId, born: u64, verb: &str, digest: u64, now: u64) -> Known<'_> {
         if let Some(known) = [&self.born, &self.unborn, &self.stored].into_iter().find_map(|shelf| shelf.find(id)) {
-            let same = &*known.verb == verb && known.digest == digest;
+            let same = known.verb == verb && known.digest == digest;
             return if same { Known::Here(known) } else { Known::Reused };
         }
         if born == 0 {
@@ -204,7 +262,7 @@ impl Window {
     }
 
     /// Remembers a command, instead of an earlier step of it; forgets what is over the bounds.
-    pub(crate) fn remember(&mut self, command: Arc<Remembered>) {
+    pub(crate) fn remember(&mut self, command: &Remembered) {
         let now = command.at;
         let shelf = match command.born {
             _ if command.stored => &mut self.stored,
@@ -212,8 +270,7 @@ impl Window {
             _ => &mut self.born,
         };
         shelf.put(command);
-        while self.unborn.first().is_some_and(|known| known.at + UNBORN_FOR_MS <= now) || self.unborn.len() > UNBORN_MAX
-        {
+        while self.unborn.begins_at().is_some_and(|at| at + UNBORN_FOR_MS <= now) || self.unborn.len() > UNBORN_MAX {
             self.unborn.forget_first();
         }
         while self.stored.len() > STORED_MAX {
@@ -224,8 +281,8 @@ impl Window {
 
     fn shorten(&mut self) {
         while self.born.len() > self.most || (self.born.bytes() > BORN_BYTES_MAX && self.born.len() > 1) {
-            if let Some(forgotten) = self.born.forget_first() {
-                self.low = self.low.max(forgotten.born);
+            if let Some(born) = self.born.forget_first() {
+                self.low = self.low.max(born);
             }
         }
     }
@@ -265,7 +322,7 @@ mod tests {
     fn e1_a_window_remembers_the_newest_and_never_runs_what_it_may_have_forgotten() {
         let mut window = Window::default();
         for n in 1..=BORN_MAX as u64 + 4 {
-            window.remember(Arc::new(command(u128::from(n), 1_000 + n, 2_000 + n)));
+            window.remember(&command(u128::from(n), 1_000 + n, 2_000 + n));
         }
         // Four were forgotten: the first of them comes again.
         assert_eq!(look(&window, 1, 1_001, 3_000), "Expired(1004)");
@@ -283,31 +340,32 @@ mod tests {
     fn e1_commands_that_do_not_say_when_they_were_made_are_kept_by_time() {
         let mut window = Window::default();
         for n in 0..UNBORN_MAX as u64 {
-            window.remember(Arc::new(command(u128::from(n), 0, 1_000)));
+            window.remember(&command(u128::from(n), 0, 1_000));
         }
         assert_eq!(look(&window, 0, 0, 1_001), "here");
         assert_eq!(look(&window, 5_000, 0, 1_001), "Full");
         assert_eq!(look(&window, 5_000, 0, 1_000 + UNBORN_FOR_MS), "New");
-        window.remember(Arc::new(command(5_000, 0, 1_000 + UNBORN_FOR_MS)));
+        window.remember(&command(5_000, 0, 1_000 + UNBORN_FOR_MS));
         assert_eq!(look(&window, 0, 0, 1_001 + UNBORN_FOR_MS), "New", "it was forgotten in time");
         // They never push out those that say.
-        window.remember(Arc::new(command(7, 500, 2_000_000)));
+        window.remember(&command(7, 500, 2_000_000));
         assert_eq!(look(&window, 7, 500, 2_000_000), "here");
     }
 
     #[test]
     fn e1_an_id_is_for_one_message_and_no_birth_lies_in_the_future() {
         let mut window = Window::default();
-        window.remember(Arc::new(command(1, 1_000, 2_000)));
+        window.remember(&command(1, 1_000, 2_000));
         assert!(matches!(window.look(TurnId(1), 1_000, "add", 2, 2_000), Known::Reused));
         assert!(matches!(window.look(TurnId(1), 1_000, "take", 1, 2_000), Known::Reused));
         assert_eq!(look(&window, 2, 12_001, 2_000), "Ahead");
         assert_eq!(look(&window, 2, 12_000, 2_000), "New");
         // A later step takes the place of the one before.
-        window.remember(Arc::new(Remembered { fate: Fate::Begun(1), ..command(3, 1_500, 2_000) }));
-        window.remember(Arc::new(command(3, 1_500, 2_001)));
+        window.remember(&Remembered { fate: Fate::Begun(1), ..command(3, 1_500, 2_000) });
+        window.remember(&command(3, 1_500, 2_001));
         let Known::Here(known) = window.look(TurnId(3), 1_500, "add", 1, 2_002) else { panic!("it is here") };
-        assert!(matches!(known.fate, Fate::Replied(_)));
+        let Fate::Replied(reply) = known.fate else { panic!("{known:?}") };
+        assert_eq!(reply.read::<String>().expect("a text"), "3");
         assert_eq!(window.born.len(), 2);
     }
 
@@ -319,7 +377,7 @@ mod tests {
         };
         let mut window = Window::default();
         for id in 1..=8 {
-            window.remember(Arc::new(large(id)));
+            window.remember(&large(id));
         }
         assert!(window.bytes() <= BORN_BYTES_MAX, "{}", window.bytes());
         assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
@@ -329,12 +387,12 @@ mod tests {
         assert!(json.get().len() <= window.bytes() + 64, "{} and {}", json.get().len(), window.bytes());
         // One answer over the bound is remembered all the same: it was the last.
         let huge = serde_json::value::to_raw_value(&"r".repeat(BORN_BYTES_MAX)).expect("json");
-        window.remember(Arc::new(Remembered { fate: Fate::Replied(huge), ..command(9, 1_009, 2_009) }));
+        window.remember(&Remembered { fate: Fate::Replied(huge), ..command(9, 1_009, 2_009) });
         assert_eq!(look(&window, 9, 1_009, 3_000), "here");
         assert_eq!(look(&window, 8, 1_008, 3_000), "Expired(1008)");
         // Those that do not say when they were made are refused beyond their bound.
         for id in 10..15 {
-            window.remember(Arc::new(Remembered { born: 0, ..large(id) }));
+            window.remember(&Remembered { born: 0, ..large(id) });
         }
         assert_eq!(look(&window, 99, 0, 3_000), "Full");
     }
@@ -343,7 +401,7 @@ mod tests {
     fn a_shorter_window_forgets_when_it_is_read_back() {
         let mut window = Window::default();
         for n in 1..=8 {
-            window.remember(Arc::new(command(u128::from(n), 1_000 + n, 2_000 + n)));
+            window.remember(&command(u128::from(n), 1_000 + n, 2_000 + n));
         }
         let window = window.of(4);
         assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
@@ -353,16 +411,16 @@ mod tests {
     #[test]
     fn e3_durable_tells_are_remembered_apart_from_what_is_asked() {
         let mut window = Window::default();
-        window.remember(Arc::new(Remembered { stored: true, ..command(1, 1_000, 2_000) }));
+        window.remember(&Remembered { stored: true, ..command(1, 1_000, 2_000) });
         for n in 2..=10 * BORN_MAX as u64 {
-            window.remember(Arc::new(command(u128::from(n), 5_000 + n, 9_000)));
+            window.remember(&command(u128::from(n), 5_000 + n, 9_000));
         }
         assert_eq!(look(&window, 1, 1_000, 9_000), "here", "however much was asked meanwhile");
         let json = window.write().expect("json");
         let back: Window = serde_json::from_str(json.get()).expect("a window");
         assert_eq!(look(&back, 1, 1_000, 9_000), "here");
         for n in 0..STORED_MAX as u64 {
-            window.remember(Arc::new(Remembered { stored: true, ..command(u128::from(n) + 100_000, 1, 9_000) }));
+            window.remember(&Remembered { stored: true, ..command(u128::from(n) + 100_000, 1, 9_000) });
         }
         assert_eq!(window.stored.len(), STORED_MAX, "the oldest goes");
     }

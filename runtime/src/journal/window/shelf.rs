@@ -1,26 +1,62 @@
 //! Shelves: remembered commands in the order in which they took effect, found by their ids.
+//!
+//! An actor remembers a thousand commands and is asked for one of them in a thousand calls, so what is kept lies
+//! together: a line of memory for a command, its answer behind the other answers. What is forgotten is never touched
+//! again, and no allocation is as old as the command that it was made for.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use serde::{Deserialize, Deserializer};
 
-use super::Remembered;
+use super::{Answer, Fate, Remembered, View};
 use crate::call::TurnId;
 
 /// Up to so many are looked through one by one: an actor that has seen three commands keeps no index of them.
 const FEW: usize = 16;
+/// So many bytes of answers are kept room for, however few there are.
+const ANSWERS_MIN: usize = 1_024;
 
 /// Commands, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    kept: VecDeque<Arc<Remembered>>,
+    kept: VecDeque<Entry>,
     /// How many of the oldest were taken away, as far as the index counts.
     gone: u32,
     /// Only if there are more than a few.
     index: Option<Index>,
+    /// What was answered, one behind the other; and how many bytes were taken away before them.
+    answers: VecDeque<u8>,
+    answers_gone: u64,
+    /// The verbs that were ever met here.
+    verbs: Vec<Cow<'static, str>>,
     bytes: usize,
+}
+
+/// A command, without what is as long as it likes.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: TurnId,
+    born: u64,
+    at: u64,
+    digest: u64,
+    /// Where its answer begins, counting what was taken away.
+    answer: u64,
+    /// How long that is; of one that has begun: how many of its steps were kept.
+    length: u32,
+    /// Its verb's place among those met here.
+    verb: u32,
+    ending: Ending,
+    stored: bool,
+}
+
+/// A [`Fate`] without what came with it.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Replied,
+    Refused,
+    Begun,
 }
 
 /// Where each command stands, counting those that are gone. It holds no ids: most looks find nothing, and then touch
@@ -46,16 +82,17 @@ impl Shelf {
     }
 
     /// Oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Remembered> {
-        self.kept.iter().map(Arc::as_ref)
+    pub(super) fn iter(&self) -> impl Iterator<Item = View<'_>> {
+        self.kept.iter().map(|entry| self.view(entry))
     }
 
-    pub(super) fn first(&self) -> Option<&Remembered> {
-        self.kept.front().map(Arc::as_ref)
+    /// When the oldest took effect.
+    pub(super) fn begins_at(&self) -> Option<u64> {
+        self.kept.front().map(|entry| entry.at)
     }
 
-    pub(super) fn find(&self, id: TurnId) -> Option<&Remembered> {
-        self.place(id).and_then(|place| self.kept.get(place)).map(Arc::as_ref)
+    pub(super) fn find(&self, id: TurnId) -> Option<View<'_>> {
+        self.place(id).and_then(|place| self.kept.get(place)).map(|entry| self.view(entry))
     }
 
     /// How many took effect after a moment, and what they take as JSON.
@@ -63,12 +100,12 @@ impl Shelf {
         let old = self.kept.partition_point(|known| known.at <= moment);
         match self.kept.len() - old {
             live if live == self.kept.len() => (live, self.bytes),
-            live => (live, self.kept.iter().skip(old).map(|known| known.bytes()).sum()),
+            live => (live, self.iter().skip(old).map(|known| known.bytes()).sum()),
         }
     }
 
     /// Puts a command behind the others, and takes an earlier step of it away.
-    pub(super) fn put(&mut self, mut command: Arc<Remembered>) {
+    pub(super) fn put(&mut self, command: &Remembered) {
         if let Some(place) = self.place(command.id) {
             // Steps of a turn follow each other, so this is mostly the last one: nothing else moves then.
             if place + 1 == self.kept.len() {
@@ -76,17 +113,14 @@ impl Shelf {
             } else {
                 self.index = None;
             }
+            // Its answer goes with those before it.
             if let Some(earlier) = self.kept.remove(place) {
-                self.bytes -= earlier.bytes();
+                self.bytes -= self.view(&earlier).bytes();
             }
         }
-        // A clock that was put back must not bring them out of order.
-        let last = self.kept.back().map_or(0, |last| last.at);
-        if command.at < last {
-            Arc::make_mut(&mut command).at = last;
-        }
-        self.bytes += command.bytes();
-        self.kept.push_back(command);
+        let entry = self.entry(command);
+        self.bytes += self.view(&entry).bytes();
+        self.kept.push_back(entry);
         if self.index.is_some() {
             self.note_place(self.kept.len() - 1);
         } else if self.kept.len() > FEW {
@@ -95,16 +129,70 @@ impl Shelf {
         }
     }
 
-    pub(super) fn forget_first(&mut self) -> Option<Arc<Remembered>> {
+    /// Forgets the oldest; says when its id was made.
+    pub(super) fn forget_first(&mut self) -> Option<u64> {
         self.forget_place(0);
         let first = self.kept.pop_front()?;
-        self.bytes -= first.bytes();
+        self.bytes -= self.view(&first).bytes();
         self.gone = self.gone.wrapping_add(1);
+        let answers_end = self.answers_gone + self.answers.len() as u64;
+        let old = self.kept.front().map_or(answers_end, |next| next.answer) - self.answers_gone;
+        self.answers.drain(..old as usize);
+        self.answers_gone += old;
         if self.kept.len() <= FEW / 2 {
             self.index = None;
             self.kept.shrink_to(FEW);
         }
-        Some(first)
+        if self.answers.capacity() > ANSWERS_MIN.max(4 * self.answers.len()) {
+            self.answers.shrink_to(2 * self.answers.len());
+        }
+        Some(first.born)
+    }
+
+    /// Takes in what a command was answered.
+    fn entry(&mut self, command: &Remembered) -> Entry {
+        let View { id, born, at, verb, digest, stored, fate } = command.view();
+        let place = self.verbs.iter().position(|known| known == verb).unwrap_or_else(|| {
+            self.verbs.push(command.verb.clone());
+            self.verbs.len() - 1
+        });
+        let answer = self.answers_gone + self.answers.len() as u64;
+        let (ending, length) = match fate {
+            Fate::Replied(Answer(reply, _)) => (Ending::Replied, self.keep(reply)),
+            Fate::Refused(Answer(refusal, _)) => (Ending::Refused, self.keep(refusal)),
+            Fate::Begun(steps) => (Ending::Begun, steps),
+        };
+        // A clock that was put back must not bring them out of order.
+        let at = at.max(self.kept.back().map_or(0, |last| last.at));
+        Entry { id, born, at, digest, answer, length, verb: place as u32, ending, stored }
+    }
+
+    fn keep(&mut self, answer: &[u8]) -> u32 {
+        self.answers.extend(answer);
+        // Far below the limit: no message is as large.
+        answer.len() as u32
+    }
+
+    fn view(&self, entry: &Entry) -> View<'_> {
+        let &Entry { id, born, at, digest, stored, .. } = entry;
+        let verb = self.verbs.get(entry.verb as usize).map_or("", AsRef::as_ref);
+        let fate = match entry.ending {
+            Ending::Replied => Fate::Replied(self.answer(entry)),
+            Ending::Refused => Fate::Refused(self.answer(entry)),
+            Ending::Begun => Fate::Begun(entry.length),
+        };
+        View { id, born, at, verb, digest, stored, fate }
+    }
+
+    fn answer(&self, entry: &Entry) -> Answer<'_> {
+        let from = (entry.answer - self.answers_gone) as usize;
+        let to = from + entry.length as usize;
+        let (front, back) = self.answers.as_slices();
+        let of = |part: &'_ [u8], skipped: usize| {
+            let at = |place: usize| place.saturating_sub(skipped).min(part.len());
+            at(from)..at(to)
+        };
+        Answer(&front[of(front, 0)], &back[of(back, front.len())])
     }
 
     fn place(&self, id: TurnId) -> Option<usize> {
@@ -139,18 +227,29 @@ impl Shelf {
 impl<'de> Deserialize<'de> for Shelf {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut shelf = Self::default();
-        Vec::<Remembered>::deserialize(from)?.into_iter().for_each(|known| shelf.put(Arc::new(known)));
+        Vec::<Remembered>::deserialize(from)?.iter().for_each(|known| shelf.put(known));
         Ok(shelf)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Fate;
     use super::*;
 
+    fn text(known: &View<'_>) -> String {
+        let mut to = Vec::new();
+        known.write(&mut to).expect("json");
+        String::from_utf8(to).expect("text")
+    }
+
     fn command(id: u128, at: u64) -> Remembered {
-        Remembered { id: TurnId(id), born: 1, at, verb: "add".into(), digest: 1, stored: false, fate: Fate::Begun(1) }
+        let fate = match id % 3 {
+            0 => Fate::Begun(1),
+            1 => Fate::Replied(serde_json::value::to_raw_value(&"r".repeat(id as usize)).expect("json")),
+            _ => Fate::Refused(serde_json::value::to_raw_value(&id.to_string()).expect("json")),
+        };
+        let verb = if id.is_multiple_of(2) { "add" } else { "take" };
+        Remembered { id: TurnId(id), born: 1, at, verb: verb.into(), digest: 1, stored: false, fate }
     }
 
     #[test]
@@ -165,16 +264,21 @@ mod tests {
             if (seed >> 20) % 100 < if (step / 500) % 2 == 0 { 70 } else { 25 } {
                 plain.retain(|known| *known != id);
                 plain.push(id);
-                shelf.put(Arc::new(command(id, step)));
+                shelf.put(&command(id, step));
             } else if !plain.is_empty() {
                 let first = plain.remove(0);
-                assert_eq!(shelf.forget_first().map(|known| known.id), Some(TurnId(first)), "step {step}");
+                assert_eq!(shelf.kept.front().map(|known| known.id), Some(TurnId(first)), "step {step}");
+                assert_eq!(shelf.forget_first(), Some(1));
             }
             assert_eq!(shelf.len(), plain.len());
-            assert_eq!(shelf.bytes(), plain.len() * command(0, 0).bytes());
+            assert_eq!(shelf.bytes(), plain.iter().map(|id| command(*id, 0).view().bytes()).sum::<usize>());
             for id in 0..200 {
-                let found = shelf.find(TurnId(id)).map(|known| known.id);
-                assert_eq!(found, plain.contains(&id).then_some(TurnId(id)), "step {step}, id {id}");
+                let found = shelf.find(TurnId(id)).map(|known| text(&View { at: 0, ..known }));
+                let wanted = plain.contains(&id).then(|| text(&command(id, 0).view()));
+                assert_eq!(found, wanted, "step {step}, id {id}");
+            }
+            if plain.is_empty() {
+                assert!(shelf.answers.is_empty() && shelf.answers.capacity() <= ANSWERS_MIN, "step {step}");
             }
         }
     }
@@ -183,12 +287,12 @@ mod tests {
     fn a_few_commands_need_no_index_and_many_have_one() {
         let mut shelf = Shelf::default();
         for id in 0..3 {
-            shelf.put(Arc::new(command(id, 1)));
+            shelf.put(&command(id, 1));
         }
         assert!(shelf.index.is_none() && shelf.kept.capacity() <= 4, "{}", shelf.kept.capacity());
-        assert!(size_of::<Remembered>() <= 112, "{}", size_of::<Remembered>());
+        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
         for id in 3..1_000 {
-            shelf.put(Arc::new(command(id, 1)));
+            shelf.put(&command(id, 1));
         }
         assert!(shelf.index.is_some());
         while shelf.len() > 3 {
@@ -200,9 +304,9 @@ mod tests {
     #[test]
     fn they_stand_in_the_order_of_time_even_if_the_clock_does_not() {
         let mut shelf = Shelf::default();
-        shelf.put(Arc::new(command(1, 500)));
-        shelf.put(Arc::new(command(2, 100)));
-        shelf.put(Arc::new(command(3, 600)));
+        shelf.put(&command(1, 500));
+        shelf.put(&command(2, 100));
+        shelf.put(&command(3, 600));
         assert_eq!(shelf.since(499).0, 3);
         assert_eq!(shelf.since(500).0, 1);
     }

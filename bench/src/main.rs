@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 /// Messages are freed by other threads than made them, which the system's allocator takes locks for.
 #[global_allocator]
-static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static MEMORY: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measure greenroom beside its peers.
 #[derive(Parser)]

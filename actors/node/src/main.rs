@@ -21,7 +21,7 @@ use crate::stop::Stop;
 
 /// Messages are freed by other threads than made them, for which the system's allocator takes locks.
 #[global_allocator]
-static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static MEMORY: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Runs services of the shop: users, orders, payments, inventory, notifications.
 ///

@@ -22,7 +22,7 @@ const ANSWERS_MIN: usize = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     kept: VecDeque<Entry>,
-    /// How many of the oldest were taken away, as far as the index counts.
+    /// How many of the oldest were taken away since the index was made.
     gone: u32,
     /// Only if there are more than a few.
     index: Option<Index>,
@@ -34,8 +34,9 @@ pub(super) struct Shelf {
     bytes: usize,
 }
 
-/// A command, without what is as long as it likes.
+/// A command, without what is as long as it likes. A line of memory: it is cold when it is forgotten.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Entry {
     id: TurnId,
     born: u64,
@@ -60,7 +61,7 @@ enum Ending {
 }
 
 /// Where each command stands, counting those that are gone. It holds no ids: most looks find nothing, and then touch
-/// one line of a small table.
+/// one line of a small table. What is gone stays in it until it is made anew, which costs less than to look for it.
 #[derive(Debug, Default)]
 struct Index {
     places: HashTable<u32>,
@@ -109,7 +110,7 @@ impl Shelf {
         if let Some(place) = self.place(command.id) {
             // Steps of a turn follow each other, so this is mostly the last one: nothing else moves then.
             if place + 1 == self.kept.len() {
-                self.forget_place(place);
+                self.forget_last_place();
             } else {
                 self.index = None;
             }
@@ -121,24 +122,33 @@ impl Shelf {
         let entry = self.entry(command);
         self.bytes += self.view(&entry).bytes();
         self.kept.push_back(entry);
-        if self.index.is_some() {
-            self.note_place(self.kept.len() - 1);
-        } else if self.kept.len() > FEW {
-            (self.gone, self.index) = (0, Some(Index::default()));
+        let outdated = self.index.as_ref().is_none_or(|index| index.places.len() >= 2 * self.kept.len().max(FEW));
+        if !outdated {
+            return self.note_place(self.kept.len() - 1);
+        }
+        let before = self.index.take();
+        if self.kept.len() > FEW {
+            let mut index = before.unwrap_or_default();
+            index.places.clear();
+            (self.gone, self.index) = (0, Some(index));
             (0..self.kept.len()).for_each(|place| self.note_place(place));
         }
     }
 
     /// Forgets the oldest; says when its id was made.
     pub(super) fn forget_first(&mut self) -> Option<u64> {
-        self.forget_place(0);
         let first = self.kept.pop_front()?;
-        self.bytes -= self.view(&first).bytes();
-        self.gone = self.gone.wrapping_add(1);
-        let answers_end = self.answers_gone + self.answers.len() as u64;
-        let old = self.kept.front().map_or(answers_end, |next| next.answer) - self.answers_gone;
-        self.answers.drain(..old as usize);
-        self.answers_gone += old;
+        let view = self.view(&first);
+        let old = match view.fate {
+            _ if self.kept.is_empty() => self.answers.len(),
+            // With what was left before it by commands that came again.
+            Fate::Replied(answer) | Fate::Refused(answer) => (first.answer - self.answers_gone) as usize + answer.len(),
+            Fate::Begun(_) => 0,
+        };
+        self.bytes -= view.bytes();
+        self.gone += 1;
+        self.answers.drain(..old);
+        self.answers_gone += old as u64;
         if self.kept.len() <= FEW / 2 {
             self.index = None;
             self.kept.shrink_to(FEW);
@@ -199,25 +209,26 @@ impl Shelf {
         let Some(Index { places, hasher }) = &self.index else {
             return self.kept.iter().rposition(|known| known.id == id);
         };
-        let at = |place: &u32| place.wrapping_sub(self.gone) as usize;
-        let is_it = |place: &u32| self.kept.get(at(place)).is_some_and(|known| known.id == id);
-        places.find(hasher.hash_one(id), is_it).map(at)
+        let at = |place: &u32| place.checked_sub(self.gone).map(|place| place as usize);
+        let is_it = |place: &u32| at(place).and_then(|at| self.kept.get(at)).is_some_and(|known| known.id == id);
+        places.find(hasher.hash_one(id), is_it).and_then(at)
     }
 
     /// Takes what stands there into the index.
     fn note_place(&mut self, place: usize) {
         let (Some(Index { places, hasher }), Some(command)) = (&mut self.index, self.kept.get(place)) else { return };
         let (kept, gone) = (&self.kept, self.gone);
-        let hash_of =
-            |place: &u32| kept.get(place.wrapping_sub(gone) as usize).map_or(0, |known| hasher.hash_one(known.id));
-        // Far below the limit: a shelf is bounded.
-        places.insert_unique(hasher.hash_one(command.id), gone.wrapping_add(place as u32), hash_of);
+        let known_at = |place: &u32| place.checked_sub(gone).and_then(|at| kept.get(at as usize));
+        // Those that are gone are found under no hash any more.
+        let hash_of = |place: &u32| known_at(place).map_or(0, |known| hasher.hash_one(known.id));
+        // Far below the limit: a shelf is bounded, and so is what is gone from its index.
+        places.insert_unique(hasher.hash_one(command.id), gone + place as u32, hash_of);
     }
 
-    /// Takes what stands there out of the index; it leaves next.
-    fn forget_place(&mut self, place: usize) {
-        let (Some(Index { places, hasher }), Some(command)) = (&mut self.index, self.kept.get(place)) else { return };
-        let wanted = self.gone.wrapping_add(place as u32);
+    /// Takes the last one out of the index: it is taken away next, and another will have its place.
+    fn forget_last_place(&mut self) {
+        let (Some(Index { places, hasher }), Some(command)) = (&mut self.index, self.kept.back()) else { return };
+        let wanted = self.gone + self.kept.len() as u32 - 1;
         if let Ok(found) = places.find_entry(hasher.hash_one(command.id), |known| *known == wanted) {
             found.remove();
         }

@@ -80,7 +80,7 @@ impl<E: Event> Subscribe<E> {
     }
 
     /// Listens to the live echo: each event at most once, after its turn has committed. It hears
-    /// what happens from when this returns, which takes a tenth of a second: for so long a node that
+    /// what happens from when this returns, which takes a quarter of a second: for so long a node that
     /// tells thousands of events a second may believe that nobody listens, and tell none. What
     /// happens while nobody listens, or while the connection is down, is missed; a gap in
     /// [`Received::sequence`] shows it.

@@ -25,7 +25,7 @@ const RUSH_MS: u64 = 20;
 /// An actor whose records follow each other so closely asks who listens; any other tells everything.
 const BUSY_MS: u64 = 20;
 /// For so long after the question nothing is told if nobody listened. Whoever begins to listen misses that at most.
-const DESERTED_MS: u64 = 100;
+const DESERTED_MS: u64 = 250;
 /// The same, for who begins to listen.
 pub(crate) const DESERTED_FOR: Duration = Duration::from_millis(DESERTED_MS);
 /// While somebody listens, the question is put so rarely.

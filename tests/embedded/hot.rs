@@ -276,6 +276,43 @@ async fn e1_what_runs_behind_a_slow_append_is_bounded() {
     .await;
 }
 
+/// Whoever blocks a thread in a turn holds up nobody but those who wait for that turn: what settles the turns of others
+/// runs no handler.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_turns_that_block_hold_up_no_other_actor() {
+    bounded(async {
+        let ground = Ground::nats().await;
+        let node = tally(&ground, "one").await;
+        let actor = |key: &str| node.actor::<Tally>(key).within(Duration::from_secs(50));
+        let gate = Gate::closed();
+        let keys: Vec<String> = (0..8).map(|number| format!("blocked-{number}")).collect();
+        let mut blocked = Vec::new();
+        for key in &keys {
+            let (actor, note) = (actor(key), gate.name());
+            actor.ask(add(1)).await.expect("an answer");
+            blocked.push(tokio::spawn(async move {
+                // The second comes while the first is being kept.
+                futures_util::join!(actor.ask(add(1)), actor.ask(Add { note, ..add(1) }))
+            }));
+        }
+        gate.arrived(keys.len()).await;
+        for number in 0..20 {
+            let free = actor(&format!("free-{number}"));
+            soon("others are answered", async {
+                assert_eq!(free.ask(add(1)).await.expect("an answer"), 1);
+                assert_eq!(free.ask(add(1)).await.expect("an answer"), 2);
+            })
+            .await;
+        }
+        gate.open(keys.len());
+        for turns in blocked {
+            let (first, second) = turns.await.expect("no panic");
+            assert_eq!((first.expect("an answer"), second.expect("an answer")), (2, 3));
+        }
+    })
+    .await;
+}
+
 /// While a node tells thousands of events a second, those that nobody hears are not sent; whoever begins to listen hears
 /// them soon, and then all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

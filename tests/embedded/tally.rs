@@ -22,7 +22,7 @@ pub(super) struct Add {
     pub number: u64,
     #[serde(default)]
     pub end: End,
-    /// Makes the record large.
+    /// Makes the record large. A gate of this name is passed before anything happens, and the thread blocked meanwhile.
     #[serde(default)]
     pub note: String,
 }
@@ -107,6 +107,9 @@ impl TallyActor {
 
     #[ask]
     fn add(&mut self, msg: Add) -> Result<u64, No> {
+        if let Some(gate) = Gate::named(&msg.note) {
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(gate.pass()));
+        }
         let seen = self.numbers.sum;
         if msg.end == End::Refuse {
             return Err(No { seen });

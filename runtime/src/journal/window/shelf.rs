@@ -146,7 +146,8 @@ impl Shelf {
             Fate::Begun(_) => 0,
         };
         self.bytes -= view.bytes();
-        self.gone += 1;
+        // Bounded by the index, which is made anew before long.
+        self.gone += u32::from(self.index.is_some());
         self.answers.drain(..old);
         self.answers_gone += old as u64;
         if self.kept.len() <= FEW / 2 {

@@ -207,9 +207,10 @@ impl<'a, A: Actor> Context<'a, A> {
             Error::new(ErrorKind::Config, why)
         })?;
         let partition = around.partition_of(self.env.key);
-        let epoch = hosted.gate.epoch(partition);
+        // Not whether it is served still: this turn was let in, and whoever the partition is given to waits for it.
+        let epoch = hosted.gate.epoch_of_turns(partition);
         if epoch == 0 {
-            let why = format!("the partition of {}/{} has just been given away", self.env.actor, self.env.key);
+            let why = format!("the partition of {}/{} was never served here", self.env.actor, self.env.key);
             return Err(Error::new(ErrorKind::Unavailable, why));
         }
         let subject = around.subjects.journal(self.env.actor, self.env.key);

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use greenroom::prelude::*;
-use greenroom::transport::MemoryBroker;
+use greenroom::transport::{Headers, MemoryBroker};
 
 use super::gate::Gate;
 use super::ground::{Ground, QUIET, SOON, bounded, on_both, settled, soon};
+use super::outsiders::Outsider;
 use super::probe::{Add, AddAsync, Late, NoteAtGate, Probe, ProbeActor, Total, Wait, Where, keys_on};
+use super::tally::{Journals, Tally, TallyActor, add, numbers, tally};
 use crate::harness::{eventually, holds};
 
 on_both!(
@@ -18,6 +20,7 @@ on_both!(
     c5_a_drain_that_is_out_of_time_says_so_and_stops,
     c5_a_drain_as_soon_as_another_node_is_there_fails_no_call,
     c5_handover_under_chain,
+    c2_a_turn_whose_actor_was_still_being_activated_is_run_and_answered,
 );
 
 async fn start(ground: &Ground, name: &str) -> Node {
@@ -55,6 +58,30 @@ async fn c5_a_turn_that_runs_holds_no_key_but_its_own(ground: Ground) {
     let after = two.actor::<Probe>(&keys[0]).ask(Add { by: 1 }).await.expect("an answer");
     // A volatile actor that was still at the old owner may have moved since, and begun anew.
     assert!(after == total + 1 || (total == 2 && after == 1), "{after} after {total}");
+}
+
+/// Its key's partition is given away between its admission and its first look at the journal: it was let in, and its
+/// caller, who knows nothing but NATS, is not told to try again.
+async fn c2_a_turn_whose_actor_was_still_being_activated_is_run_and_answered(ground: Ground) {
+    let one = tally(&ground, "one").await;
+    let gate = Gate::closed();
+    let key = gate.name();
+    let mut outsider = Outsider::on(&ground).await;
+    let subject = format!("tally.{key}.add");
+    let asked = tokio::spawn(async move { outsider.ask_with(&subject, r#"{"number":1}"#, Headers::new()).await });
+    gate.arrived(1).await;
+    let two = ground.node("two").host::<TallyActor>().start().await.expect("a node starts");
+    settled("tally", &[&one, &two], &[]).await;
+    let leaves = one.clone();
+    let leaving = tokio::spawn(async move { leaves.drain().await });
+    settled("tally", &[&two], &[]).await;
+    // For this turn, and for the one at the heir.
+    gate.open(2);
+    let answer = soon("an answer", asked).await.expect("no panic");
+    assert_eq!(String::from_utf8_lossy(&answer.body), "1", "{answer:?}");
+    soon("it has left", leaving).await.expect("no panic").expect("drained");
+    assert_eq!(two.actor::<Tally>(&key).within(SOON).ask(add(1)).await.expect("an answer"), 2);
+    assert_eq!(numbers(&Journals::of(&ground, &key).await.records().await), [1, 1]);
 }
 
 async fn c5_a_turn_that_runs_while_its_node_drains_may_still_ask(ground: Ground) {

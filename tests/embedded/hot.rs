@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::ground::{Ground, bounded, on_both, settled, soon};
 use super::outsiders::Outsider;
 use super::tally::{Add, AddLater, Added, End, Journals, No, Sum, Tally, TallyActor};
-use super::tally::{add, ending, json_of, later, list, numbers, sums_of, tally};
+use super::tally::{add, ending, json_of, later, list, numbers, rival, sums_of, tally};
 use crate::harness::{eventually, holds};
 
 on_both!(
@@ -25,6 +25,7 @@ on_both!(
     e1_groups_are_bounded_in_turns_and_bytes,
     e1_a_hot_key_changes_hands_without_loss,
     e1_window_of_four_replays_first,
+    e1_what_stood_behind_a_lost_turn_does_not_overtake_it,
 );
 
 /// Asks all of these while another turn runs, so that all of them wait; what each came to.
@@ -254,6 +255,24 @@ async fn e1_window_of_four_replays_first(ground: Ground) {
     expired(&mut outsider, "after a take-over").await;
 }
 
+/// Another owner has written: the first turn is not kept, and asked again. What its caller asked next stood behind it,
+/// and stands behind it still.
+async fn e1_what_stood_behind_a_lost_turn_does_not_overtake_it(ground: Ground) {
+    let node = tally(&ground, "one").await;
+    for round in 0..20 {
+        let key = format!("lost-{round}");
+        let actor = node.actor::<Tally>(&key).within(Duration::from_secs(20));
+        actor.ask(add(1)).await.expect("an answer");
+        let journals = Journals::of(&ground, &key).await;
+        rival(&journals, 5).await;
+        let sums = join_all((2..8).map(|number| actor.ask(add(number)))).await;
+        assert!(sums.iter().all(Result::is_ok), "{sums:?}");
+        let kept = numbers(&journals.records().await);
+        assert_eq!(kept.len(), 8, "{kept:?}");
+        assert_eq!(kept[2..], [2, 3, 4, 5, 6, 7], "in the order in which they were asked");
+    }
+}
+
 /// While an append is under way for long, as many turns run behind it as the next one may hold, and no more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn e1_what_runs_behind_a_slow_append_is_bounded() {
@@ -262,14 +281,30 @@ async fn e1_what_runs_behind_a_slow_append_is_bounded() {
         let ground = Ground::on(broker.clone());
         let node = tally(&ground, "one").await;
         let actor = node.actor::<Tally>("slow").within(Duration::from_secs(20));
-        actor.ask(add(1)).await.expect("an answer");
-        // It is sent again until it is there.
-        broker.faults(&ground.subjects().journal_stream("tally")).delay_next(Duration::from_millis(700));
-        for (number, sum) in join_all((0..900).map(|_| actor.ask(add(1)))).await.into_iter().enumerate() {
-            assert_eq!(sum.expect("an answer"), number as u64 + 2);
+        let (behind, first) = (Gate::closed(), Gate::closed());
+        let held = actor.ask(AddLater { number: 1, gate: behind.name() });
+        let blocked = actor.ask(Add { note: first.name(), ..add(1) });
+        let (broker, stream) = (broker.clone(), ground.subjects().journal_stream("tally"));
+        let slow = async move {
+            // It is the first of those that share an append. That is sent again until it is there.
+            first.arrived(1).await;
+            broker.faults(&stream).delay_next(Duration::from_millis(700));
+            first.open(1);
+        };
+        let slow = tokio::spawn(Box::pin(slow));
+        let others = join_all((0..900).map(|_| actor.ask(add(1))));
+        // Only when all of them wait.
+        let opened = async {
+            behind.arrived(1).await;
+            behind.open(1);
+        };
+        let sums = futures_util::join!(held, blocked, others, opened);
+        slow.await.expect("no panic");
+        for (number, sum) in [sums.0, sums.1].into_iter().chain(sums.2).enumerate() {
+            assert_eq!(sum.expect("an answer"), number as u64 + 1);
         }
         let records = Journals::of(&ground, "slow").await.records().await;
-        assert_eq!(numbers(&records).len(), 901);
+        assert_eq!(numbers(&records).len(), 902);
         let most = records.iter().map(|record| list(record, "commands").len()).max();
         assert!((128..=256).contains(&most.unwrap_or(0)), "{most:?}: as many as a record may hold, since all waited");
     })

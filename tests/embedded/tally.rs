@@ -102,6 +102,9 @@ pub(super) struct TallyActor {
 #[actor(Tally, state = numbers, durable)]
 impl TallyActor {
     async fn activate(ctx: &mut Context<'_, Self>) -> Result<Self, Error> {
+        if let Some(gate) = Gate::named(ctx.key().as_str()) {
+            gate.pass().await;
+        }
         Ok(Self { numbers: ctx.durable().await? })
     }
 

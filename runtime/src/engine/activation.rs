@@ -58,7 +58,7 @@ impl<A: Actor> Host<A> {
     /// An activation has succeeded.
     pub(super) fn began(&self, slot: &Slot<A>) {
         if slot.set_live(true) {
-            self.around.watched.began(self.name, slot.key(), self.gate.epoch(slot.partition()));
+            self.around.watched.began(self.name, slot.key(), self.gate.epoch_of_turns(slot.partition()));
         }
     }
 

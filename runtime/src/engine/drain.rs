@@ -7,7 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::MutexGuard;
 
 use super::gate::Shut;
-use super::group::{Begin, Over, is_new};
+use super::group::{Begin, Over, behind, is_new};
 use super::host::Host;
 use super::job::Job;
 use super::slot::{Inner, Phase, Popped, Slot};
@@ -123,6 +123,14 @@ impl<A: Actor> Host<A> {
         if let (Some(job), Some(live)) = (self.may_start(job, slot.key().as_str()), actor.as_mut()) {
             let begin = Begin { turns_left: 0, told: Vec::new(), alone: true };
             let Over { ended, told, .. } = self.group(&slot, live, job, begin).await;
+            if matches!(ended, Ended::Lost) {
+                // Had they run behind it, they would be lost as well. Those who ask again in order must not overtake it.
+                // One at a time: an answer may be given on the spot, and ask again.
+                loop {
+                    let Some(next) = slot.lock().pop_ready() else { break };
+                    next.fail(behind(&self.env(&slot)));
+                }
+            }
             self.after(&slot, &mut actor, ended);
             if !told.is_empty() && self.may_linger() {
                 self.around.runtime.spawn(self.clone().drain(slot, actor, None, told));

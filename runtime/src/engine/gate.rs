@@ -15,6 +15,8 @@ use crate::key::Key;
 pub(crate) struct Gate {
     /// The epoch of the claim that is served, 0 if none is.
     epochs: Vec<AtomicU64>,
+    /// The epoch of the claim that is served or was served last, 0 if none ever was.
+    served: Vec<AtomicU64>,
     /// Whether the claim was taken without its holder's doing: that one may still have something on its way.
     contested: Vec<AtomicBool>,
     /// The node's lease, without which nothing is served.
@@ -38,6 +40,7 @@ impl Gate {
     pub(crate) fn new(partitions: u16, proof: Arc<Proof>) -> Self {
         Self {
             epochs: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            served: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             contested: (0..partitions).map(|_| AtomicBool::new(true)).collect(),
             proof,
             held: RwLock::new(HashSet::new()),
@@ -65,6 +68,12 @@ impl Gate {
         self.epochs.get(usize::from(partition)).map_or(0, |epoch| epoch.load(Ordering::SeqCst))
     }
 
+    /// The epoch under which turns run that were let in: those that a partition was given away under go on, and its heir
+    /// holds their keys until they have ended. 0 if it was never served.
+    pub(crate) fn epoch_of_turns(&self, partition: u16) -> u64 {
+        self.served.get(usize::from(partition)).map_or(0, |epoch| epoch.load(Ordering::SeqCst))
+    }
+
     /// Whether the claim was taken without its holder's doing.
     pub(crate) fn is_contested(&self, partition: u16) -> bool {
         self.contested.get(usize::from(partition)).is_none_or(|contested| contested.load(Ordering::SeqCst))
@@ -84,6 +93,9 @@ impl Gate {
 
     /// Opens it as it was before it was closed.
     pub(crate) fn reopen(&self, partition: u16, epoch: u64) {
+        if let Some(served) = self.served.get(usize::from(partition)).filter(|_| epoch > 0) {
+            served.store(epoch, Ordering::SeqCst);
+        }
         if let Some(slot) = self.epochs.get(usize::from(partition)) {
             slot.store(epoch, Ordering::SeqCst);
         }

@@ -290,10 +290,7 @@ impl Group {
     /// Ends the group: what was to be appended is not, or nobody knows. Whoever only saw it, or ran behind it, has
     /// certainly not been kept.
     fn lost(&mut self, env: &Env<'_>, why: NotAppended, voices: Voices) -> Ended {
-        let behind = || {
-            let why = "a turn that was not kept stood before this one, which so was not kept either";
-            Error::new(ErrorKind::Unavailable, format!("{}/{}: {why}", env.actor, env.key))
-        };
+        let behind = || behind(env);
         let repeat = || {
             let why = "was asked before under this id, and what became of that is not known just now";
             Error::new(ErrorKind::Unknown, format!("{}/{} {why}", env.actor, env.key))
@@ -315,6 +312,12 @@ impl Group {
         }
         Ended::Lost
     }
+}
+
+/// What is told to whoever stood behind a turn that was not kept.
+pub(super) fn behind(env: &Env<'_>) -> Error {
+    let why = "a turn that was not kept stood before this one, which so was not kept either";
+    Error::new(ErrorKind::Unavailable, format!("{}/{}: {why}", env.actor, env.key))
 }
 
 /// What keeps nothing rests on the state alone, as a read does: that this node is still the owner has to be shown. What

@@ -227,6 +227,12 @@ impl<A> Inner<A> {
         }
     }
 
+    /// The next job if its turn never waits.
+    pub(crate) fn pop_ready(&mut self) -> Option<Box<dyn Job<A>>> {
+        let queue = self.extra.as_mut().map(|extra| &mut extra.queue)?;
+        if queue.front().is_some_and(|job| job.is_ready()) { queue.pop_front() } else { None }
+    }
+
     /// The next job if it is a read and there is room for one more; otherwise remembers whom to wake when one arrives.
     pub(crate) fn pop_read(&mut self, waker: &Waker, room: bool) -> Option<Box<dyn Job<A>>> {
         let extra = self.extra();

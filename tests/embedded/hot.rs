@@ -25,7 +25,6 @@ on_both!(
     e1_groups_are_bounded_in_turns_and_bytes,
     e1_a_hot_key_changes_hands_without_loss,
     e1_window_of_four_replays_first,
-    e1_what_stood_behind_a_lost_turn_does_not_overtake_it,
 );
 
 /// Asks all of these while another turn runs, so that all of them wait; what each came to.
@@ -256,8 +255,13 @@ async fn e1_window_of_four_replays_first(ground: Ground) {
 }
 
 /// Another owner has written: the first turn is not kept, and asked again. What its caller asked next stood behind it,
-/// and stands behind it still.
-async fn e1_what_stood_behind_a_lost_turn_does_not_overtake_it(ground: Ground) {
+/// and stands behind it still. On one thread, so that all of them have been asked before the first is answered.
+#[tokio::test]
+async fn e1_what_stood_behind_a_lost_turn_does_not_overtake_it() {
+    bounded(behind_a_lost_turn(Ground::nats().await)).await;
+}
+
+async fn behind_a_lost_turn(ground: Ground) {
     let node = tally(&ground, "one").await;
     for round in 0..20 {
         let key = format!("lost-{round}");

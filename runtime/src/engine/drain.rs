@@ -16,7 +16,7 @@ use crate::actor::Actor;
 use crate::state::Committed;
 use crate::watch::{Ending, Reason};
 
-/// Turns that a drain runs before it lets other tasks have the thread.
+/// Turns that a drain runs, or a settler settles, before it lets other tasks have the thread.
 pub(super) const BURST: usize = 64;
 
 impl<A: Actor> Host<A> {

@@ -290,7 +290,6 @@ impl Group {
     /// Ends the group: what was to be appended is not, or nobody knows. Whoever only saw it, or ran behind it, has
     /// certainly not been kept.
     fn lost(&mut self, env: &Env<'_>, why: NotAppended, voices: Voices) -> Ended {
-        let behind = || behind(env);
         let repeat = || {
             let why = "was asked before under this id, and what became of that is not known just now";
             Error::new(ErrorKind::Unknown, format!("{}/{} {why}", env.actor, env.key))
@@ -300,14 +299,14 @@ impl Group {
             let error = match voice.stake {
                 Stake::Part => error.again(),
                 Stake::Repeat => repeat(),
-                Stake::Sight => behind(),
+                Stake::Sight => behind(env),
             };
             voice.say(Some(error));
         }
         let next = std::mem::take(&mut self.next).voices;
         let carried = self.carried.take().unwrap_or_default().voices;
         for voice in next.into_iter().chain(carried) {
-            let error = if voice.stake == Stake::Repeat { repeat() } else { behind() };
+            let error = if voice.stake == Stake::Repeat { repeat() } else { behind(env) };
             voice.say(Some(error));
         }
         Ended::Lost

@@ -290,7 +290,7 @@ impl<A: Actor> Host<A> {
 
     /// Runs what is queued; `first` before that, polled once by the caller.
     pub(super) fn drive(self: &Arc<Self>, slot: Arc<Slot<A>>, actor: Option<A>, first: Option<Box<dyn Job<A>>>) {
-        let (inline, level) = (first.is_some(), if first.is_some() { depth::enter() } else { None });
+        let level = if first.is_some() { depth::enter() } else { None };
         let (actor, first) = match (actor, first) {
             (Some(actor), Some(job)) if level.is_some() && job.is_ready() && !job.is_read() => {
                 let _runtime = self.around.runtime.enter();
@@ -300,7 +300,7 @@ impl<A: Actor> Host<A> {
         };
         let mut drain: Pin<Box<dyn Future<Output = ()> + Send>> =
             Box::pin(self.clone().drain(slot, actor, first, Vec::new()));
-        if inline && level.is_some() {
+        if level.is_some() {
             let _runtime = self.around.runtime.enter();
             // Polled exactly once here. The waker is none: what is pending is spawned, and its task
             // polls it again with a waker of its own.

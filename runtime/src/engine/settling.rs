@@ -16,11 +16,10 @@ use async_task::Runnable;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use super::drain::BURST;
 use super::turn::cause_of;
 use crate::executor::Executor;
 
-/// How many are settled before other tasks have the thread.
-const BURST: usize = 64;
 /// A bit each.
 const SETTLERS_MAX: usize = u64::BITS as usize;
 
@@ -161,7 +160,7 @@ mod tests {
     #[test]
     fn every_turn_is_settled_whoever_answers_it_and_whenever() {
         let runtime = Builder::new_multi_thread().worker_threads(3).enable_all().build().expect("a runtime");
-        let settlers = Arc::new(runtime.block_on(async { Settlers::new(&Executor::current().expect("a runtime")) }));
+        let settlers = runtime.block_on(async { Settlers::new(&Executor::current().expect("a runtime")) });
         let turns = (0..4_000).map(|_| turn(&settlers));
         let (answers, passed): (Vec<_>, Vec<_>) = turns.unzip();
         let mut answers: Vec<_> = (0..).zip(answers).collect();

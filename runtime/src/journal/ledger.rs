@@ -144,8 +144,8 @@ impl Ledger {
             ledger.reminders = found.reminders.clone();
             ledger.state_bytes = found.state.get().len();
         }
-        for record in &mut records {
-            std::mem::take(&mut record.commands).iter().for_each(|command| ledger.window.remember(command));
+        for command in records.iter().flat_map(|record| &record.commands) {
+            ledger.window.remember(command);
         }
         for change in records.iter().flat_map(|record| &record.reminders) {
             ledger.reminders.apply(change);

@@ -18,8 +18,17 @@ pub(crate) const CHAIN_MAX: usize = 32;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TurnId(pub(crate) u128);
 
+/// The bits of an id that say when it was made, in ms since 1970: its highest 48, as in a UUID of version 7.
+const TIME: u128 = u128::MAX << 80;
+
 impl TurnId {
-    /// The id of a call that a turn makes: the same again when the turn is run again.
+    /// The id of a turn that begins with nobody else: of 40 bits each of its node's nonce and of its number there.
+    pub(crate) fn new(made: u64, nonce: u64, number: u64) -> Self {
+        let of = |bits: u64| u128::from(bits & (u64::MAX >> 24));
+        Self(u128::from(made) << 80 | of(nonce ^ nonce >> 40) << 40 | of(number))
+    }
+
+    /// The id of a call that a turn makes: the same again when the turn is run again, and of the same time.
     pub(crate) fn child(self, ordinal: u32, target: &str, verb: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update(self.0.to_be_bytes());
@@ -27,7 +36,7 @@ impl TurnId {
         hash.update(target.as_bytes());
         hash.update([0]);
         hash.update(verb.as_bytes());
-        Self::from_digest(&hash.finalize())
+        Self(self.0 & TIME | Self::from_digest(&hash.finalize()).0 & !TIME)
     }
 
     /// The id of a call whose sender gave an id of its own (`Nats-Msg-Id`).
@@ -276,5 +285,20 @@ mod tests {
         ] {
             assert_ne!(child, other);
         }
+        let parent = TurnId::new(1_795_000_000_000, 7, 8);
+        assert_eq!(parent.child(0, "payment/1", "charge").0 >> 80, 1_795_000_000_000, "it is of its parent's time");
+    }
+
+    #[test]
+    fn ids_grow_with_time_and_tell_nodes_apart() {
+        let mut made = Vec::new();
+        for (ms, number) in [(5, 1), (5, 2), (6, 3), (1 << 45, u64::MAX)] {
+            made.extend([7, 1 << 63, u64::MAX].map(|nonce| TurnId::new(ms, nonce, number)));
+        }
+        let of_one: Vec<_> = made.iter().step_by(3).collect();
+        assert!(of_one.is_sorted(), "{of_one:?}");
+        made.sort();
+        made.dedup();
+        assert_eq!(made.len(), 12);
     }
 }

@@ -154,7 +154,7 @@ impl<'a, A: Actor> Context<'a, A> {
         let (around, born) = (self.env.around, &mut self.born);
         *self.turn.get_or_insert_with(|| {
             *born = wall_ms();
-            around.next_turn()
+            around.next_turn(*born)
         })
     }
 

@@ -137,8 +137,8 @@ async fn exchange_with_service<M: Message>(
 ) -> Result<Bytes, AskError<serde_json::Value>> {
     let _slot = around.in_flight()?;
     let deadline = call.deadline.at();
-    let turn = call.turn.unwrap_or_else(|| around.next_turn());
     let born = if call.turn.is_none() { wall_ms() } else { call.born };
+    let turn = call.turn.unwrap_or_else(|| around.next_turn(born));
     let call = Call { deadline: Deadline::At(deadline), turn: Some(turn), born, ..call };
     let body = Codec::Json.encode(message)?;
     around.check_payload(body.len())?;

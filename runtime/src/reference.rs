@@ -305,13 +305,14 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         let call = self.call::<M>(target);
         let body = journal::raw(&message, "the durable tell")?;
         self.around.check_payload(body.get().len())?;
+        let born = if call.turn.is_none() { wall_ms() } else { call.born };
         let told = Told {
             actor: C::NAME.to_owned(),
             key: target.key.clone(),
             verb: M::VERB.to_owned(),
             body: String::from(Box::<str>::from(body)).into(),
-            id: call.turn.unwrap_or_else(|| self.around.next_turn()),
-            born: if call.turn.is_none() { wall_ms() } else { call.born },
+            id: call.turn.unwrap_or_else(|| self.around.next_turn(born)),
+            born,
             from,
             trace: call.trace.as_deref().map(str::to_owned),
         };

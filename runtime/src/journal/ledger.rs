@@ -175,7 +175,7 @@ impl Ledger {
     }
 
     /// What is known of a command.
-    pub(crate) fn look(&self, mark: &Mark) -> Known<'_> {
+    pub(crate) fn look(&mut self, mark: &Mark) -> Known<'_> {
         match self.window.look(mark.id, mark.born, mark.verb, mark.digest, wall_ms()) {
             // What the broker keeps may be as old as it likes: one comes after the other, and is not forgotten before
             // the broker has forgotten it.
@@ -266,22 +266,24 @@ fn prepared(
         snapshot: snapshot.map_err(NotAppended::NotStored)?,
     };
     let about = bytes + record.snapshot.as_ref().map_or(0, Snapshot::bytes);
-    let mut sealed = Sealed::of(&record, about).map_err(NotAppended::NotStored)?;
-    if record.snapshot.is_some() && around.check_payload(sealed.bytes()).is_err() {
+    let mut body = record.write(about).map_err(NotAppended::NotStored)?;
+    if record.snapshot.is_some() && around.check_payload(body.len()).is_err() {
         // It can do without: what came since the last one is there.
-        ledger.hold_off = ledger.since.saturating_mul(2).max(sealed.bytes() as u64);
+        ledger.hold_off = ledger.since.saturating_mul(2).max(body.len() as u64);
         record.snapshot = None;
-        sealed = Sealed::of(&record, bytes).map_err(NotAppended::NotStored)?;
+        body = record.write(bytes).map_err(NotAppended::NotStored)?;
     }
-    around.check_payload(sealed.bytes()).map_err(NotAppended::NotStored)?;
+    around.check_payload(body.len()).map_err(NotAppended::NotStored)?;
+    let (is_snapshot, sends) = (record.snapshot.is_some(), record.sends() > 0);
+    let (sealed, events) = Sealed::of(record, body);
     Ok(Append {
         log: ledger.log.clone(),
         subject: ledger.subject.clone(),
         expect: ledger.sequence,
-        is_snapshot: record.snapshot.is_some(),
-        sends: record.sends() > 0,
+        is_snapshot,
+        sends,
         sealed,
-        events: record.events,
+        events,
         whose: ledger.whose.clone(),
         wakes,
     })

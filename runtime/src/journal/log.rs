@@ -1,5 +1,6 @@
 //! The stream of one actor type's journals, and the one way to append to it.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::record::Record;
+use super::record::{Record, StoredEvent};
 use crate::error::{Error, ErrorKind};
 use crate::node::Surroundings;
 use crate::subject::Subject;
@@ -56,21 +57,20 @@ pub(crate) struct Sealed {
     id: String,
     epoch: u64,
     /// The names of its events.
-    events: String,
+    events: Cow<'static, str>,
     sends: usize,
     body: Bytes,
 }
 
 impl Sealed {
-    /// # Errors
-    /// See [`Record::write`].
-    pub(crate) fn of(record: &Record, about: usize) -> Result<Self, Error> {
-        let events = match &record.events[..] {
-            [only] => only.name.clone().into_owned(),
-            events => events.iter().map(|event| event.name.as_ref()).collect::<Vec<_>>().join(","),
+    /// A record and its bytes; gives its events back.
+    pub(crate) fn of(record: Record, body: Vec<u8>) -> (Self, Vec<StoredEvent>) {
+        let names = match &record.events[..] {
+            [only] => only.name.clone(),
+            events => events.iter().map(|event| event.name.as_ref()).collect::<Vec<_>>().join(",").into(),
         };
-        let (id, epoch, sends) = (record.id.clone(), record.epoch, record.sends());
-        Ok(Self { id, epoch, events, sends, body: Bytes::from(record.write(about)?) })
+        let (sends, Record { id, epoch, events, .. }) = (record.sends(), record);
+        (Self { id, epoch, events: names, sends, body: body.into() }, events)
     }
 
     fn headers(&self) -> Headers {

@@ -175,25 +175,52 @@ pub(crate) enum Known<'a> {
 
 /// The commands one actor remembers.
 #[derive(Debug, Deserialize)]
+#[serde(from = "Form")]
 pub(crate) struct Window {
     /// The newest birth that was forgotten.
-    #[serde(default)]
     low: u64,
-    #[serde(default)]
     born: Shelf,
-    #[serde(default)]
+    /// How many of those; not written down, since nodes may differ.
+    most: usize,
+    /// Apart, and only if there are any: most actors have none, and what is together in memory is found sooner.
+    others: Option<Box<Others>>,
+}
+
+/// Commands that are not remembered by their births.
+#[derive(Debug, Default)]
+struct Others {
+    /// Those that do not say when they were made.
     unborn: Shelf,
     /// Durable tells, whatever their births.
-    #[serde(default)]
     stored: Shelf,
-    /// How many of those that say when they were made; not written down, since nodes may differ.
-    #[serde(skip, default = "born_max")]
-    most: usize,
+}
+
+/// A window as it stands in a snapshot.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Form {
+    low: u64,
+    born: Shelf,
+    unborn: Shelf,
+    stored: Shelf,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { low: 0, born: Shelf::default(), unborn: Shelf::default(), stored: Shelf::default(), most: BORN_MAX }
+        Self::from(Form::default())
+    }
+}
+
+impl From<Form> for Window {
+    fn from(Form { low, born, unborn, stored }: Form) -> Self {
+        let others = Others { unborn, stored };
+        Self { low, born, most: BORN_MAX, others: (!others.is_empty()).then(|| others.into()) }
+    }
+}
+
+impl Others {
+    fn is_empty(&self) -> bool {
+        self.unborn.is_empty() && self.stored.is_empty()
     }
 }
 
@@ -206,13 +233,32 @@ impl Window {
     }
 
     /// What is known of a command; `now` is the owner's wall clock.
-    pub(crate) fn look(&self, id: TurnId, born: u64, verb: &str, digest: u64, now: u64) -> Known<'_> {
-        if let Some(known) = [&self.born, &self.unborn, &self.stored].into_iter().find_map(|shelf| shelf.find(id)) {
-            let same = known.verb == verb && known.digest == digest;
-            return if same { Known::Here(known) } else { Known::Reused };
+    pub(crate) fn look(&mut self, id: TurnId, born: u64, verb: &str, digest: u64, now: u64) -> Known<'_> {
+        let unknown = self.unknown(born, now);
+        match self.find(id) {
+            Some(known) if known.verb == verb && known.digest == digest => Known::Here(known),
+            Some(_) => Known::Reused,
+            None => unknown,
         }
+    }
+
+    fn find(&mut self, id: TurnId) -> Option<View<'_>> {
+        if let Some(place) = self.born.place(id) {
+            return self.born.at(place);
+        }
+        let Others { unborn, stored } = self.others.as_deref_mut()?;
+        if let Some(place) = unborn.place(id) {
+            return unborn.at(place);
+        }
+        let place = stored.place(id)?;
+        stored.at(place)
+    }
+
+    /// What is known of a command that is not remembered.
+    fn unknown(&self, born: u64, now: u64) -> Known<'static> {
         if born == 0 {
-            let (live, bytes) = self.unborn.since(now.saturating_sub(UNBORN_FOR_MS));
+            let since = now.saturating_sub(UNBORN_FOR_MS);
+            let (live, bytes) = self.others.as_ref().map_or((0, 0), |others| others.unborn.since(since));
             return if live >= UNBORN_MAX || bytes >= UNBORN_BYTES_MAX { Known::Full } else { Known::New };
         }
         if born > now.saturating_add(AHEAD_MAX_MS) {
@@ -221,8 +267,14 @@ impl Window {
         if born <= self.low { Known::Expired(self.low) } else { Known::New }
     }
 
+    /// With their names, those that are there.
+    fn shelves(&self) -> impl Iterator<Item = (&'static str, &Shelf)> {
+        let others = self.others.iter().flat_map(|others| [("unborn", &others.unborn), ("stored", &others.stored)]);
+        [("born", &self.born)].into_iter().chain(others)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.low == 0 && self.born.is_empty() && self.unborn.is_empty() && self.stored.is_empty()
+        self.low == 0 && self.shelves().all(|(_, shelf)| shelf.is_empty())
     }
 
     /// As it stands in a snapshot.
@@ -241,11 +293,9 @@ impl Window {
     fn write_to(&self, to: &mut Vec<u8>) -> Written {
         // None of them is the first for certain.
         json::value(to, r#"{"low":"#, &self.low)?;
-        for (name, shelf) in [("born", &self.born), ("unborn", &self.unborn), ("stored", &self.stored)] {
-            if !shelf.is_empty() {
-                to.extend_from_slice(b",");
-                json::list(to, &format!("\"{name}\":"), shelf.iter(), |to, command| command.write(to))?;
-            }
+        for (name, shelf) in self.shelves().filter(|(_, shelf)| !shelf.is_empty()) {
+            to.extend_from_slice(b",");
+            json::list(to, &format!("\"{name}\":"), shelf.iter(), |to, command| command.write(to))?;
         }
         to.push(b'}');
         Ok(())
@@ -253,29 +303,28 @@ impl Window {
 
     /// Whether it hardly adds to a record.
     pub(crate) fn is_small(&self) -> bool {
-        self.born.len() + self.unborn.len() + self.stored.len() <= 2
+        self.shelves().map(|(_, shelf)| shelf.len()).sum::<usize>() <= 2
     }
 
     /// What it takes as JSON, at most.
     pub(crate) fn bytes(&self) -> usize {
-        self.born.bytes() + self.unborn.bytes() + self.stored.bytes()
+        self.shelves().map(|(_, shelf)| shelf.bytes()).sum()
     }
 
     /// Remembers a command, instead of an earlier step of it; forgets what is over the bounds.
     pub(crate) fn remember(&mut self, command: &Remembered) {
         let now = command.at;
-        let shelf = match command.born {
-            _ if command.stored => &mut self.stored,
-            0 => &mut self.unborn,
-            _ => &mut self.born,
-        };
-        shelf.put(command);
-        while self.unborn.begins_at().is_some_and(|at| at + UNBORN_FOR_MS <= now) || self.unborn.len() > UNBORN_MAX {
-            self.unborn.forget_first();
+        match command.born {
+            _ if command.stored => _ = self.others.get_or_insert_default().stored.put(command, STORED_MAX),
+            0 => _ = self.others.get_or_insert_default().unborn.put(command, UNBORN_MAX),
+            _ => self.low = self.low.max(self.born.put(command, self.most).unwrap_or(0)),
         }
-        while self.stored.len() > STORED_MAX {
-            self.stored.forget_first();
+        if let Some(others) = &mut self.others {
+            while others.unborn.begins_at().is_some_and(|at| at + UNBORN_FOR_MS <= now) {
+                others.unborn.forget_first();
+            }
         }
+        self.others.take_if(|others| others.is_empty());
         self.shorten();
     }
 
@@ -286,10 +335,6 @@ impl Window {
             }
         }
     }
-}
-
-fn born_max() -> usize {
-    BORN_MAX
 }
 
 /// An id as people see it elsewhere.
@@ -311,7 +356,7 @@ mod tests {
         Remembered { id: TurnId(id), born, at, verb: "add".into(), digest: 1, stored: false, fate }
     }
 
-    fn look(window: &Window, id: u128, born: u64, now: u64) -> String {
+    fn look(window: &mut Window, id: u128, born: u64, now: u64) -> String {
         match window.look(TurnId(id), born, "add", 1, now) {
             Known::Here(_) => "here".into(),
             other => format!("{other:?}"),
@@ -325,15 +370,15 @@ mod tests {
             window.remember(&command(u128::from(n), 1_000 + n, 2_000 + n));
         }
         // Four were forgotten: the first of them comes again.
-        assert_eq!(look(&window, 1, 1_001, 3_000), "Expired(1004)");
-        assert_eq!(look(&window, 5, 1_005, 3_000), "here");
+        assert_eq!(look(&mut window, 1, 1_001, 3_000), "Expired(1004)");
+        assert_eq!(look(&mut window, 5, 1_005, 3_000), "here");
         // One that was delayed, and is older than what was forgotten: nobody knows.
-        assert_eq!(look(&window, 99_999, 1_004, 3_000), "Expired(1004)");
-        assert_eq!(look(&window, 99_999, 1_005, 3_000), "New");
+        assert_eq!(look(&mut window, 99_999, 1_004, 3_000), "Expired(1004)");
+        assert_eq!(look(&mut window, 99_999, 1_005, 3_000), "New");
         let json = window.write().expect("json");
-        let back: Window = serde_json::from_str(json.get()).expect("a window");
-        assert_eq!(look(&back, 1, 1_001, 3_000), "Expired(1004)");
-        assert_eq!(look(&back, 5, 1_005, 3_000), "here");
+        let mut back: Window = serde_json::from_str(json.get()).expect("a window");
+        assert_eq!(look(&mut back, 1, 1_001, 3_000), "Expired(1004)");
+        assert_eq!(look(&mut back, 5, 1_005, 3_000), "here");
     }
 
     #[test]
@@ -342,14 +387,14 @@ mod tests {
         for n in 0..UNBORN_MAX as u64 {
             window.remember(&command(u128::from(n), 0, 1_000));
         }
-        assert_eq!(look(&window, 0, 0, 1_001), "here");
-        assert_eq!(look(&window, 5_000, 0, 1_001), "Full");
-        assert_eq!(look(&window, 5_000, 0, 1_000 + UNBORN_FOR_MS), "New");
+        assert_eq!(look(&mut window, 0, 0, 1_001), "here");
+        assert_eq!(look(&mut window, 5_000, 0, 1_001), "Full");
+        assert_eq!(look(&mut window, 5_000, 0, 1_000 + UNBORN_FOR_MS), "New");
         window.remember(&command(5_000, 0, 1_000 + UNBORN_FOR_MS));
-        assert_eq!(look(&window, 0, 0, 1_001 + UNBORN_FOR_MS), "New", "it was forgotten in time");
+        assert_eq!(look(&mut window, 0, 0, 1_001 + UNBORN_FOR_MS), "New", "it was forgotten in time");
         // They never push out those that say.
         window.remember(&command(7, 500, 2_000_000));
-        assert_eq!(look(&window, 7, 500, 2_000_000), "here");
+        assert_eq!(look(&mut window, 7, 500, 2_000_000), "here");
     }
 
     #[test]
@@ -358,8 +403,8 @@ mod tests {
         window.remember(&command(1, 1_000, 2_000));
         assert!(matches!(window.look(TurnId(1), 1_000, "add", 2, 2_000), Known::Reused));
         assert!(matches!(window.look(TurnId(1), 1_000, "take", 1, 2_000), Known::Reused));
-        assert_eq!(look(&window, 2, 12_001, 2_000), "Ahead");
-        assert_eq!(look(&window, 2, 12_000, 2_000), "New");
+        assert_eq!(look(&mut window, 2, 12_001, 2_000), "Ahead");
+        assert_eq!(look(&mut window, 2, 12_000, 2_000), "New");
         // A later step takes the place of the one before.
         window.remember(&Remembered { fate: Fate::Begun(1), ..command(3, 1_500, 2_000) });
         window.remember(&command(3, 1_500, 2_001));
@@ -380,21 +425,21 @@ mod tests {
             window.remember(&large(id));
         }
         assert!(window.bytes() <= BORN_BYTES_MAX, "{}", window.bytes());
-        assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
-        assert_eq!(look(&window, 5, 1_005, 3_000), "here");
+        assert_eq!(look(&mut window, 4, 1_004, 3_000), "Expired(1004)");
+        assert_eq!(look(&mut window, 5, 1_005, 3_000), "here");
         // What is told of its size is never less than its size.
         let json = window.write().expect("json");
         assert!(json.get().len() <= window.bytes() + 64, "{} and {}", json.get().len(), window.bytes());
         // One answer over the bound is remembered all the same: it was the last.
         let huge = serde_json::value::to_raw_value(&"r".repeat(BORN_BYTES_MAX)).expect("json");
         window.remember(&Remembered { fate: Fate::Replied(huge), ..command(9, 1_009, 2_009) });
-        assert_eq!(look(&window, 9, 1_009, 3_000), "here");
-        assert_eq!(look(&window, 8, 1_008, 3_000), "Expired(1008)");
+        assert_eq!(look(&mut window, 9, 1_009, 3_000), "here");
+        assert_eq!(look(&mut window, 8, 1_008, 3_000), "Expired(1008)");
         // Those that do not say when they were made are refused beyond their bound.
         for id in 10..15 {
             window.remember(&Remembered { born: 0, ..large(id) });
         }
-        assert_eq!(look(&window, 99, 0, 3_000), "Full");
+        assert_eq!(look(&mut window, 99, 0, 3_000), "Full");
     }
 
     #[test]
@@ -403,9 +448,9 @@ mod tests {
         for n in 1..=8 {
             window.remember(&command(u128::from(n), 1_000 + n, 2_000 + n));
         }
-        let window = window.of(4);
-        assert_eq!(look(&window, 4, 1_004, 3_000), "Expired(1004)");
-        assert_eq!(look(&window, 5, 1_005, 3_000), "here");
+        let mut window = window.of(4);
+        assert_eq!(look(&mut window, 4, 1_004, 3_000), "Expired(1004)");
+        assert_eq!(look(&mut window, 5, 1_005, 3_000), "here");
     }
 
     #[test]
@@ -415,13 +460,13 @@ mod tests {
         for n in 2..=10 * BORN_MAX as u64 {
             window.remember(&command(u128::from(n), 5_000 + n, 9_000));
         }
-        assert_eq!(look(&window, 1, 1_000, 9_000), "here", "however much was asked meanwhile");
+        assert_eq!(look(&mut window, 1, 1_000, 9_000), "here", "however much was asked meanwhile");
         let json = window.write().expect("json");
-        let back: Window = serde_json::from_str(json.get()).expect("a window");
-        assert_eq!(look(&back, 1, 1_000, 9_000), "here");
+        let mut back: Window = serde_json::from_str(json.get()).expect("a window");
+        assert_eq!(look(&mut back, 1, 1_000, 9_000), "here");
         for n in 0..STORED_MAX as u64 {
             window.remember(&Remembered { stored: true, ..command(u128::from(n) + 100_000, 1, 9_000) });
         }
-        assert_eq!(window.stored.len(), STORED_MAX, "the oldest goes");
+        assert_eq!(window.others.map(|others| others.stored.len()), Some(STORED_MAX), "the oldest goes");
     }
 }

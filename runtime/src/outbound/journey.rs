@@ -82,8 +82,8 @@ impl<'a, M: Message> Journey<'a, M> {
     ) -> Result<Self, Error> {
         let deadline = call.deadline.at();
         let fresh = call.turn.is_none();
-        let turn = call.turn.unwrap_or_else(|| around.next_turn());
         let born = if fresh { wall_ms() } else { call.born };
+        let turn = call.turn.unwrap_or_else(|| around.next_turn(born));
         Ok(Self {
             around,
             target,
@@ -203,9 +203,9 @@ impl<'a, M: Message> Journey<'a, M> {
         }
         if error.kind() == ErrorKind::Expired {
             // The only attempt was not run, and this id never will be: so another one, born later.
-            self.turn = self.around.next_turn();
-            self.call.turn = Some(self.turn);
             self.call.born = born_after(&error).map_or(0, |mark| mark + 1).max(wall_ms());
+            self.turn = self.around.next_turn(self.call.born);
+            self.call.turn = Some(self.turn);
         } else {
             self.call.attempt = self.call.attempt.saturating_add(1);
         }

@@ -1,20 +1,24 @@
 //! Shelves: remembered commands in the order in which they took effect, found by their ids.
 //!
 //! An actor remembers a thousand commands and is asked for one of them in a thousand calls, so what is kept lies
-//! together: a line of memory for a command, its answer behind the other answers. What is forgotten is never touched
-//! again, and no allocation is as old as the command that it was made for.
+//! together: a line of memory for a command, in the place of the one that is forgotten for it, and its answer behind the
+//! other answers. The ids that nodes make grow with time, so a command whose id is above all that are kept is new, and
+//! nothing is looked up. The others are found by an index, which is brought up to date when one of them comes.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 use serde::{Deserialize, Deserializer};
+use smallvec::SmallVec;
 
 use super::{Answer, Fate, Remembered, View};
 use crate::call::TurnId;
 
 /// Up to so many are looked through one by one: an actor that has seen three commands keeps no index of them.
 const FEW: usize = 16;
+/// An answer of so many bytes stands beside its command.
+const SHORT_MAX: usize = 18;
 /// So many bytes of answers are kept room for, however few there are.
 const ANSWERS_MIN: usize = 1_024;
 
@@ -22,15 +26,16 @@ const ANSWERS_MIN: usize = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     kept: VecDeque<Entry>,
-    /// How many of the oldest were taken away since the index was made.
-    gone: u32,
-    /// Only if there are more than a few.
-    index: Option<Index>,
-    /// What was answered, one behind the other; and how many bytes were taken away before them.
+    /// None of them has an id above this, or took effect later than this.
+    newest: u128,
+    latest: u64,
+    /// Only if one was looked for among more than a few.
+    index: Option<Box<Index>>,
+    /// What was answered at length, one behind the other; and how many bytes were taken away before them.
     answers: VecDeque<u8>,
     answers_gone: u64,
     /// The verbs that were ever met here.
-    verbs: Vec<Cow<'static, str>>,
+    verbs: SmallVec<[Cow<'static, str>; 2]>,
     bytes: usize,
 }
 
@@ -42,12 +47,9 @@ struct Entry {
     born: u64,
     at: u64,
     digest: u64,
-    /// Where its answer begins, counting what was taken away.
-    answer: u64,
-    /// How long that is; of one that has begun: how many of its steps were kept.
-    length: u32,
+    came: Came,
     /// Its verb's place among those met here.
-    verb: u32,
+    verb: u16,
     ending: Ending,
     stored: bool,
 }
@@ -60,11 +62,31 @@ enum Ending {
     Begun,
 }
 
+/// What came with a [`Fate`].
+#[derive(Clone, Copy, Debug)]
+enum Came {
+    /// An answer that the line has room for: a number, a word, `null`.
+    Short {
+        length: u8,
+        text: [u8; SHORT_MAX],
+    },
+    /// Where the answer begins, counting what was taken away (the lower half of that), and how long it is.
+    Long {
+        begin: u32,
+        length: u32,
+    },
+    Steps(u32),
+}
+
 /// Where each command stands, counting those that are gone. It holds no ids: most looks find nothing, and then touch
 /// one line of a small table. What is gone stays in it until it is made anew, which costs less than to look for it.
 #[derive(Debug, Default)]
 struct Index {
     places: HashTable<u32>,
+    /// How many of the oldest were taken away since it was made.
+    gone: u32,
+    /// Where those begin that it does not know yet, counting the same.
+    until: u32,
     hasher: ahash::RandomState,
 }
 
@@ -92,8 +114,24 @@ impl Shelf {
         self.kept.front().map(|entry| entry.at)
     }
 
-    pub(super) fn find(&self, id: TurnId) -> Option<View<'_>> {
-        self.place(id).and_then(|place| self.kept.get(place)).map(|entry| self.view(entry))
+    /// Where a command stands now.
+    pub(super) fn place(&mut self, id: TurnId) -> Option<usize> {
+        if id.0 > self.newest {
+            return None;
+        }
+        if self.kept.len() <= FEW {
+            return self.kept.iter().rposition(|known| known.id == id);
+        }
+        let index = self.index.get_or_insert_default();
+        if index.catch_up(&self.kept) {
+            // Ids that callers make do not grow with time: those that are forgotten must not count for ever.
+            self.newest = self.kept.iter().map(|known| known.id.0).max().unwrap_or(0);
+        }
+        index.find(&self.kept, id)
+    }
+
+    pub(super) fn at(&self, place: usize) -> Option<View<'_>> {
+        self.kept.get(place).map(|entry| self.view(entry))
     }
 
     /// How many took effect after a moment, and what they take as JSON.
@@ -105,49 +143,47 @@ impl Shelf {
         }
     }
 
-    /// Puts a command behind the others, and takes an earlier step of it away.
-    pub(super) fn put(&mut self, command: &Remembered) {
+    /// Puts a command behind the others, and takes an earlier step of it away, or the oldest if there are so many
+    /// already; says when the id of that one was made.
+    pub(super) fn put(&mut self, command: &Remembered, most: usize) -> Option<u64> {
         if let Some(place) = self.place(command.id) {
             // Steps of a turn follow each other, so this is mostly the last one: nothing else moves then.
-            if place + 1 == self.kept.len() {
-                self.forget_last_place();
-            } else {
-                self.index = None;
+            match &mut self.index {
+                Some(index) if place + 1 == self.kept.len() => index.forget_last(&self.kept),
+                index => *index = None,
             }
             // Its answer goes with those before it.
             if let Some(earlier) = self.kept.remove(place) {
                 self.bytes -= self.view(&earlier).bytes();
             }
         }
+        // First, so that it leaves its place to the new one.
+        let forgotten = if self.kept.len() >= most { self.forget_first() } else { None };
         let entry = self.entry(command);
         self.bytes += self.view(&entry).bytes();
         self.kept.push_back(entry);
-        let outdated = self.index.as_ref().is_none_or(|index| index.places.len() >= 2 * self.kept.len().max(FEW));
-        if !outdated {
-            return self.note_place(self.kept.len() - 1);
-        }
-        let before = self.index.take();
-        if self.kept.len() > FEW {
-            let mut index = before.unwrap_or_default();
-            index.places.clear();
-            (self.gone, self.index) = (0, Some(index));
-            (0..self.kept.len()).for_each(|place| self.note_place(place));
-        }
+        self.newest = self.newest.max(command.id.0);
+        forgotten
     }
 
     /// Forgets the oldest; says when its id was made.
     pub(super) fn forget_first(&mut self) -> Option<u64> {
         let first = self.kept.pop_front()?;
         let view = self.view(&first);
-        let old = match view.fate {
+        let old = match first.came {
             _ if self.kept.is_empty() => self.answers.len(),
             // With what was left before it by commands that came again.
-            Fate::Replied(answer) | Fate::Refused(answer) => (first.answer - self.answers_gone) as usize + answer.len(),
-            Fate::Begun(_) => 0,
+            Came::Long { begin, length } => self.skipped(begin) + length as usize,
+            Came::Short { .. } | Came::Steps(_) => 0,
         };
         self.bytes -= view.bytes();
-        // Bounded by the index, which is made anew before long.
-        self.gone += u32::from(self.index.is_some());
+        if let Some(index) = &mut self.index {
+            index.gone += 1;
+        }
+        // One that nothing was looked for in of late is in vain.
+        if self.index.as_ref().is_some_and(|index| index.gone as usize > 4 * self.kept.len().max(FEW)) {
+            self.index = None;
+        }
         self.answers.drain(..old);
         self.answers_gone += old as u64;
         if self.kept.len() <= FEW / 2 {
@@ -167,37 +203,53 @@ impl Shelf {
             self.verbs.push(command.verb.clone());
             self.verbs.len() - 1
         });
-        let answer = self.answers_gone + self.answers.len() as u64;
-        let (ending, length) = match fate {
+        let (ending, came) = match fate {
             Fate::Replied(Answer(reply, _)) => (Ending::Replied, self.keep(reply)),
             Fate::Refused(Answer(refusal, _)) => (Ending::Refused, self.keep(refusal)),
-            Fate::Begun(steps) => (Ending::Begun, steps),
+            Fate::Begun(steps) => (Ending::Begun, Came::Steps(steps)),
         };
         // A clock that was put back must not bring them out of order.
-        let at = at.max(self.kept.back().map_or(0, |last| last.at));
-        Entry { id, born, at, digest, answer, length, verb: place as u32, ending, stored }
+        let at = at.max(self.latest);
+        self.latest = at;
+        // Far below the limit: a contract does not have as many.
+        Entry { id, born, at, digest, came, verb: place as u16, ending, stored }
     }
 
-    fn keep(&mut self, answer: &[u8]) -> u32 {
+    fn keep(&mut self, answer: &[u8]) -> Came {
+        let mut text = [0; SHORT_MAX];
+        if let Some(short) = text.get_mut(..answer.len()) {
+            short.copy_from_slice(answer);
+            return Came::Short { length: answer.len() as u8, text };
+        }
+        let begin = (self.answers_gone + self.answers.len() as u64) as u32;
         self.answers.extend(answer);
         // Far below the limit: no message is as large.
-        answer.len() as u32
+        Came::Long { begin, length: answer.len() as u32 }
     }
 
-    fn view(&self, entry: &Entry) -> View<'_> {
+    fn view<'a>(&'a self, entry: &'a Entry) -> View<'a> {
         let &Entry { id, born, at, digest, stored, .. } = entry;
-        let verb = self.verbs.get(entry.verb as usize).map_or("", AsRef::as_ref);
-        let fate = match entry.ending {
-            Ending::Replied => Fate::Replied(self.answer(entry)),
-            Ending::Refused => Fate::Refused(self.answer(entry)),
-            Ending::Begun => Fate::Begun(entry.length),
+        let verb = self.verbs.get(usize::from(entry.verb)).map_or("", AsRef::as_ref);
+        let fate = match (entry.ending, &entry.came) {
+            (Ending::Replied, came) => Fate::Replied(self.answer(came)),
+            (Ending::Refused, came) => Fate::Refused(self.answer(came)),
+            (Ending::Begun, Came::Steps(steps)) => Fate::Begun(*steps),
+            (Ending::Begun, _) => Fate::Begun(0),
         };
         View { id, born, at, verb, digest, stored, fate }
     }
 
-    fn answer(&self, entry: &Entry) -> Answer<'_> {
-        let from = (entry.answer - self.answers_gone) as usize;
-        let to = from + entry.length as usize;
+    /// How many bytes of answers stand before this one.
+    fn skipped(&self, begin: u32) -> usize {
+        begin.wrapping_sub(self.answers_gone as u32) as usize
+    }
+
+    fn answer<'a>(&'a self, came: &'a Came) -> Answer<'a> {
+        let (from, to) = match came {
+            Came::Short { length, text } => return Answer(&text[..usize::from(*length)], &[]),
+            Came::Long { begin, length } => (self.skipped(*begin), self.skipped(*begin) + *length as usize),
+            Came::Steps(_) => (0, 0),
+        };
         let (front, back) = self.answers.as_slices();
         let of = |part: &'_ [u8], skipped: usize| {
             let at = |place: usize| place.saturating_sub(skipped).min(part.len());
@@ -205,41 +257,51 @@ impl Shelf {
         };
         Answer(&front[of(front, 0)], &back[of(back, front.len())])
     }
+}
 
-    fn place(&self, id: TurnId) -> Option<usize> {
-        let Some(Index { places, hasher }) = &self.index else {
-            return self.kept.iter().rposition(|known| known.id == id);
-        };
+impl Index {
+    /// Takes in what was put behind what it knows; says whether it was made anew for that.
+    fn catch_up(&mut self, kept: &VecDeque<Entry>) -> bool {
+        let end = self.gone as usize + kept.len();
+        let anew = self.places.len() + end.saturating_sub(self.until as usize) > 2 * kept.len();
+        if anew {
+            self.places.clear();
+            (self.gone, self.until) = (0, 0);
+        }
+        let Self { places, gone, until, hasher } = self;
+        let begin = (*until).max(*gone) - *gone;
+        for (place, known) in kept.iter().enumerate().skip(begin as usize) {
+            let known_at = |place: &u32| place.checked_sub(*gone).and_then(|at| kept.get(at as usize));
+            // Those that are gone are found under no hash any more.
+            let hash_of = |place: &u32| known_at(place).map_or(0, |known| hasher.hash_one(known.id));
+            // Far below the limit: a shelf is bounded, and so is what is gone from its index.
+            places.insert_unique(hasher.hash_one(known.id), *gone + place as u32, hash_of);
+        }
+        *until = *gone + kept.len() as u32;
+        anew
+    }
+
+    fn find(&self, kept: &VecDeque<Entry>, id: TurnId) -> Option<usize> {
         let at = |place: &u32| place.checked_sub(self.gone).map(|place| place as usize);
-        let is_it = |place: &u32| at(place).and_then(|at| self.kept.get(at)).is_some_and(|known| known.id == id);
-        places.find(hasher.hash_one(id), is_it).and_then(at)
+        let is_it = |place: &u32| at(place).and_then(|at| kept.get(at)).is_some_and(|known| known.id == id);
+        self.places.find(self.hasher.hash_one(id), is_it).and_then(at)
     }
 
-    /// Takes what stands there into the index.
-    fn note_place(&mut self, place: usize) {
-        let (Some(Index { places, hasher }), Some(command)) = (&mut self.index, self.kept.get(place)) else { return };
-        let (kept, gone) = (&self.kept, self.gone);
-        let known_at = |place: &u32| place.checked_sub(gone).and_then(|at| kept.get(at as usize));
-        // Those that are gone are found under no hash any more.
-        let hash_of = |place: &u32| known_at(place).map_or(0, |known| hasher.hash_one(known.id));
-        // Far below the limit: a shelf is bounded, and so is what is gone from its index.
-        places.insert_unique(hasher.hash_one(command.id), gone + place as u32, hash_of);
-    }
-
-    /// Takes the last one out of the index: it is taken away next, and another will have its place.
-    fn forget_last_place(&mut self) {
-        let (Some(Index { places, hasher }), Some(command)) = (&mut self.index, self.kept.back()) else { return };
-        let wanted = self.gone + self.kept.len() as u32 - 1;
-        if let Ok(found) = places.find_entry(hasher.hash_one(command.id), |known| *known == wanted) {
+    /// Takes the last one out: it is taken away next, and another will have its place.
+    fn forget_last(&mut self, kept: &VecDeque<Entry>) {
+        let Some(last) = kept.back() else { return };
+        let place = self.gone + kept.len() as u32 - 1;
+        if let Ok(found) = self.places.find_entry(self.hasher.hash_one(last.id), |known| *known == place) {
             found.remove();
         }
+        self.until = self.until.min(place);
     }
 }
 
 impl<'de> Deserialize<'de> for Shelf {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut shelf = Self::default();
-        Vec::<Remembered>::deserialize(from)?.iter().for_each(|known| shelf.put(known));
+        Vec::<Remembered>::deserialize(from)?.iter().for_each(|known| _ = shelf.put(known, usize::MAX));
         Ok(shelf)
     }
 }
@@ -257,7 +319,7 @@ mod tests {
     fn command(id: u128, at: u64) -> Remembered {
         let fate = match id % 3 {
             0 => Fate::Begun(1),
-            1 => Fate::Replied(serde_json::value::to_raw_value(&"r".repeat(id as usize)).expect("json")),
+            1 => Fate::Replied(serde_json::value::to_raw_value(&"r".repeat(id as usize % 200)).expect("json")),
             _ => Fate::Refused(serde_json::value::to_raw_value(&id.to_string()).expect("json")),
         };
         let verb = if id.is_multiple_of(2) { "add" } else { "take" };
@@ -276,7 +338,7 @@ mod tests {
             if (seed >> 20) % 100 < if (step / 500) % 2 == 0 { 70 } else { 25 } {
                 plain.retain(|known| *known != id);
                 plain.push(id);
-                shelf.put(&command(id, step));
+                assert_eq!(shelf.put(&command(id, step), usize::MAX), None);
             } else if !plain.is_empty() {
                 let first = plain.remove(0);
                 assert_eq!(shelf.kept.front().map(|known| known.id), Some(TurnId(first)), "step {step}");
@@ -285,7 +347,8 @@ mod tests {
             assert_eq!(shelf.len(), plain.len());
             assert_eq!(shelf.bytes(), plain.iter().map(|id| command(*id, 0).view().bytes()).sum::<usize>());
             for id in 0..200 {
-                let found = shelf.find(TurnId(id)).map(|known| text(&View { at: 0, ..known }));
+                let place = shelf.place(TurnId(id));
+                let found = place.and_then(|at| shelf.at(at)).map(|known| text(&View { at: 0, ..known }));
                 let wanted = plain.contains(&id).then(|| text(&command(id, 0).view()));
                 assert_eq!(found, wanted, "step {step}, id {id}");
             }
@@ -296,17 +359,28 @@ mod tests {
     }
 
     #[test]
-    fn a_few_commands_need_no_index_and_many_have_one() {
+    fn only_who_is_asked_for_old_commands_keeps_an_index() {
         let mut shelf = Shelf::default();
         for id in 0..3 {
-            shelf.put(&command(id, 1));
+            shelf.put(&command(id, 1), 1_024);
         }
+        assert!(shelf.place(TurnId(1)).is_some());
         assert!(shelf.index.is_none() && shelf.kept.capacity() <= 4, "{}", shelf.kept.capacity());
-        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
-        for id in 3..1_000 {
-            shelf.put(&command(id, 1));
+        assert_eq!((size_of::<Entry>(), size_of::<Came>()), (64, 20));
+        for id in 3..5_000 {
+            assert_eq!(shelf.place(TurnId(id)), None);
+            assert_eq!(shelf.put(&command(id, 1), 1_024).is_some(), id >= 1_024);
         }
+        assert!(shelf.index.is_none(), "each was newer than all before");
+        assert_eq!((shelf.len(), shelf.kept.capacity()), (1_024, 1_024), "the newest has the place of the oldest");
+        assert_eq!(shelf.place(TurnId(4_999)), Some(1_023));
+        assert_eq!(shelf.place(TurnId(3_975)), None);
         assert!(shelf.index.is_some());
+        for id in 5_000..10_000 {
+            shelf.put(&command(id, 1), 1_024);
+        }
+        assert!(shelf.index.is_none(), "it was not needed for long");
+        assert_eq!(shelf.place(TurnId(9_000)), Some(24));
         while shelf.len() > 3 {
             shelf.forget_first();
         }
@@ -314,11 +388,21 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_does_not_grow_with_time_is_no_bound_for_ever() {
+        let mut shelf = Shelf::default();
+        shelf.put(&command(1_000_000_001, 1), 100);
+        for id in 0..500 {
+            shelf.put(&command(id, 1), 100);
+        }
+        assert!(shelf.newest < 500, "{}", shelf.newest);
+    }
+
+    #[test]
     fn they_stand_in_the_order_of_time_even_if_the_clock_does_not() {
         let mut shelf = Shelf::default();
-        shelf.put(&command(1, 500));
-        shelf.put(&command(2, 100));
-        shelf.put(&command(3, 600));
+        shelf.put(&command(1, 500), 3);
+        shelf.put(&command(2, 100), 3);
+        shelf.put(&command(3, 600), 3);
         assert_eq!(shelf.since(499).0, 3);
         assert_eq!(shelf.since(500).0, 1);
     }

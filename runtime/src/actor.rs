@@ -122,7 +122,7 @@ pub trait Handle<M: Message<Contract = Self::Contract>>: Actor {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Freshness {
     /// The node proves first that it still is the owner: that costs at most one round trip to the broker for all reads
-    /// of 10 ms, and holds if clocks run as ARCHITECTURE.md says.
+    /// of 5 ms, and holds if clocks run as ARCHITECTURE.md says.
     #[default]
     Proved,
     /// What the node has in memory, whoever may have written since. Costs nothing, and is answered also while the node

@@ -22,7 +22,7 @@ use super::keeper::Job;
 use super::notice;
 use super::surroundings::Surroundings;
 use crate::error::Error;
-use crate::ownership::{Effect, Input, Key, Machine, NodeId, Part, RetireReason};
+use crate::ownership::{Effect, Input, Key, Machine, NodeId, Part, RetireReason, STANDS_DURABLE_MS};
 use crate::pauses::reached;
 use crate::subject::Subject;
 use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transport, Watch};
@@ -30,7 +30,7 @@ use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transpor
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
 /// How soon after the broker's word the machine looks again: it waits so long where all is durable.
-const LOOK_SOON: Duration = Duration::from_millis(11);
+const LOOK_SOON: Duration = Duration::from_millis(STANDS_DURABLE_MS);
 /// How long a drained node's records stay, at most, for its last answers to go out.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the end of a node waits for its records to be deleted.

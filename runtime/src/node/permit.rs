@@ -1,7 +1,7 @@
 //! Permits to read: the proof that this node still was the owner a moment ago.
 //!
 //! A read of a durable actor appends nothing, so nothing would tell an owner that was superseded. So it is answered
-//! only if the lease is proved, and a message to the broker and back on the owning connection was sent less than 10 ms
+//! only if the lease is proved, and a message to the broker and back on the owning connection was sent less than 5 ms
 //! ago, or after the read arrived. Whoever takes over waits for longer than that before it answers anything. One
 //! permit serves every read of the node.
 
@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::surroundings::Surroundings;
 use crate::error::{Error, ErrorKind};
+use crate::ownership::PERMIT_MS;
 
 /// For how long a permit is good, from before its message was sent.
-const GOOD_FOR: Duration = Duration::from_millis(10);
+const GOOD_FOR: Duration = Duration::from_millis(PERMIT_MS);
 
 /// The newest permit of a node.
 #[derive(Debug)]

@@ -35,6 +35,7 @@ use std::sync::Arc;
 #[cfg(test)]
 pub(crate) use self::protocol::CasId;
 pub(crate) use self::protocol::{CasResult, Config, Effect, Gone, Input, LeaveCause, Millis, RetireReason};
+pub(crate) use self::tombstones::{PERMIT_MS, STANDS_DURABLE_MS};
 
 use self::claims::Local;
 use self::handover::{Held, Leaves, Retry};

@@ -22,11 +22,14 @@ use super::{Entry, Key, Machine, NodeId, Phase};
 use crate::ownership::record::Lease;
 use crate::ownership::view::{Known, LeaseState};
 
+/// For how long a round trip on the owning connection lets a node answer reads of durable actors, from when it began.
+/// Short, as it holds up every take-over; and long enough for all reads of a busy node to share a few.
+pub(crate) const PERMIT_MS: Millis = 5;
 /// How long the word waits where nothing volatile is served: the journals refuse whoever is not the owner any more, and
-/// a read needs a round trip that began less than 10 ms ago, so before the connection ended. More than that by a
-/// millisecond, as times here are cut to whole ones. How slow the machine is does not count, as the age of a permit is
-/// looked at before the read; and in 10 ms clocks differ by less than the word takes to come.
-const STANDS_DURABLE_MS: Millis = 11;
+/// a read needs a permit, so a round trip that began before the connection ended. More than that by a millisecond, as
+/// times here are cut to whole ones. How slow the machine is does not count, as the age of a permit is looked at before
+/// the read; and in that time clocks differ by less than the word takes to come.
+pub(crate) const STANDS_DURABLE_MS: Millis = PERMIT_MS + 1;
 /// Ends of connections remembered; a word beyond them is dropped, and the lease decides.
 const CLOSURES_MAX: usize = 4_096;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use greenroom::HostOptions;
 use greenroom::prelude::*;
 use greenroom::tell::DeadLetter;
@@ -26,6 +27,7 @@ on_both!(
     e1_two_nodes_share_the_work_and_one_takes_it_over,
     e1_journals_that_were_made_anew_are_not_taken_for_the_old_ones,
     e1_readers_of_one_name_take_turns_and_keep_the_order,
+    e1_a_journal_with_much_to_tell_stops_nothing_behind_many_others,
 );
 
 async fn paper(ground: &Ground, name: &str) -> Node {
@@ -121,6 +123,26 @@ async fn e1_events_drive_the_actors_that_they_are_for_in_order(ground: Ground) {
         assert_eq!(of, stories(paper, 0..count));
     }
     assert_eq!(all.len(), 25, "{all:?}");
+}
+
+/// What is sent may be a few hundred records ahead of the oldest that is not. That one must not stand behind others then.
+async fn e1_a_journal_with_much_to_tell_stops_nothing_behind_many_others(ground: Ground) {
+    let press = paper(&ground, "press").await;
+    for round in 0..4 {
+        print(&press, "p", &["a"], round..round + 1, Tone::Plain).await;
+    }
+    let others: Vec<String> = (0..400).map(|number| format!("q-{number:03}")).collect();
+    join_all(others.iter().map(|other| print(&press, other, &["b"], 0..1, Tone::Plain))).await;
+    print(&press, "p", &["a"], 4..5, Tone::Plain).await;
+    let node = readers(&ground, "one").await;
+    has(&node, "a", &stories("p", 0..5)).await;
+    eventually(Duration::from_secs(30), "all the others", async || {
+        let mut found = node.actor::<Reader>("b").ask(Stories).await.map_err(|error| error.to_string())?;
+        found.sort();
+        let expected = others.iter().map(|other| format!("{other} 0"));
+        holds(found.iter().cloned().eq(expected), || format!("{} of {}", found.len(), others.len()))
+    })
+    .await;
 }
 
 async fn e1_a_subscription_goes_on_where_it_stopped(ground: Ground) {

@@ -42,7 +42,7 @@ enum Command {
     },
     /// Check format, clippy, documentation, nats.conf and dependencies
     Lint,
-    /// Measure: `local`, `footprint`; `--quick` for less of it, `--json PATH` for programs
+    /// Measure: `local`, `footprint`, `durable`, `follow`, `recovery`; `--quick` for less of it, `--json PATH` for programs
     #[command(after_help = BENCH_HELP)]
     Bench {
         /// Which measurements, and their options
@@ -70,13 +70,16 @@ const BENCH_HELP: &str = "\
 Measurements:
   local      ask and tell on one node beside ractor, kameo and a bare tokio channel; bytes per idle actor
   footprint  bytes per idle keyed actor, and activations per second; --actors N
+  durable    durable commands beside the appends that they stand on, and activations; --only abcd
+  follow     events per second that a reader of journals follows, and that drive actors
+  recovery   how long it takes until many durable actors answer again after their node was killed; --actors N
 
-Options of both:
+Options of all:
   --json PATH  write the figures here too
-Option of local:
-  --quick      fewer and shorter rounds: half a minute in all
+Of all but footprint:
+  --quick      fewer and shorter rounds: half a minute to a minute in all
 
-  cargo xtask bench local --quick --json figures.json";
+  cargo xtask bench durable --quick --only a --json figures.json";
 
 #[derive(clap::Args)]
 struct DemoArgs {

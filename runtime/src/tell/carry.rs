@@ -7,7 +7,7 @@
 //! too, but not those of what was acknowledged before its server was restarted.) What is in a record, and whom it is
 //! for, is the [`Load`]'s affair.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,8 +64,9 @@ pub(super) struct Carrying<L> {
     ahead: BTreeSet<u64>,
     /// Records that wait, by the subject of their journal; the first is on its way, or ready.
     sources: HashMap<String, VecDeque<Record>>,
-    /// Journals whose first record may go.
-    ready: VecDeque<String>,
+    /// Journals whose first record may go, by its sequence: the oldest goes first, or what was sent beyond it could
+    /// grow to its bound, and wait for it.
+    ready: BTreeMap<u64, String>,
     running: FuturesUnordered<BoxFuture<'static, Result<Sent, Error>>>,
 }
 
@@ -97,7 +98,7 @@ impl Place {
 impl<L: Load> Carrying<L> {
     pub(super) fn new(post: Post, load: Arc<L>, cursor: Cursor) -> Self {
         let place = Place { at: cursor.at, seen: cursor.at, open: BTreeSet::new(), bytes: 0 };
-        let (sources, ready, running) = (HashMap::new(), VecDeque::new(), FuturesUnordered::new());
+        let (sources, ready, running) = (HashMap::new(), BTreeMap::new(), FuturesUnordered::new());
         Self { post, load, place, cursor, sent: false, ahead: BTreeSet::new(), sources, ready, running }
     }
 
@@ -145,11 +146,11 @@ impl<L: Load> Carrying<L> {
         if self.load.concerns(&record) {
             self.place.open.insert(record.sequence);
             self.place.bytes += record.body.len();
-            let subject = record.subject.clone();
+            let (sequence, subject) = (record.sequence, record.subject.clone());
             let waiting = self.sources.entry(subject.clone()).or_default();
             waiting.push_back(record);
             if waiting.len() == 1 {
-                self.ready.push_back(subject);
+                self.ready.insert(sequence, subject);
             }
         }
         self.place.settle();
@@ -157,7 +158,7 @@ impl<L: Load> Carrying<L> {
 
     fn start(&mut self) {
         while self.running.len() < SIDE_BY_SIDE && self.ahead.len() < AHEAD_MAX {
-            let Some(source) = self.ready.pop_front() else { return };
+            let Some((_, source)) = self.ready.pop_first() else { return };
             let Some(record) = self.sources.get(&source).and_then(|waiting| waiting.front().cloned()) else {
                 continue;
             };
@@ -178,10 +179,9 @@ impl<L: Load> Carrying<L> {
         self.place.settle();
         if let Some(waiting) = self.sources.get_mut(&source) {
             waiting.pop_front();
-            if waiting.is_empty() {
-                self.sources.remove(&source);
-            } else {
-                self.ready.push_back(source);
+            match waiting.front().map(|next| next.sequence) {
+                Some(next) => _ = self.ready.insert(next, source),
+                None => _ = self.sources.remove(&source),
             }
         }
     }

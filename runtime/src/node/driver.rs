@@ -31,6 +31,8 @@ use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transpor
 const TICK: Duration = Duration::from_millis(250);
 /// How soon after the broker's word the machine looks again: it waits so long where all is durable.
 const LOOK_SOON: Duration = Duration::from_millis(STANDS_DURABLE_MS);
+/// So many such looks are pending at once; beyond them, the next tick is one.
+const LOOKS_MAX: usize = 64;
 /// How long a drained node's records stay, at most, for its last answers to go out.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the end of a node waits for its records to be deleted.
@@ -116,7 +118,7 @@ struct Running {
     /// A watch that is about to begin.
     opening: Option<BoxFuture<'static, Result<Watch, Error>>>,
     /// When the machine wants to know the time before the next tick.
-    soon: Option<Instant>,
+    soon: VecDeque<Instant>,
     /// How often in a row it could not.
     unwatched: u32,
     /// When the bucket was made, and a look whether that is still so.
@@ -146,7 +148,7 @@ impl Driver {
             backlog: VecDeque::new(),
             watch: None,
             opening: None,
-            soon: None,
+            soon: VecDeque::new(),
             unwatched: 0,
             made: None,
             looking: None,
@@ -187,8 +189,8 @@ impl Running {
                         self.look_for_bucket();
                     }
                 }
-                () = reached(self.soon) => {
-                    self.soon = None;
+                () = reached(self.soon.front().copied()) => {
+                    self.soon.pop_front();
                     self.step(Input::Tick);
                 }
                 Ok(()) = self.driver.own.changed() => self.own_status(),
@@ -249,8 +251,11 @@ impl Running {
     fn noticed(&mut self, notice: &Inbound) {
         match notice::read(&notice.body) {
             Ok(Some(gone)) => {
-                self.soon = Some(Instant::now() + LOOK_SOON);
                 self.step(gone);
+                // From after the step, which reads the clock: a look before its time would be in vain.
+                if self.soon.len() < LOOKS_MAX {
+                    self.soon.push_back(Instant::now() + LOOK_SOON);
+                }
             }
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "what the broker says of a connection cannot be read"),

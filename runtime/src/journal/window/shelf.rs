@@ -143,8 +143,8 @@ impl Shelf {
         }
     }
 
-    /// Puts a command behind the others, and takes an earlier step of it away, or the oldest if there are so many
-    /// already; says when the id of that one was made.
+    /// Puts a command behind the others, and takes an earlier step of it away, or the oldest if there are so many (one or
+    /// more) already; says when the newest id was made that is forgotten so.
     pub(super) fn put(&mut self, command: &Remembered, most: usize) -> Option<u64> {
         if let Some(place) = self.place(command.id) {
             // Steps of a turn follow each other, so this is mostly the last one: nothing else moves then.
@@ -158,7 +158,10 @@ impl Shelf {
             }
         }
         // First, so that it leaves its place to the new one.
-        let forgotten = if self.kept.len() >= most { self.forget_first() } else { None };
+        let mut forgotten = None;
+        while self.kept.len() >= most {
+            forgotten = forgotten.max(self.forget_first());
+        }
         let entry = self.entry(command);
         self.bytes += self.view(&entry).bytes();
         self.kept.push_back(entry);

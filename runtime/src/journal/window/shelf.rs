@@ -159,7 +159,7 @@ impl Shelf {
         }
         // First, so that it leaves its place to the new one.
         let mut forgotten = None;
-        while self.kept.len() >= most {
+        while self.kept.len() >= most.max(1) {
             forgotten = forgotten.max(self.forget_first());
         }
         let entry = self.entry(command);

@@ -78,7 +78,7 @@ fn a_dead_node_of_durable_actors_is_taken_over_in_a_blink() {
     durable.hosts.values_mut().for_each(|host| host.durable = true);
     script.record(Entry::Member("b-2".into(), durable));
     script.tell(word("b-2", 1));
-    script.now += 10;
+    script.now += crate::ownership::PERMIT_MS;
     script.tell(Input::Tick);
     assert_eq!(tombstones(&script), [], "a read may have been permitted just before");
     script.now += 1;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use self::journey::{Journey, Step};
 pub(crate) use self::lines::{Lines, Way};
-use crate::call::{Call, Deadline, wall_ms};
+use crate::call::{Call, Deadline};
 use crate::codec::Codec;
 use crate::contract::{Contract, Message, Mode};
 use crate::engine::Outcome;
@@ -137,8 +137,7 @@ async fn exchange_with_service<M: Message>(
 ) -> Result<Bytes, AskError<serde_json::Value>> {
     let _slot = around.in_flight()?;
     let deadline = call.deadline.at();
-    let born = if call.turn.is_none() { wall_ms() } else { call.born };
-    let turn = call.turn.unwrap_or_else(|| around.next_turn(born));
+    let (turn, born) = around.identify(&call);
     let call = Call { deadline: Deadline::At(deadline), turn: Some(turn), born, ..call };
     let body = Codec::Json.encode(message)?;
     around.check_payload(body.len())?;

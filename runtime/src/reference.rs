@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::service::ServiceRef;
-use crate::call::{Call, Chain, Deadline, Hop, TurnId, not_ended, not_started, wall_ms};
+use crate::call::{Call, Chain, Deadline, Hop, TurnId, not_ended, not_started};
 use crate::context::{Gathered, gather};
 use crate::contract::{Contract, IsMode, Keyed, Message, Mode, Replies};
 use crate::engine::Outcome;
@@ -305,13 +305,13 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         let call = self.call::<M>(target);
         let body = journal::raw(&message, "the durable tell")?;
         self.around.check_payload(body.get().len())?;
-        let born = if call.turn.is_none() { wall_ms() } else { call.born };
+        let (id, born) = self.around.identify(&call);
         let told = Told {
             actor: C::NAME.to_owned(),
             key: target.key.clone(),
             verb: M::VERB.to_owned(),
             body: String::from(Box::<str>::from(body)).into(),
-            id: call.turn.unwrap_or_else(|| self.around.next_turn(born)),
+            id,
             born,
             from,
             trace: call.trace.as_deref().map(str::to_owned),

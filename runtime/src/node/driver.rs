@@ -117,7 +117,7 @@ struct Running {
     watch: Option<Watch>,
     /// A watch that is about to begin.
     opening: Option<BoxFuture<'static, Result<Watch, Error>>>,
-    /// When the machine wants to know the time before the next tick.
+    /// When the machine wants to know the time before the next tick, soonest first.
     soon: VecDeque<Instant>,
     /// How often in a row it could not.
     unwatched: u32,

@@ -20,7 +20,7 @@ use super::cluster::Cluster;
 use super::duty::{self, Duties};
 use super::hosted::Hosted;
 use super::permit::Permits;
-use crate::call::{Deadline, TurnId};
+use crate::call::{Call, Deadline, TurnId, wall_ms};
 use crate::codec::Fingerprint;
 use crate::contract::Message;
 use crate::engine::{Proof, Settlers};
@@ -229,6 +229,12 @@ impl Surroundings {
     /// The lane of a key.
     pub(crate) fn lane_of(&self, key: &Key) -> u16 {
         (key.token_hash() % u32::from(duty::lanes(self.settings.partitions))) as u16
+    }
+
+    /// The id of a call, and when that was made: both made now if nobody has given it one yet.
+    pub(crate) fn identify(&self, call: &Call) -> (TurnId, u64) {
+        let born = if call.turn.is_none() { wall_ms() } else { call.born };
+        (call.turn.unwrap_or_else(|| self.next_turn(born)), born)
     }
 
     /// The id of a turn that starts here, made now: no other has it, and those that are made later are above it, as

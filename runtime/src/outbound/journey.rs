@@ -82,8 +82,7 @@ impl<'a, M: Message> Journey<'a, M> {
     ) -> Result<Self, Error> {
         let deadline = call.deadline.at();
         let fresh = call.turn.is_none();
-        let born = if fresh { wall_ms() } else { call.born };
-        let turn = call.turn.unwrap_or_else(|| around.next_turn(born));
+        let (turn, born) = around.identify(&call);
         Ok(Self {
             around,
             target,

@@ -158,11 +158,11 @@ impl<L: Load> Carrying<L> {
 
     fn start(&mut self) {
         while self.running.len() < SIDE_BY_SIDE && self.ahead.len() < AHEAD_MAX {
-            let Some((_, source)) = self.ready.pop_first() else { return };
+            let Some((sequence, source)) = self.ready.pop_first() else { return };
             let Some(record) = self.sources.get(&source).and_then(|waiting| waiting.front().cloned()) else {
                 continue;
             };
-            let (sequence, bytes) = (record.sequence, record.body.len());
+            let bytes = record.body.len();
             self.ahead.insert(sequence);
             let sending = self.load.clone().send(self.post.clone(), record);
             self.running.push(Box::pin(async move {

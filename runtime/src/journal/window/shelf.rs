@@ -18,7 +18,7 @@ use crate::call::TurnId;
 /// Up to so many are looked through one by one: an actor that has seen three commands keeps no index of them.
 const FEW: usize = 16;
 /// An answer of so many bytes stands beside its command.
-const SHORT_MAX: usize = 18;
+const SHORT_MAX: usize = 14;
 /// So many bytes of answers are kept room for, however few there are.
 const ANSWERS_MIN: usize = 1_024;
 
@@ -47,35 +47,19 @@ struct Entry {
     born: u64,
     at: u64,
     digest: u64,
-    came: Came,
+    fate: Fate<Place>,
     /// Its verb's place among those met here.
     verb: u16,
-    ending: Ending,
     stored: bool,
 }
 
-/// A [`Fate`] without what came with it.
+/// Where an answer is.
 #[derive(Clone, Copy, Debug)]
-enum Ending {
-    Replied,
-    Refused,
-    Begun,
-}
-
-/// What came with a [`Fate`].
-#[derive(Clone, Copy, Debug)]
-enum Came {
-    /// An answer that the line has room for: a number, a word, `null`.
-    Short {
-        length: u8,
-        text: [u8; SHORT_MAX],
-    },
-    /// Where the answer begins, counting what was taken away (the lower half of that), and how long it is.
-    Long {
-        begin: u32,
-        length: u32,
-    },
-    Steps(u32),
+enum Place {
+    /// In the line itself, if that has room: a number, a word, `null`.
+    Here { length: u8, text: [u8; SHORT_MAX] },
+    /// Where it begins, counting what was taken away (the lower half of that), and how long it is.
+    Behind { begin: u32, length: u32 },
 }
 
 /// Where each command stands, counting those that are gone. It holds no ids: most looks find nothing, and then touch
@@ -143,8 +127,8 @@ impl Shelf {
         }
     }
 
-    /// Puts a command behind the others, and takes an earlier step of it away, or the oldest if there are so many (one or
-    /// more) already; says when the newest id was made that is forgotten so.
+    /// Puts a command behind the others, and takes an earlier step of it away, or the oldest if there are so many
+    /// already; says when the newest id was made that is forgotten so.
     pub(super) fn put(&mut self, command: &Remembered, most: usize) -> Option<u64> {
         if let Some(place) = self.place(command.id) {
             // Steps of a turn follow each other, so this is mostly the last one: nothing else moves then.
@@ -173,11 +157,13 @@ impl Shelf {
     pub(super) fn forget_first(&mut self) -> Option<u64> {
         let first = self.kept.pop_front()?;
         let view = self.view(&first);
-        let old = match first.came {
+        let old = match first.fate {
             _ if self.kept.is_empty() => self.answers.len(),
             // With what was left before it by commands that came again.
-            Came::Long { begin, length } => self.skipped(begin) + length as usize,
-            Came::Short { .. } | Came::Steps(_) => 0,
+            Fate::Replied(Place::Behind { begin, length }) | Fate::Refused(Place::Behind { begin, length }) => {
+                self.skipped(begin) + length as usize
+            }
+            _ => 0,
         };
         self.bytes -= view.bytes();
         if let Some(index) = &mut self.index {
@@ -206,38 +192,37 @@ impl Shelf {
             self.verbs.push(command.verb.clone());
             self.verbs.len() - 1
         });
-        let (ending, came) = match fate {
-            Fate::Replied(Answer(reply, _)) => (Ending::Replied, self.keep(reply)),
-            Fate::Refused(Answer(refusal, _)) => (Ending::Refused, self.keep(refusal)),
-            Fate::Begun(steps) => (Ending::Begun, Came::Steps(steps)),
+        let fate = match fate {
+            Fate::Replied(Answer(reply, _)) => Fate::Replied(self.keep(reply)),
+            Fate::Refused(Answer(refusal, _)) => Fate::Refused(self.keep(refusal)),
+            Fate::Begun(steps) => Fate::Begun(steps),
         };
         // A clock that was put back must not bring them out of order.
         let at = at.max(self.latest);
         self.latest = at;
         // Far below the limit: a contract does not have as many.
-        Entry { id, born, at, digest, came, verb: place as u16, ending, stored }
+        Entry { id, born, at, digest, fate, verb: place as u16, stored }
     }
 
-    fn keep(&mut self, answer: &[u8]) -> Came {
+    fn keep(&mut self, answer: &[u8]) -> Place {
         let mut text = [0; SHORT_MAX];
         if let Some(short) = text.get_mut(..answer.len()) {
             short.copy_from_slice(answer);
-            return Came::Short { length: answer.len() as u8, text };
+            return Place::Here { length: answer.len() as u8, text };
         }
         let begin = (self.answers_gone + self.answers.len() as u64) as u32;
         self.answers.extend(answer);
         // Far below the limit: no message is as large.
-        Came::Long { begin, length: answer.len() as u32 }
+        Place::Behind { begin, length: answer.len() as u32 }
     }
 
     fn view<'a>(&'a self, entry: &'a Entry) -> View<'a> {
         let &Entry { id, born, at, digest, stored, .. } = entry;
         let verb = self.verbs.get(usize::from(entry.verb)).map_or("", AsRef::as_ref);
-        let fate = match (entry.ending, &entry.came) {
-            (Ending::Replied, came) => Fate::Replied(self.answer(came)),
-            (Ending::Refused, came) => Fate::Refused(self.answer(came)),
-            (Ending::Begun, Came::Steps(steps)) => Fate::Begun(*steps),
-            (Ending::Begun, _) => Fate::Begun(0),
+        let fate = match &entry.fate {
+            Fate::Replied(place) => Fate::Replied(self.answer(place)),
+            Fate::Refused(place) => Fate::Refused(self.answer(place)),
+            Fate::Begun(steps) => Fate::Begun(*steps),
         };
         View { id, born, at, verb, digest, stored, fate }
     }
@@ -247,11 +232,10 @@ impl Shelf {
         begin.wrapping_sub(self.answers_gone as u32) as usize
     }
 
-    fn answer<'a>(&'a self, came: &'a Came) -> Answer<'a> {
-        let (from, to) = match came {
-            Came::Short { length, text } => return Answer(&text[..usize::from(*length)], &[]),
-            Came::Long { begin, length } => (self.skipped(*begin), self.skipped(*begin) + *length as usize),
-            Came::Steps(_) => (0, 0),
+    fn answer<'a>(&'a self, place: &'a Place) -> Answer<'a> {
+        let (from, to) = match place {
+            Place::Here { length, text } => return Answer(&text[..usize::from(*length)], &[]),
+            Place::Behind { begin, length } => (self.skipped(*begin), self.skipped(*begin) + *length as usize),
         };
         let (front, back) = self.answers.as_slices();
         let of = |part: &'_ [u8], skipped: usize| {
@@ -369,7 +353,7 @@ mod tests {
         }
         assert!(shelf.place(TurnId(1)).is_some());
         assert!(shelf.index.is_none() && shelf.kept.capacity() <= 4, "{}", shelf.kept.capacity());
-        assert_eq!((size_of::<Entry>(), size_of::<Came>()), (64, 20));
+        assert_eq!((size_of::<Entry>(), size_of::<Fate<Place>>()), (64, 20));
         for id in 3..5_000 {
             assert_eq!(shelf.place(TurnId(id)), None);
             assert_eq!(shelf.put(&command(id, 1), 1_024).is_some(), id >= 1_024);

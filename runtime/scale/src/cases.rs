@@ -48,8 +48,12 @@ pub(crate) struct Case {
     pub(crate) longest_us: u64,
 }
 
-/// Measures everything at one size.
-pub(crate) fn measure(size: Size, progress: &mut dyn FnMut(&str)) -> Result<Figures> {
+/// Measures everything at one size; `measured` is shown it after each case.
+pub(crate) fn measure(
+    size: Size,
+    progress: &mut dyn FnMut(&str),
+    measured: &mut dyn FnMut(&Figures),
+) -> Result<Figures> {
     let Size { nodes, partitions, types } = size;
     let began = Instant::now();
     let mut say =
@@ -69,6 +73,7 @@ pub(crate) fn measure(size: Size, progress: &mut dyn FnMut(&str)) -> Result<Figu
     figures.cases.push(case(&mut cluster, "rest", |cluster| {
         cluster.run(STARTS_MS, |_| false);
     })?);
+    measured(&figures);
 
     say("one joins");
     figures.cases.push(case(&mut cluster, "join", |cluster| {
@@ -77,6 +82,7 @@ pub(crate) fn measure(size: Size, progress: &mut dyn FnMut(&str)) -> Result<Figu
         cluster.run(10, |_| false);
         cluster.snapshot(at);
     })?);
+    measured(&figures);
 
     say("one leaves");
     figures.cases.push(case(&mut cluster, "leave", |cluster| {
@@ -85,6 +91,7 @@ pub(crate) fn measure(size: Size, progress: &mut dyn FnMut(&str)) -> Result<Figu
         cluster.expect(&stay);
         cluster.tell(at, Input::Drain { within: Duration::from_secs(600).as_millis() as u64 });
     })?);
+    measured(&figures);
 
     let many = (nodes / 10).max(1);
     for (name, count, tells) in [
@@ -106,6 +113,7 @@ pub(crate) fn measure(size: Size, progress: &mut dyn FnMut(&str)) -> Result<Figu
             cluster.expect(&stay);
             cluster.kill(&dead, tells);
         })?);
+        measured(&figures);
     }
     say("done");
     Ok(figures)

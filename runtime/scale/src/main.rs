@@ -71,8 +71,7 @@ fn run(mut options: Options) -> Result<()> {
         for partitions in &options.partitions {
             for types in &options.types {
                 let size = cases::Size { nodes: *nodes, partitions: *partitions, types: *types };
-                let figures = cases::measure(size, &mut |line| eprintln!("{line}"))?;
-                report::print(&figures);
+                let figures = cases::measure(size, &mut |line| eprintln!("{line}"), &mut report::print_last)?;
                 all.push(figures);
             }
         }

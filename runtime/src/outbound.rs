@@ -1,6 +1,7 @@
 //! Outbound calls: to the owner of a keyed actor on another node, or to a service behind its queue
 //! group. Finds the owner, sends, and says what is known when no answer comes.
 
+mod departure;
 mod journey;
 mod lines;
 mod place;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+pub(crate) use self::departure::Departure;
 use self::journey::{Journey, Step};
 pub(crate) use self::lines::{Lines, Way};
 use crate::call::{Call, Deadline};
@@ -25,38 +27,15 @@ use crate::routes::Started;
 use crate::transport::{Headers, Inbound, Outbound};
 use crate::wire::{OutsideCall, unread_reply};
 
-/// Asks a keyed actor wherever it is.
+/// Asks a keyed actor wherever it is; `failed`: what it came to here.
 pub(crate) async fn ask<M: Message>(
     around: &Arc<Surroundings>,
     hosted: Option<&Hosted>,
     target: &Target,
-    message: M,
-    call: Call,
-) -> Outcome<M> {
-    let mut journey = Journey::new(around, target, message, call, mode_of::<M>())?;
-    // What is answered on this node takes no more than this; the long way is boxed, so that nobody else pays for its
-    // size.
-    let outcome = match journey.begin(hosted) {
-        Ok(Some(Step::Local(Started::Done(outcome)))) => outcome,
-        Ok(Some(Step::Local(Started::Waiting(waiting)))) => {
-            around.wait(waiting, M::Contract::NAME, target.key.as_str()).await
-        }
-        Ok(_) => return Box::pin(travel(around, hosted, journey, None)).await,
-        Err(error) => Err(AskError::Failed(error)),
-    };
-    match outcome {
-        Err(AskError::Failed(error)) => Box::pin(travel(around, hosted, journey, Some(error))).await,
-        outcome => outcome,
-    }
-}
-
-/// Goes on with a call that this node could not answer at once, or that failed here.
-async fn travel<M: Message>(
-    around: &Arc<Surroundings>,
-    hosted: Option<&Hosted>,
-    mut journey: Journey<'_, M>,
+    departure: Departure<M>,
     failed: Option<Error>,
 ) -> Outcome<M> {
+    let mut journey = Journey::new(around, target, departure, mode_of::<M>());
     if let Some(error) = failed {
         journey.go_on(error).await?;
     }
@@ -87,7 +66,7 @@ pub(crate) async fn tell<M: Message>(
     message: M,
     call: Call,
 ) -> Result<(), Error> {
-    let mut journey = Journey::new(around, target, message, call, Mode::Tell)?;
+    let mut journey = Journey::new(around, target, Departure::new(around, message, call), Mode::Tell);
     loop {
         match journey.step(hosted).await {
             Ok(Step::Again) => {}

@@ -20,7 +20,7 @@ use crate::error::{AskError, Error, ErrorKind};
 use crate::journal::{self, Slip};
 use crate::key::Key;
 use crate::node::{Hosted, Surroundings};
-use crate::outbound;
+use crate::outbound::{self, Departure};
 use crate::routes::{LocalRoute, Started, Waiting};
 use crate::tell::{self, Told};
 use crate::waits::{Age, Wait};
@@ -214,9 +214,27 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
                 Started::Elsewhere => {}
             }
         }
-        let message = message.ok_or_else(lost_message)?;
-        let wait = self.origin.wait(C::NAME, target.key.as_str(), &call);
-        let outcome = Box::pin(outbound::ask(&self.around, self.hosted.as_deref(), target, message, call));
+        let mut departure = Departure::new(&self.around, message.ok_or_else(lost_message)?, call);
+        let mut failed = None;
+        if let Some(route) = route.filter(|_| again && !self.is_behind(target)) {
+            let outcome = match departure.start_here(route, target) {
+                Started::Done(outcome) => Some(outcome),
+                Started::Waiting(waiting) => {
+                    let wait = self.origin.wait(C::NAME, target.key.as_str(), departure.call());
+                    let outcome = self.around.wait(waiting, C::NAME, target.key.as_str());
+                    Some(self.around.watched(wait, outcome).await)
+                }
+                Started::Elsewhere => None,
+            };
+            match outcome {
+                Some(Err(AskError::Failed(error))) => failed = Some(error),
+                Some(outcome) => return outcome,
+                None => {}
+            }
+        }
+        // The long way is boxed, so that nobody else pays for its size.
+        let wait = self.origin.wait(C::NAME, target.key.as_str(), departure.call());
+        let outcome = Box::pin(outbound::ask(&self.around, self.hosted.as_deref(), target, departure, failed));
         self.around.watched(wait, outcome).await
     }
 

@@ -202,13 +202,11 @@ where
         };
         let (reply, outcome) = oneshot::channel();
         let deadline = call.deadline.at();
-        let call = Call { deadline: Deadline::At(deadline), ..call.clone() };
         let started: StartedFlag = Arc::new(AtomicBool::new(false));
         let flag = started.clone();
-        let admitted = self.engine.admit(to, &call, (true, self.stale), || {
-            message
-                .take()
-                .map(|message| (self.job)(message, call.clone(), ReplyTo::Local(reply, flag), self.stats.clone()))
+        let admitted = self.engine.admit(to, call, (true, self.stale), || {
+            let call = Call { deadline: Deadline::At(deadline), ..call.clone() };
+            message.take().map(|message| (self.job)(message, call, ReplyTo::Local(reply, flag), self.stats.clone()))
         });
         match admitted {
             Ok(()) => {
@@ -247,9 +245,10 @@ where
             self.stats.ended(outcome.as_ref().err());
             return Ok(());
         }
-        let call = Call { deadline: call.deadline.fixed(), ..call.clone() };
-        self.engine.admit(to, &call, (true, self.stale), || {
-            message.take().map(|message| (self.job)(message, call.clone(), ReplyTo::Nobody, self.stats.clone()))
+        let deadline = call.deadline.fixed();
+        self.engine.admit(to, call, (true, self.stale), || {
+            let call = Call { deadline, ..call.clone() };
+            message.take().map(|message| (self.job)(message, call, ReplyTo::Nobody, self.stats.clone()))
         })
     }
 

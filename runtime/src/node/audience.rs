@@ -19,7 +19,7 @@ use crate::state::Committed;
 use crate::transport::{Headers, Outbound};
 use crate::wire::{SCHEMA, SEQUENCE};
 
-/// A node that tells so many events within so many ms is in a rush; any other tells everything.
+/// A node that tells so many events within so many ms is in a rush until it tells less; any other tells everything.
 const RUSH: u64 = 100;
 const RUSH_MS: u64 = 20;
 /// An actor whose records follow each other so closely asks who listens; any other tells everything.
@@ -37,11 +37,14 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Rush {
     began: Instant,
-    /// A stretch of time, and how many events were told in it: above and below the bits of [`COUNT`].
+    /// A stretch of time, whether the one before it was a rush, and how many events were told in it, from above.
     now: AtomicU64,
 }
 
-const COUNT: u64 = (1 << 24) - 1;
+/// The bits that count; the one above them is [`HURRIED`].
+const COUNT: u64 = HURRIED - 1;
+const HURRIED: u64 = 1 << 24;
+const STRETCH: u32 = 25;
 
 /// The moment at which events are about to be told.
 #[derive(Clone, Copy, Debug)]
@@ -61,18 +64,22 @@ impl Rush {
     /// Counts so many events.
     fn note(&self, events: usize) -> Moment {
         let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 2).saturating_add(1);
-        let (stretch, events) = ((at / RUSH_MS) & (u64::MAX >> 24), (events as u64).min(RUSH));
-        // Where two begin a stretch at once, one of their counts is lost: it is about thousands.
-        let before = match self.now.load(Ordering::Relaxed) {
-            now if now >> 24 != stretch => {
-                self.now.store(stretch << 24 | events, Ordering::Relaxed);
-                0
-            }
-            // It stands far below its bound: nobody adds more once it is a rush.
-            now if now & COUNT < RUSH => self.now.fetch_add(events, Ordering::Relaxed) & COUNT,
-            now => now & COUNT,
+        let (stretch, events) = ((at / RUSH_MS) & (u64::MAX >> STRETCH), (events as u64).min(RUSH));
+        let now = self.now.load(Ordering::Relaxed);
+        let before = if now >> STRETCH != stretch {
+            // A rush goes on until a whole stretch was none, or its first events would be told each time.
+            let hurried = (now >> STRETCH) + 1 == stretch && now & COUNT >= RUSH;
+            let begun = stretch << STRETCH | if hurried { HURRIED } else { 0 };
+            // Where two begin a stretch at once, one of their counts is lost: it is about thousands.
+            self.now.store(begun | events, Ordering::Relaxed);
+            begun
+        } else if now & COUNT < RUSH {
+            // It stands far below its bound: nobody adds more once there are enough.
+            self.now.fetch_add(events, Ordering::Relaxed)
+        } else {
+            now
         };
-        Moment { at, rush: before >= RUSH }
+        Moment { at, rush: before & HURRIED != 0 || before & COUNT >= RUSH }
     }
 }
 
@@ -261,11 +268,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rush_is_over_as_soon_as_less_is_told() {
+    async fn a_rush_is_over_when_less_was_told_for_a_whole_stretch() {
         let rush = Rush::default();
         assert!((0..RUSH).all(|_| !rush.note(1).rush));
         assert!(rush.note(1).rush && rush.note(1).rush);
+        for _ in 0..3 {
+            tokio::time::advance(Duration::from_millis(RUSH_MS)).await;
+            assert!((0..2 * RUSH).all(|_| rush.note(1).rush), "it goes on from the first");
+        }
+        tokio::time::advance(Duration::from_millis(RUSH_MS)).await;
+        assert!((1..RUSH).all(|_| rush.note(1).rush), "nobody knows yet that it is over");
         tokio::time::advance(Duration::from_millis(RUSH_MS)).await;
         assert!(!rush.note(usize::MAX).rush && rush.note(1).rush);
+        tokio::time::advance(Duration::from_millis(2 * RUSH_MS)).await;
+        assert!(!rush.note(1).rush, "nothing at all was told for a stretch");
     }
 }

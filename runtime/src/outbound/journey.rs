@@ -15,8 +15,9 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::departure::Departure;
 use super::place::Place;
-use crate::call::{Call, Deadline, TurnId, digest, not_started, wall_ms};
+use crate::call::{not_started, wall_ms};
 use crate::changes::SeenChanges;
 use crate::codec::{Codec, Fingerprint};
 use crate::contract::{Contract, Message, Mode};
@@ -36,16 +37,11 @@ const PAUSES_GROW: u32 = 5;
 pub(super) struct Journey<'a, M: Message> {
     around: &'a Arc<Surroundings>,
     target: &'a Target,
-    message: Option<M>,
-    call: Call,
-    turn: TurnId,
-    /// Whether its id was made here and for it alone: nobody else can have sent it.
-    fresh: bool,
+    departure: Departure<M>,
     mode: Mode,
     deadline: Instant,
     /// How it travels as bincode, if it may; looked up when it leaves this node.
     form: Option<Option<Fingerprint>>,
-    json: Option<Bytes>,
     binary: Option<Bytes>,
     pauses: u32,
     /// The epoch of the claim that it was last tried under; 0 if there was none.
@@ -56,8 +52,6 @@ pub(super) struct Journey<'a, M: Message> {
     flight: Option<Flight<'a>>,
     place: Place<'a>,
     slot: Option<OwnedSemaphorePermit>,
-    /// Whether this node was tried, if it hosts the actor.
-    tried_here: bool,
     /// Whether it went to a durable actor last.
     durable: bool,
     /// Whether an earlier attempt may have been run, or may yet be.
@@ -73,39 +67,25 @@ pub(super) enum Step<M: Message> {
 }
 
 impl<'a, M: Message> Journey<'a, M> {
-    pub(super) fn new(
-        around: &'a Arc<Surroundings>,
-        target: &'a Target,
-        message: M,
-        call: Call,
-        mode: Mode,
-    ) -> Result<Self, Error> {
-        let deadline = call.deadline.at();
-        let fresh = call.turn.is_none();
-        let (turn, born) = around.identify(&call);
-        Ok(Self {
+    pub(super) fn new(around: &'a Arc<Surroundings>, target: &'a Target, departure: Departure<M>, mode: Mode) -> Self {
+        Self {
             around,
             target,
-            message: Some(message),
-            call: Call { deadline: Deadline::At(deadline), turn: Some(turn), born, ..call },
-            turn,
-            fresh,
             mode,
-            deadline,
+            deadline: departure.call.deadline.at(),
             form: None,
-            json: None,
             binary: None,
             pauses: 0,
             tried: 0,
             flight: None,
-            place: Place::new(around, M::Contract::NAME, target),
+            place: Place::new(around, M::Contract::NAME, target, departure.number),
             slot: None,
             versions: around.cluster.versions(),
-            tried_here: false,
-            durable: false,
+            durable: departure.tried_here,
+            departure,
             open: false,
             last: None,
-        })
+        }
     }
 
     /// Begins it on this node, the first time, if its actor is durable and lives here. Nothing of that waits.
@@ -119,7 +99,7 @@ impl<'a, M: Message> Journey<'a, M> {
         if self.place.follows() {
             self.line_up()?;
         }
-        if !std::mem::replace(&mut self.tried_here, true)
+        if !std::mem::replace(&mut self.departure.tried_here, true)
             && !self.place.is_lined()
             && let Some(hosted) = hosted.filter(|hosted| hosted.durable)
             && let Some(route) = hosted.local::<M>()
@@ -180,7 +160,7 @@ impl<'a, M: Message> Journey<'a, M> {
     fn line_up(&mut self) -> Result<(), Error> {
         if !self.place.is_lined() {
             // It would wait for the very turn that waits for it.
-            self.call.chain.admit(M::Contract::NAME, self.target.key.as_str())?;
+            self.departure.call.chain.admit(M::Contract::NAME, self.target.key.as_str())?;
             if self.slot.is_none() {
                 self.slot = Some(self.around.in_flight()?);
             }
@@ -202,11 +182,11 @@ impl<'a, M: Message> Journey<'a, M> {
         }
         if error.kind() == ErrorKind::Expired {
             // The only attempt was not run, and this id never will be: so another one, born later.
-            self.call.born = born_after(&error).map_or(0, |mark| mark + 1).max(wall_ms());
-            self.turn = self.around.next_turn(self.call.born);
-            self.call.turn = Some(self.turn);
+            self.departure.call.born = born_after(&error).map_or(0, |mark| mark + 1).max(wall_ms());
+            self.departure.turn = self.around.next_turn(self.departure.call.born);
+            self.departure.call.turn = Some(self.departure.turn);
         } else {
-            self.call.attempt = self.call.attempt.saturating_add(1);
+            self.departure.call.attempt = self.departure.call.attempt.saturating_add(1);
         }
         let cut = matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Interrupted);
         self.open |= cut && self.mode != Mode::Read;
@@ -226,7 +206,9 @@ impl<'a, M: Message> Journey<'a, M> {
                 // The node stopped; a turn that was cut between its commits says so at every attempt.
                 ErrorKind::Interrupted => error.details().is_some_and(|details| details["stopped"] == true),
                 ErrorKind::Unavailable | ErrorKind::Stopped | ErrorKind::Moved => connected(),
-                ErrorKind::Expired => self.fresh && self.call.attempt == 1 && born_after(error).is_some(),
+                ErrorKind::Expired => {
+                    self.departure.fresh && self.departure.call.attempt == 1 && born_after(error).is_some()
+                }
                 _ => self.open && error.is_retryable(),
             }
     }
@@ -246,27 +228,25 @@ impl<'a, M: Message> Journey<'a, M> {
 
     fn start_here(&mut self, route: &dyn LocalRoute<M>, durable: bool) -> Result<Step<M>, Error> {
         self.goes_to(durable)?;
-        if self.message.is_none() {
-            let json = self.json.as_ref().ok_or_else(lost_message)?;
-            self.message = Some(Codec::Json.decode(json).map_err(|why| {
+        if self.departure.message.is_none() {
+            let json = self.departure.json.as_ref().ok_or_else(lost_message)?;
+            self.departure.message = Some(Codec::Json.decode(json).map_err(|why| {
                 Error::new(ErrorKind::Internal, format!("the message `{}` does not read back: {why}", M::VERB))
             })?);
         }
-        if durable && self.json.is_none() {
-            // The turn takes the message with it. One that cannot be written cannot be sent again.
-            self.json = self.message.as_ref().and_then(|message| Codec::Json.encode(message).ok());
-            self.call.digest = self.json.as_deref().map(digest);
+        if durable {
+            self.departure.write();
         }
         self.slot = None;
         if self.mode == Mode::Tell {
-            let admitted = route.tell(self.target, &mut self.message, &self.call)?;
+            let admitted = route.tell(self.target, &mut self.departure.message, &self.departure.call)?;
             return Ok(if admitted {
                 Step::Answer { kind: AnswerKind::Reply, codec: Codec::Json, body: Bytes::new() }
             } else {
                 Step::Local(Started::Elsewhere)
             });
         }
-        let started = route.start(self.target, &mut self.message, &self.call);
+        let started = route.start(self.target, &mut self.departure.message, &self.departure.call);
         if matches!(started, Started::Waiting(_)) {
             // It is in the actor's queue: the next may follow.
             self.place.leave();
@@ -286,7 +266,16 @@ impl<'a, M: Message> Journey<'a, M> {
             _ => Codec::Json,
         };
         let body = self.body(codec)?;
-        let head = QuestionHead::new(actor, key, M::VERB, self.mode, (codec, form), &self.call, self.turn, epoch);
+        let head = QuestionHead::new(
+            actor,
+            key,
+            M::VERB,
+            self.mode,
+            (codec, form),
+            &self.departure.call,
+            self.departure.turn,
+            epoch,
+        );
         let frame = Frame::questions(vec![Question { head, body }])?;
         let repeatable = durable || self.mode == Mode::Read;
         let flight = self.flight.insert(self.place.flight(node, epoch, self.deadline, repeatable));
@@ -324,7 +313,7 @@ impl<'a, M: Message> Journey<'a, M> {
             }
             // A read changes nothing: it can be asked again whatever became of the first.
             Got::Lost(_) if self.mode == Mode::Read => {
-                self.call.attempt += 1;
+                self.departure.call.attempt += 1;
                 self.pause("its owner went away").await?;
                 Ok(Step::Again)
             }
@@ -372,10 +361,10 @@ impl<'a, M: Message> Journey<'a, M> {
 
     fn body(&mut self, codec: Codec) -> Result<Bytes, Error> {
         let kept = match codec {
-            Codec::Json => &self.json,
+            Codec::Json => &self.departure.json,
             Codec::Bincode => &self.binary,
         };
-        let body = match (kept, &self.message, &self.json) {
+        let body = match (kept, &self.departure.message, &self.departure.json) {
             (Some(body), ..) => body.clone(),
             (None, Some(message), _) => codec.encode(message)?,
             // A turn on this node took the message.
@@ -388,7 +377,7 @@ impl<'a, M: Message> Journey<'a, M> {
         };
         self.around.check_payload(body.len())?;
         match codec {
-            Codec::Json => self.json = Some(body.clone()),
+            Codec::Json => self.departure.json = Some(body.clone()),
             Codec::Bincode => self.binary = Some(body.clone()),
         }
         Ok(body)

@@ -23,8 +23,8 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn new(around: &'a Arc<Surroundings>, actor: &'static str, target: &'a Target) -> Self {
-        Self { around, actor, target, number: around.pending.next(), way: None, lined: false }
+    pub(super) fn new(around: &'a Arc<Surroundings>, actor: &'static str, target: &'a Target, number: u64) -> Self {
+        Self { around, actor, target, number, way: None, lined: false }
     }
 
     /// Whether it stands in line, and is to be sent.

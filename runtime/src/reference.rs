@@ -5,6 +5,7 @@ mod service;
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -208,7 +209,7 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
                 Started::Done(outcome) => return outcome,
                 Started::Waiting(waiting) => {
                     let wait = self.origin.wait(C::NAME, target.key.as_str(), &call);
-                    let outcome = self.around.wait(waiting, C::NAME, target.key.as_str());
+                    let outcome = pin!(self.around.wait(waiting, C::NAME, target.key.as_str()));
                     return self.around.watched(wait, outcome).await;
                 }
                 Started::Elsewhere => {}
@@ -221,7 +222,7 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
                 Started::Done(outcome) => Some(outcome),
                 Started::Waiting(waiting) => {
                     let wait = self.origin.wait(C::NAME, target.key.as_str(), departure.call());
-                    let outcome = self.around.wait(waiting, C::NAME, target.key.as_str());
+                    let outcome = pin!(self.around.wait(waiting, C::NAME, target.key.as_str()));
                     Some(self.around.watched(wait, outcome).await)
                 }
                 Started::Elsewhere => None,

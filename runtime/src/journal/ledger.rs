@@ -324,25 +324,25 @@ impl Append {
     /// # Errors
     /// See [`NotAppended`].
     pub(crate) async fn send(self, around: Arc<Surroundings>) -> Result<Kept, NotAppended> {
-        let Self { log, subject, expect, is_snapshot, sends, sealed, events, whose: (actor, key), wakes } = self;
-        // What is rare is boxed: every append pays for the size of this.
-        if sends {
-            Box::pin(log.announce(&around)).await.map_err(NotAppended::NotStored)?;
+        // What is rare is boxed, and what it has stays where it is: every append pays for the size of this.
+        let (actor, key) = &self.whose;
+        if self.sends {
+            Box::pin(self.log.announce(&around)).await.map_err(NotAppended::NotStored)?;
         }
-        if let Some((before, after)) = &wakes {
-            let woken = Box::pin(around.wakes.store(&around, actor, &key, before, after)).await;
+        if let Some((before, after)) = &self.wakes {
+            let woken = Box::pin(around.wakes.store(&around, actor, key, before, after)).await;
             woken.map_err(NotAppended::NotStored)?;
         }
-        let sequence = log.append(&around, &subject, expect, &sealed).await?;
-        let reminders = wakes.map(|(before, after)| {
-            around.wakes.remove(&around, actor, &key, &before, &after);
-            after
-        });
+        let sequence = self.log.append(&around, &self.subject, self.expect, &self.sealed).await?;
+        if let Some((before, after)) = &self.wakes {
+            around.wakes.remove(&around, actor, key, before, after);
+        }
         // Its answer may have come to a node that was frozen meanwhile, and is no owner any more.
         if !around.proof.holds() {
             Box::pin(around.permit()).await.map_err(NotAppended::Unknown)?;
         }
-        Ok(Kept { sequence, bytes: sealed.bytes() as u64, is_snapshot, events, reminders })
+        let (bytes, is_snapshot) = (self.sealed.bytes() as u64, self.is_snapshot);
+        Ok(Kept { sequence, bytes, is_snapshot, events: self.events, reminders: self.wakes.map(|(_, after)| after) })
     }
 }
 

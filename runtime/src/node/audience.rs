@@ -5,10 +5,12 @@
 //! whether anybody listens (a message with a reply subject that reaches nobody is answered by the broker itself), and
 //! tell nothing for a moment if nobody does.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Surroundings;
@@ -88,13 +90,13 @@ impl Rush {
 pub(crate) struct Audiences {
     /// When the last record was written.
     last: u64,
-    /// Of the events that were asked about: a few names.
-    of: Vec<Audience>,
+    /// Of the events that were asked about: mostly one.
+    of: SmallVec<[Audience; 1]>,
 }
 
 #[derive(Debug)]
 struct Audience {
-    event: Box<str>,
+    event: Cow<'static, str>,
     asked: u64,
     /// Until when nobody listens; 0 if that is not known.
     deserted: Arc<AtomicU64>,
@@ -124,7 +126,7 @@ impl Audiences {
         let Moment { at, rush } = rush.note(events.len());
         let last = std::mem::replace(&mut self.last, at);
         let busy = rush && last > 0 && at.saturating_sub(last) < BUSY_MS;
-        let told = |event: Committed| match self.told(&event.name, busy, at) {
+        let told = |event: Committed| match self.told(&event, busy, at) {
             Told::Not => None,
             Told::Plainly => Some(event),
             Told::Asking(question) => Some(Committed { question: Some(question), ..event }),
@@ -132,12 +134,12 @@ impl Audiences {
         events.filter_map(told).collect()
     }
 
-    fn told(&mut self, event: &str, busy: bool, now: u64) -> Told {
+    fn told(&mut self, event: &Committed, busy: bool, now: u64) -> Told {
         if !busy {
             return Told::Plainly;
         }
-        let known = self.of.iter().position(|audience| &*audience.event == event).unwrap_or_else(|| {
-            self.of.push(Audience { event: event.to_owned().into(), asked: 0, deserted: Arc::default() });
+        let known = self.of.iter().position(|audience| audience.event == event.name).unwrap_or_else(|| {
+            self.of.push(Audience { event: event.name.clone(), asked: 0, deserted: Arc::default() });
             self.of.len() - 1
         });
         let audience = &mut self.of[known];
@@ -199,8 +201,6 @@ impl Surroundings {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
 
     fn event(name: &'static str, sequence: u64) -> Committed {

@@ -12,13 +12,13 @@ pub(crate) struct Pauses {
     first: Duration,
     max: Duration,
     next: Duration,
-    random: RandomState,
+    random: ahash::RandomState,
     number: u64,
 }
 
 impl Pauses {
     pub(crate) fn new(first: Duration, max: Duration) -> Self {
-        Self { first, max, next: first, random: RandomState::new(), number: 0 }
+        Self { first, max, next: first, random: random(), number: 0 }
     }
 
     /// The next pause: between three quarters of its length and all of it, so that those who failed together do not
@@ -35,6 +35,15 @@ impl Pauses {
     pub(crate) fn begin_anew(&mut self) {
         self.next = self.first;
     }
+}
+
+fn random() -> ahash::RandomState {
+    #[cfg(test)]
+    if let Some(seed) = crate::simulation::seed() {
+        return ahash::RandomState::with_seeds(seed, 1, 2, 3);
+    }
+    let seed = |number: u64| RandomState::new().hash_one(number);
+    ahash::RandomState::with_seeds(seed(0), seed(1), seed(2), seed(3))
 }
 
 /// Waits until then; for ever if there is nothing to wait for. Safe to cancel.

@@ -8,7 +8,7 @@
 //!
 //! One task for each duty at each post, none for an actor. A duty that fails or panics begins again after a pause.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,9 +87,9 @@ pub(crate) struct Duties {
 
 #[derive(Default)]
 struct State {
-    done: HashMap<Place, Done>,
+    done: BTreeMap<Place, Done>,
     /// Those that were told to stop and have not ended yet.
-    leaving: HashMap<Place, JoinHandle<()>>,
+    leaving: BTreeMap<Place, JoinHandle<()>>,
     /// While the node cannot prove its lease.
     suspended: bool,
     over: bool,
@@ -138,7 +138,7 @@ impl Duties {
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
         state.over = true;
-        state.done.drain().for_each(|(_, done)| done.stop.cancel());
+        std::mem::take(&mut state.done).into_values().for_each(|done| done.stop.cancel());
         state.leaving.clear();
         self.tasks.close();
     }
@@ -198,6 +198,7 @@ async fn keep_doing(number: usize, post: Post, before: Option<JoinHandle<()>>) {
             }
         };
         let why = tokio::select! {
+            biased;
             done = turn_of(work) => match done {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),

@@ -60,12 +60,13 @@ async fn work(post: Post) -> Result<(), Error> {
     let mut turns = FuturesUnordered::new();
     while !post.stop.is_cancelled() {
         tokio::select! {
+            biased;
             () = post.stop.cancelled() => {}
+            Some(()) = turns.next(), if !turns.is_empty() => {}
             delivery = consumer.next(), if turns.len() < AT_ONCE => match delivery {
                 Some(delivery) => turns.push(serve(&post, delivery)),
                 None => return Ok(()),
             },
-            Some(()) = turns.next(), if !turns.is_empty() => {}
         }
     }
     // What waits here goes back; the turns that run end first.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::list::SECOND;
+use super::list::{ECHO, SECOND};
 
 /// One call.
 #[derive(Clone, Debug)]
@@ -27,6 +27,10 @@ pub(super) enum Kind {
     Push(u64),
     PushTwice(u64),
     Refused(u64),
+    /// Its echo goes to that list.
+    Pass(u64, String),
+    /// Its echo comes here, some time.
+    Later(u64),
     Look,
 }
 
@@ -108,7 +112,7 @@ fn pushes(ops: &[&Op], places: &BTreeMap<u64, usize>) -> Result<(), String> {
         let (first, second) = match op.kind {
             Kind::Push(value) => (value, None),
             Kind::PushTwice(value) => (value, Some(value | SECOND)),
-            Kind::Refused(value) => (value, None),
+            Kind::Refused(value) | Kind::Pass(value, _) | Kind::Later(value) => (value, None),
             Kind::Look => continue,
         };
         known.insert(first);
@@ -132,7 +136,7 @@ fn pushes(ops: &[&Op], places: &BTreeMap<u64, usize>) -> Result<(), String> {
             _ => {}
         }
     }
-    match places.keys().find(|value| !known.contains(value)) {
+    match places.keys().find(|value| **value & ECHO == 0 && !known.contains(value)) {
         Some(stranger) => Err(format!("{stranger} was never pushed")),
         None => Ok(()),
     }
@@ -140,7 +144,9 @@ fn pushes(ops: &[&Op], places: &BTreeMap<u64, usize>) -> Result<(), String> {
 
 fn first_place(op: &Op, places: &BTreeMap<u64, usize>) -> Option<usize> {
     match op.kind {
-        Kind::Push(value) | Kind::PushTwice(value) => places.get(&value).copied(),
+        Kind::Push(value) | Kind::PushTwice(value) | Kind::Pass(value, _) | Kind::Later(value) => {
+            places.get(&value).copied()
+        }
         Kind::Refused(_) | Kind::Look => None,
     }
 }
@@ -149,6 +155,56 @@ fn last_place(op: &Op, _: &BTreeMap<u64, usize>) -> Option<usize> {
     match op.outcome {
         Outcome::At(place) => Some(place),
         _ => None,
+    }
+}
+
+/// Which echoes of values that took effect are still to come.
+pub(super) fn echoes_due(ops: &[Op], lists: &BTreeMap<String, Vec<u64>>) -> Vec<u64> {
+    let stands = |key: &str, value: u64| lists.get(key).is_some_and(|list| list.contains(&value));
+    let due = ops.iter().filter_map(|op| {
+        let (value, to, _) = op.echo()?;
+        (stands(&op.key, value) && !stands(to, value | ECHO)).then_some(value)
+    });
+    due.collect()
+}
+
+impl Op {
+    /// Its value and the list to which the echo of that belongs, and whether such echoes keep their order.
+    fn echo(&self) -> Option<(u64, &str, bool)> {
+        match &self.kind {
+            Kind::Pass(value, to) => Some((*value, to, true)),
+            Kind::Later(value) => Some((*value, &self.key, false)),
+            _ => None,
+        }
+    }
+}
+
+/// Whether there is an echo of what took effect and of nothing else, where it belongs, and in the order in which one
+/// list told another. That there is no second one is a matter of each list.
+pub(super) fn check_echoes(ops: &[Op], lists: &BTreeMap<String, Vec<u64>>) -> Result<(), String> {
+    let mut known = BTreeMap::new();
+    for op in ops {
+        if let Some((value, to, ordered)) = op.echo() {
+            known.insert(value, (op.key.as_str(), to, ordered));
+        }
+    }
+    for (to, list) in lists {
+        let mut furthest = BTreeMap::new();
+        for value in list.iter().filter(|value| **value & ECHO != 0).map(|value| value & !ECHO) {
+            let Some((from, _, ordered)) = known.get(&value).filter(|(_, wanted, _)| wanted == to) else {
+                return Err(format!("{to} has an echo of {value}, which was not for it"));
+            };
+            let Some(place) = lists.get(*from).and_then(|list| list.iter().position(|one| *one == value)) else {
+                return Err(format!("{to} has an echo of {value}, which is not in {from}"));
+            };
+            if *ordered && let Some(before) = furthest.insert(*from, place).filter(|before| *before > place) {
+                return Err(format!("{to} has the echo of {from}'s value {place} behind that of {before}"));
+            }
+        }
+    }
+    match echoes_due(ops, lists).first() {
+        Some(value) => Err(format!("there is no echo of {value}")),
+        None => Ok(()),
     }
 }
 
@@ -206,6 +262,34 @@ mod tests {
         }
         assert_eq!(judge(&[op(Kind::Push(1), 0, 5, Outcome::Open)], &[1]), Ok(()));
         assert_eq!(judge(&[op(Kind::Push(1), 0, 5, Outcome::Open)], &[]), Ok(()));
+    }
+
+    #[test]
+    fn echoes_are_counted_and_ordered() {
+        let pass = |value: u64, key: &str, to: &str| Op {
+            client: 0,
+            key: key.into(),
+            kind: Kind::Pass(value, to.into()),
+            began: 0,
+            ended: None,
+            outcome: Outcome::Open,
+        };
+        let ops = [pass(1, "a", "b"), pass(2, "a", "b"), pass(3, "b", "b"), pass(4, "a", "b")];
+        let judge = |a: &[u64], b: &[u64]| {
+            let lists = [("a".to_owned(), a.to_vec()), ("b".to_owned(), b.to_vec())];
+            check_echoes(&ops, &BTreeMap::from(lists))
+        };
+        assert_eq!(judge(&[1, 2], &[1 | ECHO, 3, 3 | ECHO, 2 | ECHO]), Ok(()), "4 was not pushed");
+        let wrong: [(&str, &[u64], &[u64]); 5] = [
+            ("lost", &[1, 2], &[1 | ECHO]),
+            ("out of order", &[1, 2], &[2 | ECHO, 1 | ECHO]),
+            ("of nothing", &[], &[4 | ECHO]),
+            ("of a stranger", &[1], &[1 | ECHO, 9 | ECHO]),
+            ("elsewhere", &[1, 1 | ECHO], &[1 | ECHO]),
+        ];
+        for (name, a, b) in wrong {
+            assert!(judge(a, b).is_err(), "{name}");
+        }
     }
 
     #[test]

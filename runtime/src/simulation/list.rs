@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::prelude::*;
 
 /// A list.
-#[contract(messages(Push, PushSlowly, PushTwice, PushAndRefuse, Look), event = Change)]
+#[contract(messages(Push, PushSlowly, PushTwice, PushAndRefuse, Pass, PushLater, Echo, Look), event = Change)]
 pub(super) struct List;
 
 /// Adds a value and says where it stands. Its handler never waits.
@@ -30,6 +30,26 @@ pub(super) struct PushTwice {
 /// Adds a value and says no: nothing is added.
 #[message(List, ask, reply = usize, refusal = No)]
 pub(super) struct PushAndRefuse {
+    pub(super) value: u64,
+}
+
+/// Adds a value, and tells a list, another one or the same, to add its echo.
+#[message(List, ask, reply = usize, refusal = No)]
+pub(super) struct Pass {
+    pub(super) value: u64,
+    pub(super) to: String,
+}
+
+/// Adds a value, and has itself reminded to add its echo.
+#[message(List, ask, reply = usize, refusal = No)]
+pub(super) struct PushLater {
+    pub(super) value: u64,
+    pub(super) millis: u64,
+}
+
+/// Adds the echo of a value.
+#[message(List, tell)]
+pub(super) struct Echo {
     pub(super) value: u64,
 }
 
@@ -70,6 +90,9 @@ impl State for Values {
 /// Bit that tells the second value of a [`PushTwice`] from its first.
 pub(super) const SECOND: u64 = 1 << 40;
 
+/// Bit that tells the echo of a value from the value.
+pub(super) const ECHO: u64 = 1 << 41;
+
 pub(super) struct ListActor {
     list: Durable<Values>,
 }
@@ -107,6 +130,26 @@ impl ListActor {
     fn push_and_refuse(&mut self, msg: PushAndRefuse) -> Result<usize, No> {
         self.list.emit(Change::Pushed { value: msg.value });
         Err(No)
+    }
+
+    #[ask]
+    fn pass(&mut self, msg: Pass, ctx: &mut Context<'_, Self>) -> Result<usize, No> {
+        ctx.tell_durably(&msg.to, Echo { value: msg.value }).map_err(|_| No)?;
+        self.list.emit(Change::Pushed { value: msg.value });
+        Ok(self.list.values.len() - 1)
+    }
+
+    #[ask]
+    fn push_later(&mut self, msg: PushLater, ctx: &mut Context<'_, Self>) -> Result<usize, No> {
+        let due = Schedule::after(Duration::from_millis(msg.millis));
+        ctx.remind(msg.value.to_string(), due, Echo { value: msg.value }).map_err(|_| No)?;
+        self.list.emit(Change::Pushed { value: msg.value });
+        Ok(self.list.values.len() - 1)
+    }
+
+    #[tell]
+    fn echo(&mut self, msg: Echo) {
+        self.list.emit(Change::Pushed { value: msg.value | ECHO });
     }
 
     #[read]

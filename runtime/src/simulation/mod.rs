@@ -18,7 +18,7 @@ mod list;
 mod random;
 mod world;
 
-pub(crate) use self::clock::wall_ms;
+pub(crate) use self::clock::{seed, wall_ms};
 pub(crate) use self::frost::Frost;
 pub(crate) use self::link::Rig;
 use self::world::{Plan, run};

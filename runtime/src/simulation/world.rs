@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock;
-use super::history::{Kind, Op, Outcome, Stored, check, check_epochs};
+use super::history::{Kind, Op, Outcome, Stored, check, check_echoes, check_epochs, echoes_due};
 use super::link::{Rig, Way};
-use super::list::{List, ListActor, Look, Push, PushAndRefuse, PushSlowly, PushTwice};
+use super::list::{List, ListActor, Look, Pass, Push, PushAndRefuse, PushLater, PushSlowly, PushTwice};
 use super::random::Random;
 use crate::error::{AskError, ErrorKind};
 use crate::journal::Record;
@@ -29,6 +30,8 @@ const PARTITIONS: u16 = 4;
 const FAULTS_MS: u64 = 25_000;
 /// How long after the last fault everything works again, at most: two leases, and what those who came too late wait.
 const HEALED: Duration = Duration::from_secs(20);
+/// How long after that the last echo has come, at most: what was on its way to somebody who died is sent again then.
+const ECHOED: Duration = Duration::from_secs(120);
 
 /// What one seed plays.
 pub(super) struct Plan {
@@ -43,6 +46,8 @@ pub(super) struct Plan {
     tells: bool,
     /// Whether the broker itself goes away now and then.
     broker: bool,
+    /// Whether lists tell each other, and are reminded.
+    echoes: bool,
 }
 
 impl Plan {
@@ -58,6 +63,7 @@ impl Plan {
             lossy: *random.pick(&[0, 1, 5, 20]),
             tells: random.chance(70),
             broker: random.chance(40),
+            echoes: random.chance(25),
         }
     }
 }
@@ -335,7 +341,7 @@ impl World {
     }
 
     async fn ask(&self, node: &Node, client: usize, key: &str, budget: Duration) {
-        let kind = self.random.between(0, 12);
+        let kind = self.random.between(0, if self.plan.echoes { 16 } else { 12 });
         if let Outcome::NotRun = self.ask_one(node, client, key, budget, kind).await {
             // Nobody is there just now: as long as people wait before they try again.
             tokio::time::sleep(Duration::from_millis(self.random.between(50, 500))).await;
@@ -352,12 +358,15 @@ impl World {
             0..=5 => Kind::Push(value),
             6 | 7 => Kind::PushTwice(value),
             8 => Kind::Refused(value),
-            _ => Kind::Look,
+            9..=11 => Kind::Look,
+            12 | 13 => Kind::Pass(value, format!("k{}", self.random.between(0, self.plan.keys as u64))),
+            _ => Kind::Later(value),
         };
         let began = clock::elapsed_ms();
         let at = {
             let mut notes = self.notes.lock();
-            let op = Op { client, key: key.to_owned(), kind: op_kind, began, ended: None, outcome: Outcome::Open };
+            let kind = op_kind.clone();
+            let op = Op { client, key: key.to_owned(), kind, began, ended: None, outcome: Outcome::Open };
             notes.history.push(op);
             notes.history.len() - 1
         };
@@ -374,6 +383,13 @@ impl World {
                 outcome => outcome,
             },
             8 => self.outcome(list.ask(PushAndRefuse { value }).await.map(Outcome::At)),
+            12 | 13 if let Kind::Pass(_, to) = op_kind => {
+                self.outcome(list.ask(Pass { value, to }).await.map(Outcome::At))
+            }
+            14.. => {
+                let millis = self.random.between(0, 15_000);
+                self.outcome(list.ask(PushLater { value, millis }).await.map(Outcome::At))
+            }
             _ => self.outcome(list.ask(Look).await.map(Outcome::Seen)),
         };
         let shown = match &outcome {
@@ -414,15 +430,33 @@ impl World {
         let link = self.broker.transport("judge");
         let config = StreamConfig::new([self.subjects.journals("list")]);
         let stream = link.stream(&self.subjects.journal_stream("list"), config).await.map_err(|e| e.to_string())?;
+        let mut lists = self.lists(&*stream).await?;
+        let echoed = Instant::now() + ECHOED;
+        while !echoes_due(&self.notes.lock().history, &lists).is_empty() && Instant::now() < echoed {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            lists = self.lists(&*stream).await?;
+        }
+        let notes = self.notes.lock();
+        check_echoes(&notes.history, &lists)?;
+        for (key, list) in &lists {
+            let ops: Vec<&Op> = notes.history.iter().filter(|op| op.key == *key).collect();
+            check(&ops, list).map_err(|why| format!("{key}: {why}"))?;
+        }
+        drop(notes);
+        self.note("ends", &format!("{lists:?}"));
+        Ok(())
+    }
+
+    /// What the journals hold.
+    async fn lists(&self, stream: &dyn Stream) -> Result<BTreeMap<String, Vec<u64>>, String> {
+        let mut lists = BTreeMap::new();
         for number in 0..self.plan.keys {
             let key = format!("k{number}");
-            let (stored, list) = self.read(&*stream, &key).await?;
+            let (stored, list) = self.read(stream, &key).await?;
             check_epochs(&stored).map_err(|why| format!("{key}: {why}"))?;
-            let notes = self.notes.lock();
-            let ops: Vec<&Op> = notes.history.iter().filter(|op| op.key == key).collect();
-            check(&ops, &list).map_err(|why| format!("{key}: {why}"))?;
+            lists.insert(key, list);
         }
-        Ok(())
+        Ok(lists)
     }
 
     async fn read(&self, stream: &dyn Stream, key: &str) -> Result<(Vec<Stored>, Vec<u64>), String> {

@@ -41,12 +41,13 @@ async fn hear(around: &Surroundings, actor: &'static str) -> Result<(), Error> {
     if stream.next(&subjects.lanes(actor), 1).await?.is_none() {
         loop {
             tokio::select! {
+                biased;
                 rung = rung.next() => match rung {
                     Some(_) => break,
                     // The node stops.
                     None => return std::future::pending().await,
                 },
-                _ = marks.changed() => if around.marks.has(Mark::Told, actor) { return Ok(()) },
+                () = marks.changed() => if around.marks.has(Mark::Told, actor) { return Ok(()) },
             }
         }
     }

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
+use crate::changes::{Changes, SeenChanges};
 use crate::error::{Error, ErrorKind};
 use crate::node::Surroundings;
 use crate::subject::Name;
@@ -40,7 +40,7 @@ struct Stored {
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     known: RwLock<[HashMap<String, Stored>; 3]>,
-    version: watch::Sender<u64>,
+    changes: Changes,
 }
 
 impl Mark {
@@ -80,13 +80,13 @@ impl Marks {
                 None => drop(known[mark as usize].remove(actor)),
             }
         }
-        self.version.send_modify(|version| *version += 1);
+        self.changes.note();
         Some(actor)
     }
 
     /// Changes with what is known.
-    pub(super) fn versions(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    pub(super) fn versions(&self) -> SeenChanges {
+        self.changes.seen()
     }
 
     /// The records are gone, and with them what they said.

@@ -1,7 +1,7 @@
 //! The records of one stream, and what time does to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -10,6 +10,7 @@ use super::durable::Durable;
 use super::schedule::{NEXT, PURGE, SCHEDULE, SCHEDULER, Schedule};
 use super::transform::Transform;
 use super::unavailable;
+use crate::call::wall_ms;
 use crate::error::Error;
 use crate::subject::Filter;
 use crate::transport::stream::{EXPECTED, MESSAGE_ID, TTL, Word};
@@ -26,7 +27,7 @@ pub(super) struct Log {
     records: BTreeMap<u64, Stored>,
     /// Sequences by subject.
     subjects: HashMap<String, BTreeSet<u64>>,
-    durables: HashMap<String, Durable>,
+    durables: BTreeMap<String, Durable>,
     /// Records by their ids, and since when each is known.
     known: HashMap<String, u64>,
     known_since: VecDeque<(Instant, String)>,
@@ -67,13 +68,13 @@ impl Log {
             last: 0,
             records: BTreeMap::new(),
             subjects: HashMap::new(),
-            durables: HashMap::new(),
+            durables: BTreeMap::new(),
             known: HashMap::new(),
             known_since: VecDeque::new(),
             due: BTreeMap::new(),
             number: 0,
             changes: 0,
-            began: (Instant::now(), SystemTime::now()),
+            began: (Instant::now(), UNIX_EPOCH + Duration::from_millis(wall_ms())),
         })
     }
 

@@ -41,7 +41,8 @@ impl GreeterActor {
 async fn main() -> anyhow::Result<()> {
     // Warnings, unless RUST_LOG says otherwise.
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_ansi(colours).with_writer(std::io::stderr).with_env_filter(filter).init();
     let node = Node::builder("demo").host::<GreeterActor>().start().await?;
     println!("ready {}; Ctrl-C ends it", node.id());
     stop_signal().await?;

@@ -215,9 +215,10 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
                 Started::Elsewhere => {}
             }
         }
+        let late = call.deadline.has_passed();
         let mut departure = Departure::new(&self.around, message.ok_or_else(lost_message)?, call);
         let mut failed = None;
-        if let Some(route) = route.filter(|_| again && !self.is_behind(target)) {
+        if let Some(route) = route.filter(|_| again && !late && !self.is_behind(target)) {
             let outcome = match departure.start_here(route, target) {
                 Started::Done(outcome) => Some(outcome),
                 Started::Waiting(waiting) => {

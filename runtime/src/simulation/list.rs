@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::clock;
 use crate::prelude::*;
 
 /// A list.
@@ -34,23 +35,24 @@ pub(super) struct PushAndRefuse {
 }
 
 /// Adds a value, and tells a list, another one or the same, to add its echo.
-#[message(List, ask, reply = usize, refusal = No)]
+#[message(List, ask, reply = usize)]
 pub(super) struct Pass {
     pub(super) value: u64,
     pub(super) to: String,
 }
 
 /// Adds a value, and has itself reminded to add its echo.
-#[message(List, ask, reply = usize, refusal = No)]
+#[message(List, ask, reply = usize)]
 pub(super) struct PushLater {
     pub(super) value: u64,
     pub(super) millis: u64,
 }
 
-/// Adds the echo of a value.
+/// Adds the echo of a value, not before this time of the simulation.
 #[message(List, tell)]
 pub(super) struct Echo {
     pub(super) value: u64,
+    pub(super) due: u64,
 }
 
 /// The whole list.
@@ -133,22 +135,23 @@ impl ListActor {
     }
 
     #[ask]
-    fn pass(&mut self, msg: Pass, ctx: &mut Context<'_, Self>) -> Result<usize, No> {
-        ctx.tell_durably(&msg.to, Echo { value: msg.value }).map_err(|_| No)?;
+    fn pass(&mut self, msg: Pass, ctx: &mut Context<'_, Self>) -> usize {
+        ctx.tell_durably(&msg.to, Echo { value: msg.value, due: 0 }).expect("it goes with the turn");
         self.list.emit(Change::Pushed { value: msg.value });
-        Ok(self.list.values.len() - 1)
+        self.list.values.len() - 1
     }
 
     #[ask]
-    fn push_later(&mut self, msg: PushLater, ctx: &mut Context<'_, Self>) -> Result<usize, No> {
-        let due = Schedule::after(Duration::from_millis(msg.millis));
-        ctx.remind(msg.value.to_string(), due, Echo { value: msg.value }).map_err(|_| No)?;
+    fn push_later(&mut self, msg: PushLater, ctx: &mut Context<'_, Self>) -> usize {
+        let (after, due) = (Schedule::after(Duration::from_millis(msg.millis)), clock::elapsed_ms() + msg.millis);
+        ctx.remind(msg.value.to_string(), after, Echo { value: msg.value, due }).expect("it goes with the turn");
         self.list.emit(Change::Pushed { value: msg.value });
-        Ok(self.list.values.len() - 1)
+        self.list.values.len() - 1
     }
 
     #[tell]
     fn echo(&mut self, msg: Echo) {
+        assert!(msg.due <= clock::elapsed_ms(), "the echo of {} is due at {} ms", msg.value, msg.due);
         self.list.emit(Change::Pushed { value: msg.value | ECHO });
     }
 

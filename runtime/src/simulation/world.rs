@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::clock;
 use super::history::{Kind, Op, Outcome, Stored, check, check_echoes, check_epochs, echoes_due};
 use super::link::{Rig, Way};
-use super::list::{List, ListActor, Look, Pass, Push, PushAndRefuse, PushLater, PushSlowly, PushTwice};
+use super::list::{ECHO, List, ListActor, Look, Pass, Push, PushAndRefuse, PushLater, PushSlowly, PushTwice};
 use super::random::Random;
 use crate::error::{AskError, ErrorKind};
 use crate::journal::Record;
@@ -32,6 +32,9 @@ const FAULTS_MS: u64 = 25_000;
 const HEALED: Duration = Duration::from_secs(20);
 /// How long after that the last echo has come, at most: what was on its way to somebody who died is sent again then.
 const ECHOED: Duration = Duration::from_secs(120);
+/// How long after the last one another one of the same might come: what was delivered and not acknowledged comes again
+/// after five minutes at most.
+const ECHOED_AGAIN: Duration = Duration::from_secs(310);
 
 /// What one seed plays.
 pub(super) struct Plan {
@@ -436,6 +439,10 @@ impl World {
             tokio::time::sleep(Duration::from_secs(1)).await;
             lists = self.lists(&*stream).await?;
         }
+        if self.plan.echoes && self.random.chance(20) {
+            tokio::time::sleep(ECHOED_AGAIN).await;
+            lists = self.lists(&*stream).await?;
+        }
         let notes = self.notes.lock();
         check_echoes(&notes.history, &lists)?;
         for (key, list) in &lists {
@@ -443,7 +450,8 @@ impl World {
             check(&ops, list).map_err(|why| format!("{key}: {why}"))?;
         }
         drop(notes);
-        self.note("ends", &format!("{lists:?}"));
+        let echoed = lists.values().flatten().any(|value| value & ECHO != 0);
+        self.note(if echoed { "ends with echoes" } else { "ends" }, &format!("{lists:?}"));
         Ok(())
     }
 

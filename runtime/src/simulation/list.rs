@@ -41,8 +41,8 @@ pub(super) struct Pass {
     pub(super) to: String,
 }
 
-/// Adds a value, and has itself reminded to add its echo.
-#[message(List, ask, reply = usize)]
+/// Adds a value, and has itself reminded to add its echo; says no if it is reminded of too much already.
+#[message(List, ask, reply = usize, refusal = No)]
 pub(super) struct PushLater {
     pub(super) value: u64,
     pub(super) millis: u64,
@@ -142,11 +142,14 @@ impl ListActor {
     }
 
     #[ask]
-    fn push_later(&mut self, msg: PushLater, ctx: &mut Context<'_, Self>) -> usize {
+    fn push_later(&mut self, msg: PushLater, ctx: &mut Context<'_, Self>) -> Result<usize, No> {
+        if ctx.reminders().expect("it is a turn").len() == crate::reminder::REMINDERS_MAX {
+            return Err(No);
+        }
         let (after, due) = (Schedule::after(Duration::from_millis(msg.millis)), clock::elapsed_ms() + msg.millis);
         ctx.remind(msg.value.to_string(), after, Echo { value: msg.value, due }).expect("it goes with the turn");
         self.list.emit(Change::Pushed { value: msg.value });
-        self.list.values.len() - 1
+        Ok(self.list.values.len() - 1)
     }
 
     #[tell]

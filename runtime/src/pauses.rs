@@ -1,7 +1,7 @@
 //! Pauses between attempts: each about twice as long as the last, up to a bound, and none quite like another's. And the
 //! wait for a moment that there may not be.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,13 +12,13 @@ pub(crate) struct Pauses {
     first: Duration,
     max: Duration,
     next: Duration,
-    random: ahash::RandomState,
+    seed: u64,
     number: u64,
 }
 
 impl Pauses {
     pub(crate) fn new(first: Duration, max: Duration) -> Self {
-        Self { first, max, next: first, random: random(), number: 0 }
+        Self { first, max, next: first, seed: seed(), number: 0 }
     }
 
     /// The next pause: between three quarters of its length and all of it, so that those who failed together do not
@@ -27,7 +27,9 @@ impl Pauses {
         let whole = self.next.min(self.max);
         self.next = (whole * 2).min(self.max);
         self.number += 1;
-        let share = (self.random.hash_one(self.number) % 1_024) as u32;
+        let mut hasher = DefaultHasher::new();
+        (self.seed, self.number).hash(&mut hasher);
+        let share = (hasher.finish() % 1_024) as u32;
         whole * 3 / 4 + whole / 4 * share / 1_024
     }
 
@@ -37,13 +39,12 @@ impl Pauses {
     }
 }
 
-fn random() -> ahash::RandomState {
+fn seed() -> u64 {
     #[cfg(test)]
     if let Some(seed) = crate::simulation::seed() {
-        return ahash::RandomState::with_seeds(seed, 1, 2, 3);
+        return seed;
     }
-    let seed = |number: u64| RandomState::new().hash_one(number);
-    ahash::RandomState::with_seeds(seed(0), seed(1), seed(2), seed(3))
+    RandomState::new().hash_one(0)
 }
 
 /// Waits until then; for ever if there is nothing to wait for. Safe to cancel.

@@ -207,11 +207,7 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
                 Started::Done(Err(AskError::Failed(error)))
                     if message.is_some() && self.is_durable() && error.kind() == ErrorKind::Unavailable => {}
                 Started::Done(outcome) => return outcome,
-                Started::Waiting(waiting) => {
-                    let wait = self.origin.wait(C::NAME, target.key.as_str(), &call);
-                    let outcome = pin!(self.around.wait(waiting, C::NAME, target.key.as_str()));
-                    return self.around.watched(wait, outcome).await;
-                }
+                Started::Waiting(waiting) => return self.wait(target, waiting, &call).await,
                 Started::Elsewhere => {}
             }
         }
@@ -221,11 +217,7 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         if let Some(route) = route.filter(|_| again && !late && !self.is_behind(target)) {
             let outcome = match departure.start_here(route, target) {
                 Started::Done(outcome) => Some(outcome),
-                Started::Waiting(waiting) => {
-                    let wait = self.origin.wait(C::NAME, target.key.as_str(), departure.call());
-                    let outcome = pin!(self.around.wait(waiting, C::NAME, target.key.as_str()));
-                    Some(self.around.watched(wait, outcome).await)
-                }
+                Started::Waiting(waiting) => Some(self.wait(target, waiting, departure.call()).await),
                 Started::Elsewhere => None,
             };
             match outcome {
@@ -345,6 +337,13 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
     /// See [`Node::watch`](crate::Node::watch).
     pub async fn watch(&self) -> Result<crate::Watch, Error> {
         crate::watch::begin(&self.around, C::NAME, self.target()?.key.as_str()).await
+    }
+
+    /// Waits for a turn on this node, as one that other turns may be waiting for.
+    async fn wait<M: Message>(&self, target: &Target, waiting: Waiting<M>, call: &Call) -> Outcome<M> {
+        let wait = self.origin.wait(C::NAME, target.key.as_str(), call);
+        let outcome = pin!(self.around.wait(waiting, C::NAME, target.key.as_str()));
+        self.around.watched(wait, outcome).await
     }
 
     fn target(&self) -> Result<&Target, Error> {

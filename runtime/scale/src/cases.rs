@@ -69,29 +69,30 @@ pub(crate) fn measure(
         parse_claim_ns: parse_claim(),
     };
 
+    let mut keep = |case: Case| {
+        figures.cases.push(case);
+        measured(&figures);
+    };
     say("at rest");
-    figures.cases.push(case(&mut cluster, "rest", |cluster| {
+    keep(case(&mut cluster, "rest", |cluster| {
         cluster.run(STARTS_MS, |_| false);
     })?);
-    measured(&figures);
 
     say("one joins");
-    figures.cases.push(case(&mut cluster, "join", |cluster| {
+    keep(case(&mut cluster, "join", |cluster| {
         let at = cluster.add(0);
         cluster.expect(&cluster.alive());
         cluster.run(10, |_| false);
         cluster.snapshot(at);
     })?);
-    measured(&figures);
 
     say("one leaves");
-    figures.cases.push(case(&mut cluster, "leave", |cluster| {
+    keep(case(&mut cluster, "leave", |cluster| {
         let at = nodes / 2;
         let stay: Vec<usize> = cluster.alive().into_iter().filter(|other| *other != at).collect();
         cluster.expect(&stay);
         cluster.tell(at, Input::Drain { within: Duration::from_secs(600).as_millis() as u64 });
     })?);
-    measured(&figures);
 
     let many = (nodes / 10).max(1);
     for (name, count, tells) in [
@@ -105,7 +106,7 @@ pub(crate) fn measure(
         }
         say(&format!("{name}: {count}"));
         let name = format!("{name}: {count}");
-        figures.cases.push(case(&mut cluster, &name, |cluster| {
+        keep(case(&mut cluster, &name, |cluster| {
             let alive = cluster.alive();
             // Spread over the order of ids, so that neighbours and strangers die together.
             let dead: Vec<usize> = (0..count).map(|n| alive[n * alive.len() / count]).collect();
@@ -113,7 +114,6 @@ pub(crate) fn measure(
             cluster.expect(&stay);
             cluster.kill(&dead, tells);
         })?);
-        measured(&figures);
     }
     say("done");
     Ok(figures)

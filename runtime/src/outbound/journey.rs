@@ -89,7 +89,7 @@ impl<'a, M: Message> Journey<'a, M> {
     }
 
     /// Begins it on this node, the first time, if its actor is durable and lives here. Nothing of that waits.
-    pub(super) fn begin(&mut self, hosted: Option<&Hosted>) -> Result<Option<Step<M>>, Error> {
+    fn begin(&mut self, hosted: Option<&Hosted>) -> Result<Option<Step<M>>, Error> {
         self.around.check_running()?;
         if Instant::now() >= self.deadline {
             let late = || not_started(M::Contract::NAME, self.target.key.as_str());

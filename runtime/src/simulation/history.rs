@@ -22,6 +22,17 @@ pub(super) struct Op {
     pub(super) outcome: Outcome,
 }
 
+impl Op {
+    /// Its value and the list to which the echo of that belongs, and whether such echoes keep their order.
+    fn echo(&self) -> Option<(u64, &str, bool)> {
+        match &self.kind {
+            Kind::Pass(value, to) => Some((*value, to, true)),
+            Kind::Later(value) => Some((*value, &self.key, false)),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     Push(u64),
@@ -158,25 +169,13 @@ fn last_place(op: &Op, _: &BTreeMap<u64, usize>) -> Option<usize> {
     }
 }
 
-/// Which echoes of values that took effect are still to come.
-pub(super) fn echoes_due(ops: &[Op], lists: &BTreeMap<String, Vec<u64>>) -> Vec<u64> {
+/// A value that took effect and whose echo is still to come.
+pub(super) fn echo_due(ops: &[Op], lists: &BTreeMap<String, Vec<u64>>) -> Option<u64> {
     let stands = |key: &str, value: u64| lists.get(key).is_some_and(|list| list.contains(&value));
-    let due = ops.iter().filter_map(|op| {
+    ops.iter().find_map(|op| {
         let (value, to, _) = op.echo()?;
         (stands(&op.key, value) && !stands(to, value | ECHO)).then_some(value)
-    });
-    due.collect()
-}
-
-impl Op {
-    /// Its value and the list to which the echo of that belongs, and whether such echoes keep their order.
-    fn echo(&self) -> Option<(u64, &str, bool)> {
-        match &self.kind {
-            Kind::Pass(value, to) => Some((*value, to, true)),
-            Kind::Later(value) => Some((*value, &self.key, false)),
-            _ => None,
-        }
-    }
+    })
 }
 
 /// Whether there is an echo of what took effect and of nothing else, where it belongs, and in the order in which one
@@ -202,7 +201,7 @@ pub(super) fn check_echoes(ops: &[Op], lists: &BTreeMap<String, Vec<u64>>) -> Re
             }
         }
     }
-    match echoes_due(ops, lists).first() {
+    match echo_due(ops, lists) {
         Some(value) => Err(format!("there is no echo of {value}")),
         None => Ok(()),
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock;
-use super::history::{Kind, Op, Outcome, Stored, check, check_echoes, check_epochs, echoes_due};
+use super::history::{Kind, Op, Outcome, Stored, check, check_echoes, check_epochs, echo_due};
 use super::link::{Rig, Way};
 use super::list::{ECHO, List, ListActor, Look, Pass, Push, PushAndRefuse, PushLater, PushSlowly, PushTwice};
 use super::random::Random;
@@ -435,7 +435,7 @@ impl World {
         let stream = link.stream(&self.subjects.journal_stream("list"), config).await.map_err(|e| e.to_string())?;
         let mut lists = self.lists(&*stream).await?;
         let echoed = Instant::now() + ECHOED;
-        while !echoes_due(&self.notes.lock().history, &lists).is_empty() && Instant::now() < echoed {
+        while echo_due(&self.notes.lock().history, &lists).is_some() && Instant::now() < echoed {
             tokio::time::sleep(Duration::from_secs(1)).await;
             lists = self.lists(&*stream).await?;
         }

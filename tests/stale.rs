@@ -14,7 +14,7 @@ const TAKES_OVER: Duration = Duration::from_secs(10);
 /// How long a reader asks a node that cannot answer.
 const BRIEF: Duration = Duration::from_millis(50);
 
-#[contract(name = "slate", messages(Count, Look, Same, Whose), event = Counted)]
+#[contract(name = "slate", messages(Count, Look, Same, SameLater, Whose), event = Counted)]
 struct Slate;
 
 /// Adds one.
@@ -27,6 +27,10 @@ struct Look;
 /// A turn that changes nothing: its answer rests on the state alone, as a read's does.
 #[message(Slate, ask, reply = u64)]
 struct Same;
+
+/// The same by an `async fn`.
+#[message(Slate, ask, reply = u64)]
+struct SameLater;
 
 /// The id of the node that has it.
 #[message(Slate, read, reply = String)]
@@ -78,23 +82,40 @@ impl SlateActor {
         self.marks.count
     }
 
+    #[ask]
+    async fn same_later(&mut self, _: SameLater) -> u64 {
+        self.marks.count
+    }
+
     #[read]
     fn whose(&self, _: Whose, ctx: &mut Context<'_, Self>) -> String {
         ctx.node().map(|node| node.id().to_owned()).unwrap_or_default()
     }
 }
 
+/// How an actor is looked at.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Read,
+    Turn,
+    AsyncTurn,
+}
+
 /// When each look began, and what it saw if it was answered.
 type Looks = Arc<Mutex<Vec<(Instant, Option<u64>)>>>;
 
-/// Looks on its own node at what lives there, all the time; by a read, or by a turn that changes nothing.
-fn watch(node: &Node, key: &str, by_turn: bool) -> (Looks, tokio::task::JoinHandle<()>) {
+/// Looks on its own node at what lives there, all the time.
+fn watch(node: &Node, key: &str, by: By) -> (Looks, tokio::task::JoinHandle<()>) {
     let looks = Looks::default();
     let (seen, slate) = (looks.clone(), node.actor::<Slate>(key).within(BRIEF));
     let task = tokio::spawn(async move {
         loop {
             let began = Instant::now();
-            let look = if by_turn { slate.ask(Same).await.ok() } else { slate.ask(Look).await.ok() };
+            let look = match by {
+                By::Read => slate.ask(Look).await.ok(),
+                By::Turn => slate.ask(Same).await.ok(),
+                By::AsyncTurn => slate.ask(SameLater).await.ok(),
+            };
             seen.lock().expect("no panic in it").push((began, look));
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -130,13 +151,14 @@ async fn e1_stale_owner_read() {
             keys.push(key);
         }
     }
-    let watched: Vec<_> =
-        keys.iter().take(2).zip([false, true]).map(|(key, by_turn)| (key, watch(&one, key, by_turn))).collect();
-    for (key, (looks, _)) in &watched {
+    let ways = [By::Read, By::Turn, By::AsyncTurn];
+    let watched: Vec<_> = keys.iter().zip(ways).map(|(key, by)| (key, by, watch(&one, key, by))).collect();
+    assert_eq!(watched.len(), ways.len(), "that node has an actor for each way");
+    for (key, by, (looks, _)) in &watched {
         eventually(TAKES_OVER, "its owner answers looks at it", async || {
             let looks = looks.lock().expect("no panic in it");
             let seen = looks.iter().filter(|(_, seen)| *seen == Some(1)).count();
-            holds(seen > 50, || format!("{key}: {seen} of {} looks were answered", looks.len()))
+            holds(seen > 50, || format!("{key}, {by:?}: {seen} of {} looks were answered", looks.len()))
         })
         .await;
     }
@@ -144,7 +166,7 @@ async fn e1_stale_owner_read() {
     let cut = Instant::now();
     proxy.cut(&[0, 1]);
     let mut written = Vec::new();
-    for (key, _) in &watched {
+    for (key, ..) in &watched {
         let total = caller.actor::<Slate>(*key).within(TAKES_OVER).ask(Count).await.expect("the other node serves it");
         assert_eq!(total, 2, "{key}");
         written.push(Instant::now());
@@ -152,12 +174,17 @@ async fn e1_stale_owner_read() {
     println!("another owner has written after {:?}", cut.elapsed());
     // Longer than the one that was superseded may think that its connection stands.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    for ((key, (looks, task)), written) in watched.into_iter().zip(written) {
+    for ((key, by, (looks, task)), written) in watched.into_iter().zip(written) {
         task.abort();
         let looks = looks.lock().expect("no panic in it").clone();
         let after: Vec<_> = looks.iter().filter(|(began, _)| *began > written).collect();
-        assert!(after.len() > 10, "{key}: it went on looking: {} times", after.len());
+        assert!(after.len() > 10, "{key}, {by:?}: it went on looking: {} times", after.len());
         let stale = after.iter().filter(|(_, seen)| seen.is_some_and(|seen| seen < 2)).count();
-        assert_eq!(stale, 0, "{key}: {stale} of {} looks that began after the write did not see it", after.len());
+        assert_eq!(
+            stale,
+            0,
+            "{key}, {by:?}: {stale} of {} looks that began after the write did not see it",
+            after.len()
+        );
     }
 }

@@ -336,7 +336,7 @@ async fn c5_turns_that_block_hold_up_no_other_actor() {
             }));
         }
         // Whatever comes of it: a runtime with threads that wait for ever does not end, and may have no clock either.
-        let (done, is_done) = mpsc::channel::<()>();
+        let (done, is_done) = mpsc::sync_channel::<()>(0);
         let opens = std::thread::spawn({
             let (gate, handlers) = (gate.clone(), keys.len());
             move || {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use greenroom::prelude::*;
-use greenroom::subject::{Name, Subjects};
+use greenroom::subject::{Name, Subject, Subjects};
 use greenroom::transport::{Connect, Headers, NatsTransport, Stream, StreamConfig, Transport};
 use serde::Serialize;
 use tokio::sync::Barrier;
@@ -190,9 +190,11 @@ async fn cases(at: &Server, quick: bool, only: &str) -> anyhow::Result<Samples> 
     Ok(samples)
 }
 
-/// Appends without greenroom's actors: the same transport, headers and bytes.
+/// Appends without greenroom's actors: the same headers and bytes, by the same transport as a node's, or by the client
+/// library beneath it, whose connection lives in the callers' own runtime.
 #[derive(Clone)]
 struct Raw {
+    library: async_nats::jetstream::Context,
     stream: Arc<dyn Stream>,
     subjects: Subjects,
     headers: Headers,
@@ -224,6 +226,7 @@ impl Raw {
         let config = StreamConfig::new([subjects.journals("kept")]);
         let stream = transport.stream(&subjects.journal_stream("kept"), config).await?;
         Ok(Self {
+            library: async_nats::jetstream::new(async_nats::connect(url).await?),
             stream: stream.into(),
             subjects,
             headers: last.headers,
@@ -232,15 +235,40 @@ impl Raw {
         })
     }
 
-    /// Appends to one subject, over its last record, one after the other; the time of each. What is there already is
-    /// looked up before the clock runs, as the actors are in memory before it does.
-    async fn appends(&self, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
+    /// Appends to each subject in turn, over its last record, by the library; the time of each.
+    async fn appends_by_library(&self, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
+        let mut places = self.places(keys).await?;
+        let mut times = Vec::new();
+        run.begin().await;
+        while !run.is_over() {
+            for (subject, last) in &mut places {
+                let began = Instant::now();
+                let mut headers = async_nats::HeaderMap::new();
+                self.headers.iter().for_each(|(name, value)| headers.append(name, value));
+                headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
+                let sent = self.library.publish_with_headers(subject.to_string(), headers, self.body.clone());
+                *last = sent.await?.await?.sequence;
+                times.push(began.elapsed());
+            }
+        }
+        Ok(times)
+    }
+
+    /// The subjects, and the sequences of their last records: looked up before the clock runs, as the actors are in memory
+    /// before it does.
+    async fn places(&self, keys: &[String]) -> anyhow::Result<Vec<(Subject, u64)>> {
         let mut places = Vec::new();
         for key in keys {
             let subject = self.subjects.journal("kept", &Key::new(key)?);
             let last = self.stream.last(&subject).await?.map_or(0, |record| record.sequence);
             places.push((subject, last));
         }
+        Ok(places)
+    }
+
+    /// The same by a node's transport.
+    async fn appends(&self, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
+        let mut places = self.places(keys).await?;
         let mut times = Vec::new();
         run.begin().await;
         while !run.is_over() {
@@ -371,10 +399,15 @@ async fn many_keys(
         let raw = raw.clone();
         async move { raw.appends(&keys_of(task), &run).await }
     };
+    let by_library = |task, run: Arc<Run>| {
+        let raw = raw.clone();
+        async move { raw.appends_by_library(&keys_of(task), &run).await }
+    };
     let asker = |node: &Node| {
         let node = node.clone();
         move |task, run| asks(node.clone(), keys_of(task), run, keep)
     };
+    let library = rate(IN_FLIGHT, spell, by_library).await?;
     let before = rate(IN_FLIGHT, spell, appender).await?;
     let commands = rate(IN_FLIGHT, spell, asker(node)).await?;
     let after = rate(IN_FLIGHT, spell, appender).await?;
@@ -382,6 +415,8 @@ async fn many_keys(
     samples.keep("a: raw appends, 64 in flight", "/s", None, appends);
     samples.keep("a: durable commands, 64 callers", "/s", None, commands.rate);
     samples.keep("a: commands / appends", "×", Some("≥ 0.8"), commands.rate / appends);
+    samples.keep("e: appends by the library, 64 in flight", "/s", None, library.rate);
+    samples.keep("e: commands / those", "×", None, commands.rate / library.rate);
     samples.keep("a: CPU of an append, here", "µs", None, f64::midpoint(before.own, after.own));
     samples.keep("a: CPU of an append, at the broker", "µs", None, f64::midpoint(before.broker, after.broker));
     samples.keep("a: CPU of a command, here", "µs", None, commands.own);
@@ -414,6 +449,7 @@ async fn one_key(samples: &mut Samples, node: &Node, client: &Node, raw: &Raw, s
     let key = || vec!["sequential".to_owned()];
     let append = p50(spelled(spell, async |run| raw.appends(&key(), &run).await).await?);
     let command = p50(spelled(spell, async |run| asks(node.clone(), key(), run, keep).await).await?);
+    let library = p50(spelled(spell, async |run| raw.appends_by_library(&key(), &run).await).await?);
     let append = f64::midpoint(append, p50(spelled(spell, async |run| raw.appends(&key(), &run).await).await?));
     let counter = node.actor::<Counter>("local");
     let began = Instant::now();
@@ -422,6 +458,7 @@ async fn one_key(samples: &mut Samples, node: &Node, client: &Node, raw: &Raw, s
     }
     let local = began.elapsed().as_nanos() as f64 / 10_000.0 / 1_000.0;
     samples.keep("b: raw append, p50", "µs", None, append);
+    samples.keep("e: append by the library, p50", "µs", None, library);
     samples.keep("b: volatile local ask", "µs", None, local);
     samples.keep("b: durable command, p50", "µs", None, command);
     samples.keep("b: command / (append + ask)", "×", Some("≤ 1.2"), command / (append + local));

@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use greenroom::prelude::*;
-use greenroom::subject::{Name, Subject, Subjects};
-use greenroom::transport::{Connect, Headers, NatsTransport, Stream, StreamConfig, Transport};
 use serde::Serialize;
 use tokio::sync::Barrier;
 use xtask::broker::{Broker, BrokerOptions, Profile};
 use xtask::tools;
 
 use crate::peers::{Add, Counter, CounterActor};
+use crate::raw::Raw;
 use crate::report;
 
 /// Callers at once, and appends at once.
@@ -190,101 +189,8 @@ async fn cases(at: &Server, quick: bool, only: &str) -> anyhow::Result<Samples> 
     Ok(samples)
 }
 
-/// Appends without greenroom's actors: the same headers and bytes, by the same transport as a node's, or by the client
-/// library beneath it, whose connection lives in the callers' own runtime.
-#[derive(Clone)]
-struct Raw {
-    library: async_nats::jetstream::Context,
-    stream: Arc<dyn Stream>,
-    subjects: Subjects,
-    headers: Headers,
-    body: bytes::Bytes,
-    /// Ends the connection when it is dropped.
-    _transport: Arc<NatsTransport>,
-}
-
-impl Raw {
-    /// Learns from the journal of an actor what a record looks like.
-    async fn open(url: &str, node: &Node) -> anyhow::Result<Self> {
-        let model = node.actor::<Kept>("model").within(Duration::from_secs(20));
-        for _ in 0..5 {
-            // A node that has just started owns nothing yet.
-            model.ask(Keep { by: 1 }).await?;
-        }
-        let transport = NatsTransport::connect(Connect::try_from(url)?.name("raw")).await?;
-        let subjects = Subjects::new(Name::new("bench")?);
-        let config = StreamConfig::new([subjects.journals("kept")]);
-        let stream = transport.stream(&subjects.journal_stream("kept"), config).await?;
-        let subject = subjects.journal("kept", &Key::new("model")?);
-        let last = stream.last(&subject).await?.context("the model has a journal")?;
-        ensure!(
-            !String::from_utf8_lossy(&last.body).contains("\"snapshot\""),
-            "the model's last record has no snapshot"
-        );
-        // A stream of its own: these are no records of actors.
-        let subjects = Subjects::new(Name::new("raw")?);
-        let config = StreamConfig::new([subjects.journals("kept")]);
-        let stream = transport.stream(&subjects.journal_stream("kept"), config).await?;
-        Ok(Self {
-            library: async_nats::jetstream::new(async_nats::connect(url).await?),
-            stream: stream.into(),
-            subjects,
-            headers: last.headers,
-            body: last.body,
-            _transport: Arc::new(transport),
-        })
-    }
-
-    /// Appends to each subject in turn, over its last record, by the library; the time of each.
-    async fn appends_by_library(&self, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
-        let mut places = self.places(keys).await?;
-        let mut times = Vec::new();
-        run.begin().await;
-        while !run.is_over() {
-            for (subject, last) in &mut places {
-                let began = Instant::now();
-                let mut headers = async_nats::HeaderMap::new();
-                self.headers.iter().for_each(|(name, value)| headers.append(name, value));
-                headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
-                let sent = self.library.publish_with_headers(subject.to_string(), headers, self.body.clone());
-                *last = sent.await?.await?.sequence;
-                times.push(began.elapsed());
-            }
-        }
-        Ok(times)
-    }
-
-    /// The subjects, and the sequences of their last records: looked up before the clock runs, as the actors are in memory
-    /// before it does.
-    async fn places(&self, keys: &[String]) -> anyhow::Result<Vec<(Subject, u64)>> {
-        let mut places = Vec::new();
-        for key in keys {
-            let subject = self.subjects.journal("kept", &Key::new(key)?);
-            let last = self.stream.last(&subject).await?.map_or(0, |record| record.sequence);
-            places.push((subject, last));
-        }
-        Ok(places)
-    }
-
-    /// The same by a node's transport.
-    async fn appends(&self, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
-        let mut places = self.places(keys).await?;
-        let mut times = Vec::new();
-        run.begin().await;
-        while !run.is_over() {
-            for (subject, last) in &mut places {
-                let began = Instant::now();
-                let append = self.stream.append(subject, Some(*last), self.headers.clone(), self.body.clone());
-                *last = append.await.map_err(|error| anyhow::anyhow!("an append failed: {error:?}"))?;
-                times.push(began.elapsed());
-            }
-        }
-        Ok(times)
-    }
-}
-
 /// A spell in which something is done in several tasks: they begin together, when all are ready.
-struct Run {
+pub(crate) struct Run {
     ready: Barrier,
     over: AtomicBool,
 }
@@ -294,11 +200,11 @@ impl Run {
         Arc::new(Self { ready: Barrier::new(tasks + 1), over: AtomicBool::new(false) })
     }
 
-    async fn begin(&self) {
+    pub(crate) async fn begin(&self) {
         self.ready.wait().await;
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 }

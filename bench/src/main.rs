@@ -8,6 +8,7 @@ mod follow;
 mod footprint;
 mod local;
 mod peers;
+mod raw;
 mod recovery;
 mod report;
 

@@ -16,7 +16,7 @@ use xtask::broker::{Broker, BrokerOptions, Profile};
 use xtask::tools;
 
 use crate::peers::{Add, Counter, CounterActor};
-use crate::raw::Raw;
+use crate::raw::{By, Raw};
 use crate::report;
 
 /// Callers at once, and appends at once.
@@ -301,22 +301,20 @@ async fn many_keys(
     raw: &Raw,
     spell: (u32, Duration),
 ) -> anyhow::Result<()> {
-    let appender = |task, run: Arc<Run>| {
-        let raw = raw.clone();
-        async move { raw.appends(&keys_of(task), &run).await }
-    };
-    let by_library = |task, run: Arc<Run>| {
-        let raw = raw.clone();
-        async move { raw.appends_by_library(&keys_of(task), &run).await }
+    let appender = |by| {
+        move |task, run: Arc<Run>| {
+            let raw = raw.clone();
+            async move { raw.appends(by, &keys_of(task), &run).await }
+        }
     };
     let asker = |node: &Node| {
         let node = node.clone();
         move |task, run| asks(node.clone(), keys_of(task), run, keep)
     };
-    let library = rate(IN_FLIGHT, spell, by_library).await?;
-    let before = rate(IN_FLIGHT, spell, appender).await?;
+    let library = rate(IN_FLIGHT, spell, appender(By::Library)).await?;
+    let before = rate(IN_FLIGHT, spell, appender(By::Transport)).await?;
     let commands = rate(IN_FLIGHT, spell, asker(node)).await?;
-    let after = rate(IN_FLIGHT, spell, appender).await?;
+    let after = rate(IN_FLIGHT, spell, appender(By::Transport)).await?;
     let appends = f64::midpoint(before.rate, after.rate);
     samples.keep("a: raw appends, 64 in flight", "/s", None, appends);
     samples.keep("a: durable commands, 64 callers", "/s", None, commands.rate);
@@ -353,10 +351,11 @@ async fn spelled<T>(spell: Duration, make: impl AsyncFnOnce(Arc<Run>) -> anyhow:
 /// (b) One key, one caller; (e) the same from another node.
 async fn one_key(samples: &mut Samples, node: &Node, client: &Node, raw: &Raw, spell: Duration) -> anyhow::Result<()> {
     let key = || vec!["sequential".to_owned()];
-    let append = p50(spelled(spell, async |run| raw.appends(&key(), &run).await).await?);
+    let appends = async |by| anyhow::Ok(p50(spelled(spell, async |run| raw.appends(by, &key(), &run).await).await?));
+    let append = appends(By::Transport).await?;
     let command = p50(spelled(spell, async |run| asks(node.clone(), key(), run, keep).await).await?);
-    let library = p50(spelled(spell, async |run| raw.appends_by_library(&key(), &run).await).await?);
-    let append = f64::midpoint(append, p50(spelled(spell, async |run| raw.appends(&key(), &run).await).await?));
+    let library = appends(By::Library).await?;
+    let append = f64::midpoint(append, appends(By::Transport).await?);
     let counter = node.actor::<Counter>("local");
     let began = Instant::now();
     for _ in 0..10_000 {

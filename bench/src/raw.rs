@@ -10,8 +10,16 @@ use greenroom::transport::{Connect, Headers, NatsTransport, Stream, StreamConfig
 
 use crate::durable::{Keep, Kept, Run};
 
-/// Appends with the headers and bytes of a real record, by the same transport as a node's, or by the client
-/// library beneath it, whose connection lives in the callers' own runtime.
+/// What appends.
+#[derive(Clone, Copy)]
+pub(crate) enum By {
+    /// The same transport as a node's.
+    Transport,
+    /// The client library beneath it, as its documentation has it: its connection lives in the callers' own runtime.
+    Library,
+}
+
+/// Appends with the headers and bytes of a real record.
 #[derive(Clone)]
 pub(crate) struct Raw {
     library: async_nats::jetstream::Context,
@@ -55,50 +63,40 @@ impl Raw {
         })
     }
 
-    /// Appends to each subject in turn, over its last record, by the library; the time of each.
-    pub(crate) async fn appends_by_library(&self, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
-        let mut places = self.places(keys).await?;
-        let mut times = Vec::new();
-        run.begin().await;
-        while !run.is_over() {
-            for (subject, last) in &mut places {
-                let began = Instant::now();
-                let mut headers = async_nats::HeaderMap::new();
-                self.headers.iter().for_each(|(name, value)| headers.append(name, value));
-                headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
-                let sent = self.library.publish_with_headers(subject.to_string(), headers, self.body.clone());
-                *last = sent.await?.await?.sequence;
-                times.push(began.elapsed());
-            }
-        }
-        Ok(times)
-    }
-
-    /// The subjects, and the sequences of their last records: looked up before the clock runs, as the actors are in memory
-    /// before it does.
-    async fn places(&self, keys: &[String]) -> anyhow::Result<Vec<(Subject, u64)>> {
+    /// Appends to each subject in turn, over its last record; the time of each. What is there already is looked up before
+    /// the clock runs, as the actors are in memory before it does.
+    pub(crate) async fn appends(&self, by: By, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
         let mut places = Vec::new();
         for key in keys {
             let subject = self.subjects.journal("kept", &Key::new(key)?);
             let last = self.stream.last(&subject).await?.map_or(0, |record| record.sequence);
             places.push((subject, last));
         }
-        Ok(places)
-    }
-
-    /// The same by a node's transport.
-    pub(crate) async fn appends(&self, keys: &[String], run: &Run) -> anyhow::Result<Vec<Duration>> {
-        let mut places = self.places(keys).await?;
         let mut times = Vec::new();
         run.begin().await;
         while !run.is_over() {
             for (subject, last) in &mut places {
                 let began = Instant::now();
-                let append = self.stream.append(subject, Some(*last), self.headers.clone(), self.body.clone());
-                *last = append.await.map_err(|error| anyhow::anyhow!("an append failed: {error:?}"))?;
+                *last = self.append(by, subject, *last).await?;
                 times.push(began.elapsed());
             }
         }
         Ok(times)
+    }
+
+    async fn append(&self, by: By, subject: &Subject, last: u64) -> anyhow::Result<u64> {
+        match by {
+            By::Transport => {
+                let append = self.stream.append(subject, Some(last), self.headers.clone(), self.body.clone());
+                append.await.map_err(|error| anyhow::anyhow!("an append failed: {error:?}"))
+            }
+            By::Library => {
+                let mut headers = async_nats::HeaderMap::new();
+                self.headers.iter().for_each(|(name, value)| headers.append(name, value));
+                headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
+                let sent = self.library.publish_with_headers(subject.to_string(), headers, self.body.clone());
+                Ok(sent.await?.await?.sequence)
+            }
+        }
     }
 }

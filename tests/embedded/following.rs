@@ -100,7 +100,7 @@ impl Place {
         let kept = self.bucket.get(self.key).await.expect("an answer");
         let revision = kept.map_or(0, |record| record.revision);
         let value = json!({ "at": at, "epoch": 0 }).to_string();
-        self.bucket.write(self.key, value.into(), revision, None).await.expect("written");
+        self.bucket.write(self.key, value.into(), Some(revision), None).await.expect("written");
     }
 }
 

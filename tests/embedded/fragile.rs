@@ -171,12 +171,12 @@ async fn r5_what_waits_for_a_turn_is_not_run_when_the_lease_has_ended(ground: Gr
     assert!(error.is_retryable());
 }
 
-/// Lets somebody else write the node's lease, which ends its life, and waits for that.
+/// Lets somebody else delete the node's lease, which ends its life, and waits for that.
 async fn cut_lease(ground: &Ground, node: &Node) {
     let outside = ground.connect("outside").await;
     let bucket = outside.bucket(&format!("{}-own", ground.app())).await.expect("the bucket");
     let lease = format!("lease.{}", node.id());
-    // Its own renewals write it too.
+    // It may be writing it too.
     eventually(LEASE * 5, "the lease is deleted", async || {
         let found = bucket.get(&lease).await.map_err(|error| error.to_string())?;
         let revision = found.ok_or("no lease")?.revision;

@@ -148,7 +148,7 @@ impl Records {
     }
 
     async fn write(&self, key: &str, value: &Value, expect: u64) -> u64 {
-        self.bucket.write(key, value.to_string().into(), expect, None).await.expect("written")
+        self.bucket.write(key, value.to_string().into(), Some(expect), None).await.expect("written")
     }
 
     /// Makes a node the holder of every partition of an actor type, under the next epoch of each.
@@ -178,6 +178,8 @@ impl Records {
     /// A node that lives, by its records, and what it is sent.
     pub(super) async fn ghost(&self, ground: &Ground) -> Subscription {
         let lease = json!({ "incarnation": "1", "server": "S", "client": 1 });
+        // A heartbeat that does not run out.
+        self.write(&format!("beat.{GHOST}"), &json!({}), 0).await;
         self.write(&format!("lease.{GHOST}"), &lease, 0).await;
         // Of no weight: nobody offers it anything.
         let hosts = json!({

@@ -1,7 +1,7 @@
-//! The bucket: records with revisions, compare-and-set, leases that run out, and the log that every watch is shown.
+//! The bucket: records with revisions, compare-and-set, and the log that every watch is shown. Heartbeats are kept apart,
+//! in [`beats`](super::beats).
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 use crate::ownership::{Entry, Gone, Input, Key};
 
@@ -10,7 +10,6 @@ use crate::ownership::{Entry, Gone, Input, Key};
 pub(crate) struct Bucket {
     records: BTreeMap<Key, Stored>,
     log: Vec<Input>,
-    ends: BinaryHeap<Reverse<(u64, Key, u64)>>,
 }
 
 struct Stored {
@@ -26,15 +25,12 @@ impl Bucket {
     }
 
     /// Writes by compare-and-set; `None` is a refusal.
-    pub(crate) fn put(&mut self, entry: Entry, expect: u64, ends_at: Option<u64>) -> Option<u64> {
+    pub(crate) fn put(&mut self, entry: Entry, expect: u64) -> Option<u64> {
         let key = entry.key();
         if self.known(&key) != expect {
             return None;
         }
         let revision = self.revision() + 1;
-        if let Some(at) = ends_at {
-            self.ends.push(Reverse((at, key.clone(), revision)));
-        }
         self.log.push(Input::Record { revision, entry: entry.clone() });
         self.records.insert(key, Stored { revision, entry: Some(entry) });
         Some(revision)
@@ -52,22 +48,6 @@ impl Bucket {
             self.mark(key, Gone::Deleted);
         }
         there
-    }
-
-    /// Ends the leases that have run out by `now`, and says how many.
-    pub(crate) fn expire(&mut self, now: u64) -> u64 {
-        let mut ended = 0;
-        while let Some(Reverse((at, _, _))) = self.ends.peek()
-            && *at <= now
-        {
-            let Some(Reverse((_, key, revision))) = self.ends.pop() else { break };
-            let stands = self.records.get(&key).is_some_and(|stored| stored.revision == revision);
-            if stands && self.entry(&key).is_some() {
-                self.mark(&key, Gone::Expired);
-                ended += 1;
-            }
-        }
-        ended
     }
 
     /// What a watch that stands at `after` has not shown.

@@ -130,7 +130,7 @@ fn at_rest(size: Size) -> Cluster {
     let all = cluster.alive();
     for at in &all {
         let member = cluster.member(*at);
-        cluster.bucket.put(member, 0, None);
+        cluster.bucket.put(member, 0);
     }
     cluster.expect(&all);
     cluster.claim_all();

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::beats::Beats;
 use crate::bucket::Bucket;
 use crate::ownership::record::{Member, NodeId, Part};
 use crate::ownership::rendezvous::Seed;
@@ -28,6 +29,9 @@ pub(crate) struct Node {
     pub(crate) cursor: Option<u64>,
     /// Whether the next showing is on its way.
     pub(crate) showing: bool,
+    /// Whose heartbeats it watches, and how often it has asked for others.
+    pub(crate) beats: Vec<NodeId>,
+    pub(crate) asked: u64,
     /// Processor time spent in the machine since the last count began, and the longest of it in one go: a step, or all
     /// the changes that came together.
     pub(crate) spent: Duration,
@@ -42,13 +46,16 @@ pub(crate) enum Event {
     Tell(usize, Input),
     Write(usize, Write),
     Show(usize),
-    Expire,
+    /// What there is of the heartbeats that a node asked for at this time of asking.
+    Beats(usize, u64),
+    /// A heartbeat runs out if it is still this one.
+    Expire(NodeId, u64),
 }
 
 /// A write on its way to the bucket.
 #[derive(Debug)]
 pub(crate) enum Write {
-    Renew(Entry, u64, u64),
+    Renew(u64),
     Put(Entry, u64, u64),
     Delete(Key, u64, u64),
 }
@@ -61,7 +68,7 @@ pub(crate) struct Traffic {
     pub(crate) records: u64,
     pub(crate) refused: u64,
     pub(crate) renewals: u64,
-    /// Changes shown by watches: of leases that were renewed, and of everything else.
+    /// Changes shown by watches: heartbeats, and everything else.
     pub(crate) shown_renewals: u64,
     pub(crate) shown: u64,
     /// Offers, replies and the like, from node to node.
@@ -72,7 +79,9 @@ pub(crate) struct Traffic {
     /// Steps of all machines.
     pub(crate) steps: u64,
     pub(crate) rewatches: u64,
-    /// Snapshots shown, and the records in them.
+    /// How often a node asked for other heartbeats.
+    pub(crate) beat_watches: u64,
+    /// The records in the snapshots that were shown.
     pub(crate) snapshot_records: u64,
 }
 
@@ -80,6 +89,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Cluster {
     pub(crate) now: u64,
     pub(crate) bucket: Bucket,
+    pub(crate) beats: Beats,
     pub(crate) nodes: Vec<Node>,
     pub(crate) index: HashMap<NodeId, usize>,
     pub(crate) traffic: Traffic,
@@ -98,6 +108,7 @@ impl Cluster {
         Self {
             now: 0,
             bucket: Bucket::default(),
+            beats: Beats::default(),
             nodes: Vec::new(),
             index: HashMap::new(),
             traffic: Traffic::default(),
@@ -124,6 +135,8 @@ impl Cluster {
             drained: false,
             cursor: None,
             showing: false,
+            beats: Vec::new(),
+            asked: 0,
             spent: Duration::ZERO,
             longest: Duration::ZERO,
         });
@@ -168,7 +181,7 @@ impl Cluster {
             let lease = self.bucket.known(&Key::Lease(id.clone()));
             let nonce = format!("{}-1-4711", &id.as_str()[id.as_str().len() - 7..]);
             let claim = Claim::new(Some(id.clone()), 1, nonce, lease);
-            self.bucket.put(Entry::Claim(part.clone(), claim), 0, None);
+            self.bucket.put(Entry::Claim(part.clone(), claim), 0);
         }
         self.astray = 0;
     }
@@ -291,11 +304,8 @@ impl Cluster {
             Event::Tell(at, input) => self.tell(at, input),
             Event::Write(at, write) => self.arrive(at, write),
             Event::Show(at) => self.show(at),
-            Event::Expire => {
-                if self.bucket.expire(self.now) > 0 {
-                    self.show_all();
-                }
-            }
+            Event::Beats(at, asked) => self.show_beats(at, asked),
+            Event::Expire(id, revision) => self.expire(&id, revision),
         }
     }
 }

@@ -3,16 +3,12 @@
 use crate::cluster::{Cluster, Event, WAY_MS, Write};
 use crate::ownership::{CasResult, Effect, Entry, Input, Key};
 
-/// The defaults of a node.
-const LEASE_TTL_MS: u64 = 30_000;
-
 impl Cluster {
     pub(crate) fn carry_out(&mut self, at: usize, effect: Effect) {
         let me = self.nodes[at].id.clone();
         match effect {
-            Effect::Renew { lease, expect, sent_at } => {
-                self.after(WAY_MS, Event::Write(at, Write::Renew(Entry::Lease(me, lease), expect, sent_at)));
-            }
+            Effect::Renew { sent_at } => self.after(WAY_MS, Event::Write(at, Write::Renew(sent_at))),
+            Effect::WatchBeats { of } => self.watch_beats(at, of),
             Effect::RoundTrip { id, .. } => {
                 self.traffic.round_trips += 1;
                 self.after(2 * WAY_MS, Event::Tell(at, Input::RoundTripDone { id, ok: true }));
@@ -75,12 +71,7 @@ impl Cluster {
     /// A write has come to the bucket.
     pub(crate) fn arrive(&mut self, at: usize, write: Write) {
         let (stored, answer) = match write {
-            Write::Renew(entry, expect, sent_at) => {
-                self.traffic.renewals += 1;
-                self.after(LEASE_TTL_MS, Event::Expire);
-                let stored = self.bucket.put(entry, expect, Some(self.now + LEASE_TTL_MS));
-                (stored, Input::RenewDone { sent_at, result: result(stored) })
-            }
+            Write::Renew(sent_at) => return self.beat(at, sent_at),
             Write::Put(entry, expect, id) => {
                 let stored = self.put(entry, expect);
                 (stored, Input::CasDone { id, result: result(stored) })
@@ -108,7 +99,7 @@ impl Cluster {
             _ if stands => self.traffic.records += 1,
             _ => {}
         }
-        self.bucket.put(entry, expect, None)
+        self.bucket.put(entry, expect)
     }
 
     pub(crate) fn show_all(&mut self) {
@@ -125,14 +116,7 @@ impl Cluster {
         let Some(cursor) = self.nodes[at].cursor else { return };
         let changes = self.bucket.since(cursor).to_vec();
         self.nodes[at].cursor = Some(self.bucket.revision());
-        for input in &changes {
-            match input {
-                Input::Record { entry: Entry::Lease(_, lease), .. } if lease.ended_by.is_none() => {
-                    self.traffic.shown_renewals += 1;
-                }
-                _ => self.traffic.shown += 1,
-            }
-        }
+        self.traffic.shown += changes.len() as u64;
         self.tell_all(at, changes);
     }
 }

@@ -5,7 +5,7 @@
 //! copied or imitated. What it leaves out is what docs/scale.md takes into account apart: the broker's own work, the
 //! network, the JSON of the records, and the actors.
 //!
-//! [`bucket`] keeps the records, [`cluster`] plays the nodes' drivers and the paths between them, [`cases`] says what
+//! [`bucket`] keeps the records, [`beats`] the heartbeats, [`cluster`] plays the nodes' drivers and the paths between them, [`cases`] says what
 //! happens and what is counted, [`report`] prints it.
 
 // The library uses more of these than the measurement does.
@@ -16,6 +16,7 @@ mod key;
 #[path = "../../src/ownership/mod.rs"]
 mod ownership;
 
+mod beats;
 mod bucket;
 mod cluster;
 mod effects;

@@ -68,7 +68,7 @@ async fn give_birth(bucket: &dyn Bucket, key: &str, wanted: &Meta) -> Result<Byt
     let value = Entry::Meta(*wanted)
         .to_json()
         .map_err(|error| Error::new(ErrorKind::Internal, "the app's record cannot be written").with_source(error))?;
-    match bucket.write(key, value.clone().into(), 0, None).await {
+    match bucket.write(key, value.clone().into(), Some(0), None).await {
         Ok(_) => Ok(value.into()),
         Err(WriteError::Conflict | WriteError::Unknown(_)) => {
             let record = bucket.get(key).await?.and_then(|record| record.value.ok());

@@ -3,6 +3,7 @@
 //! Runs on a thread of its own with a connection of its own, so that neither a handler that spins
 //! nor bulk traffic keeps a lease from being renewed.
 
+mod sight;
 mod watching;
 mod writing;
 
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use self::watching::next_change;
+use self::sight::Sight;
 use self::writing::result_of;
 use super::keeper::Job;
 use super::notice;
@@ -25,7 +26,7 @@ use crate::error::Error;
 use crate::ownership::{Effect, Input, Key, Machine, NodeId, Part, RetireReason, STANDS_DURABLE_MS};
 use crate::pauses::reached;
 use crate::subject::Subject;
-use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transport, Watch};
+use crate::transport::{Bucket, Inbound, Outbound, Status, Subscription, Transport};
 
 /// How often the machine is told that time has passed.
 const TICK: Duration = Duration::from_millis(250);
@@ -114,13 +115,11 @@ struct Running {
     origin: Instant,
     writes: FuturesUnordered<BoxFuture<'static, Input>>,
     backlog: VecDeque<Job>,
-    watch: Option<Watch>,
-    /// A watch that is about to begin.
-    opening: Option<BoxFuture<'static, Result<Watch, Error>>>,
+    /// The watch of everything but others' heartbeats, and that of a few heartbeats.
+    all: Sight,
+    beats: Sight,
     /// When the machine wants to know the time before the next tick, soonest first.
     soon: VecDeque<Instant>,
-    /// How often in a row it could not.
-    unwatched: u32,
     /// When the bucket was made, and a look whether that is still so.
     made: Option<String>,
     looking: Option<BoxFuture<'static, Result<Option<String>, Error>>>,
@@ -139,17 +138,21 @@ struct Running {
 }
 
 impl Driver {
+    fn me(&self) -> NodeId {
+        NodeId::new(self.around.id.as_str())
+    }
+
     /// Runs until the node is drained or retired, or everybody who feeds the machine has gone.
     pub(super) async fn run(self) {
+        let all = Sight::of_records((!self.machine.is_client()).then(|| self.me()));
         let mut running = Running {
             driver: self,
             origin: Instant::now(),
             writes: FuturesUnordered::new(),
             backlog: VecDeque::new(),
-            watch: None,
-            opening: None,
+            all,
+            beats: Sight::default(),
             soon: VecDeque::new(),
-            unwatched: 0,
             made: None,
             looking: None,
             rewatch: true,
@@ -173,7 +176,7 @@ impl Running {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.over.is_none() {
             if std::mem::take(&mut self.rewatch) {
-                self.open_watch(Duration::ZERO);
+                self.all.open(&self.driver.bucket, Duration::ZERO);
             }
             tokio::select! {
                 // What keeps the lease goes before what others can send any amount of.
@@ -195,9 +198,11 @@ impl Running {
                 }
                 Ok(()) = self.driver.own.changed() => self.own_status(),
                 Ok(()) = self.driver.lease.changed() => {
-                    self.rewatch |= self.driver.lease.borrow_and_update().is_connected();
+                    if self.driver.lease.borrow_and_update().is_connected() {
+                        self.rewatch = true;
+                        self.beats.open(&self.driver.bucket, Duration::ZERO);
+                    }
                 }
-                opened = or_never(&mut self.opening) => self.opened(opened),
                 made = or_never(&mut self.looking) => self.looked(made),
                 room = jobs.reserve(), if !self.backlog.is_empty() => match room {
                     Ok(room) => {
@@ -211,10 +216,8 @@ impl Running {
                     Some(notice) => self.noticed(&notice),
                     None => self.driver.notices = None,
                 },
-                change = next_change(&mut self.watch) => match change {
-                    Some(change) => self.changed(change),
-                    None => self.rewatch = true,
-                },
+                seen = self.beats.next() => self.saw_beat(seen),
+                seen = self.all.next() => self.saw(seen),
                 input = self.driver.inputs.recv() => match input {
                     Some(Fed::Input(input)) => self.step(input),
                     Some(Fed::Idle { part, epoch, key, answer }) => self.idle(part, epoch, key, answer),
@@ -288,7 +291,8 @@ impl Running {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Renew { lease, expect, sent_at } => self.renew(&lease, expect, sent_at),
+            Effect::Renew { sent_at } => self.renew(sent_at),
+            Effect::WatchBeats { of } => self.watch_beats(&of),
             Effect::RoundTrip { id, server, client } => self.round_trip(id, Status::Connected { server, client }),
             Effect::Cas { id, entry, expect } => self.write(id, &entry, expect),
             Effect::Delete { id, key, expect } => {
@@ -349,8 +353,8 @@ impl Running {
         if matches!(over, Some(Over::Drained)) && driver.lease.borrow().is_connected() {
             // Calls to a node whose lease is gone count as lost: so the last answers go first.
             drop(tokio::time::timeout(LAST_ANSWERS, driver.gone.cancelled()).await);
-            let me = NodeId::new(driver.around.id.as_str());
-            let keys = [Key::Lease(me.clone()).to_string(), Key::Member(me).to_string()];
+            let me = driver.me();
+            let keys = [Key::Lease(me.clone()), Key::Member(me.clone()), Key::Beat(me)].map(|key| key.to_string());
             let delete = async {
                 for key in &keys {
                     if let Ok(Some(record)) = driver.bucket.get(key).await

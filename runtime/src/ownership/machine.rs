@@ -8,11 +8,11 @@
 //! one node admits turns of a partition while it is unfenced and its own clock is before [`Machine::serves_until`].
 //! Four rules carry this. A lease is valid from before its renewal was sent, and only while round trips on the owning
 //! connection prove that it stands. A claim can be taken only on evidence of its holder's death that is newer than the
-//! claim ([`Claim::lease`](super::record::Claim::lease)): an end of its lease, or a tombstone over it. A tombstone is
-//! written by compare-and-set over the very lease that names a connection which has ended, and not before its node has
-//! stopped serving. And a node whose lease had ended writes every claim of its own anew before it unfences, so that
-//! whoever wanted to take one is refused. Nothing that is *stored* rests on this: the journal's compare-and-set stands
-//! behind it.
+//! claim ([`Claim::lease`](super::record::Claim::lease)): an end of its lease, which is a tombstone unless it left. A
+//! tombstone is written by compare-and-set over the very lease that names a connection which has ended, or whose node
+//! has sent no heartbeat, and not before its node has stopped serving. And a node that has another connection, or whose
+//! heartbeat had lapsed, writes its lease anew before it unfences, so that whoever wanted to end it is refused. Nothing
+//! that is *stored* rests on this: the journal's compare-and-set stands behind it.
 //!
 //! It deliberately knows no keys but the busy ones of a handover, and no messages.
 
@@ -21,6 +21,7 @@ mod tenure;
 mod writes;
 mod parts;
 mod peers;
+mod heartbeats;
 mod tombstones;
 mod claims;
 mod handover;
@@ -39,9 +40,10 @@ pub(crate) use self::tombstones::{PERMIT_MS, STANDS_DURABLE_MS};
 
 use self::claims::Local;
 use self::handover::{Held, Leaves, Retry};
+use self::heartbeats::Heartbeats;
 use self::parts::Parts;
 use self::peers::Doubt;
-use self::tenure::Tenure;
+use self::tenure::{Sight, Tenure};
 use self::tombstones::Closures;
 use self::writes::Writes;
 use super::record::{Entry, Key, Lease, Member, NodeId, Part, WIRE};
@@ -63,6 +65,7 @@ pub(crate) struct Machine {
     tenure: Tenure,
     doubt: Doubt,
     closures: Closures,
+    heartbeats: Heartbeats,
     writes: Writes,
     /// What this node does about each partition that it serves, gives, awaits or leaves.
     parts: Parts,
@@ -120,6 +123,7 @@ impl Machine {
             tenure: Tenure::default(),
             doubt: Doubt::default(),
             closures: Closures::default(),
+            heartbeats: Heartbeats::default(),
             writes: Writes::default(),
             parts: Parts::default(),
             leaving: BTreeMap::new(),
@@ -145,7 +149,9 @@ impl Machine {
             return;
         }
         self.renew_if_due(out);
+        self.declare(out);
         self.prove_connection(out);
+        self.attend(out);
         self.enrol(out);
         self.set_tombstones(out);
         match scope {
@@ -229,6 +235,18 @@ impl Machine {
             Input::SnapshotBegun => self.snapshot_begun(),
             Input::SnapshotDone => self.snapshot_done(),
             Input::Record { revision, entry } => return self.recorded(revision, entry, out),
+            Input::BeatsBegun => {
+                self.heartbeats.begun();
+                return Scope::Nothing;
+            }
+            Input::Beat { id, revision, beating } => {
+                self.beat(id, revision, beating);
+                return Scope::Nothing;
+            }
+            Input::BeatsShown => {
+                self.heartbeats.shown(self.now);
+                return Scope::Nothing;
+            }
             Input::Deleted { revision, key, reason } => return self.deleted(revision, key, reason, out),
             Input::RenewDone { sent_at, result } => self.renewed(sent_at, result),
             Input::CasDone { id, result } => return self.written(id, result, out),
@@ -258,25 +276,15 @@ impl Machine {
         for key in self.view.keys().into_iter().filter(|key| !shown.contains(key)) {
             // A snapshot may come from a replica that is behind. To forget others' records for that costs little, the
             // watch shows them yet; one's own are forgotten only if the leader has said that they are not there.
-            let keep = match &key {
-                Key::Part(_) => !self.writes.is_refused(&key, self.view.revision(&key)),
-                key if *key == own => !self.tenure.is_refused(),
-                _ => false,
-            };
-            if keep {
-                continue;
+            let own = key == own;
+            let refused = self.writes.is_refused(&key, self.view.revision(&key));
+            if (own || matches!(key, Key::Part(_))) && !refused {
+                self.tenure.restate |= own;
+            } else {
+                self.view.forget(&key);
             }
-            self.view.forget(&key);
-            if key == own {
-                self.own_lease_gone(0);
-            }
-        }
-        if self.tenure.is_refused() && !shown.contains(&own) {
-            // It vanished with its marker, and this node knew only the marker.
-            self.own_lease_gone(0);
         }
         self.writes.forget_refusals();
-        self.tenure.refused = None;
     }
 
     fn recorded(&mut self, revision: u64, entry: Entry, out: &mut Vec<Effect>) -> Scope {
@@ -290,9 +298,13 @@ impl Machine {
                     self.retire(RetireReason::LeaseTaken, out);
                 } else if lease.ended_by.is_some() {
                     self.retire(RetireReason::Tombstoned, out);
-                } else {
-                    self.own_lease_shown(revision);
                 }
+            }
+            Entry::Beat(id) => {
+                if self.is_me(id) {
+                    self.tenure.heard(Sight::All, revision);
+                }
+                return Scope::Nothing;
             }
             _ => {}
         }
@@ -300,18 +312,19 @@ impl Machine {
     }
 
     fn deleted(&mut self, revision: u64, key: Key, reason: Gone, out: &mut Vec<Effect>) -> Scope {
+        if matches!(key, Key::Beat(_)) {
+            // The watch of heartbeats tells of those.
+            return Scope::Nothing;
+        }
         self.shown(|| key.clone());
         if !self.view.unlearn(key.clone(), reason, revision, self.now) {
             return Scope::Nothing;
         }
         match key {
-            Key::Lease(id) if id == self.config.me => match reason {
-                Gone::Deleted => self.retire(RetireReason::LeaseDeleted, out),
-                Gone::Expired => self.own_lease_gone(revision),
-            },
-            Key::Lease(id) => self.lease_gone(&id, reason, out),
+            Key::Lease(id) if id == self.config.me => self.retire(RetireReason::LeaseDeleted, out),
+            Key::Lease(id) => self.tell_lost(id, out),
             Key::Part(part) => return Scope::One(part),
-            Key::Meta | Key::Member(_) | Key::Past(_) => {}
+            Key::Meta | Key::Member(_) | Key::Beat(_) | Key::Past(_) => {}
         }
         Scope::All
     }
@@ -331,7 +344,7 @@ impl Machine {
                 self.tell_lost(id.clone(), out);
                 Scope::All
             }
-            // A renewal changes nothing; a lease that is new, or back, does.
+            // Another connection changes nothing here; a lease that is new, or back, does.
             Entry::Lease(id, lease) if self.view.is_live(id) => {
                 self.tell_reconnected(id, lease, out);
                 Scope::Nothing
@@ -342,9 +355,16 @@ impl Machine {
             }
             Entry::Member(..) => Scope::All,
             // What it changes, if anything, is this node's own member.
-            Entry::Meta(_) | Entry::Past(..) => Scope::Nothing,
+            Entry::Meta(_) | Entry::Past(..) | Entry::Beat(_) => Scope::Nothing,
         };
-        if self.view.learn(entry, revision, self.now) { scope } else { Scope::Nothing }
+        let born = matches!(&entry, Entry::Lease(id, _) if self.is_me(id) && !self.view.is_live(id));
+        if !self.view.learn(entry, revision, self.now) {
+            return Scope::Nothing;
+        }
+        if born && self.view.is_live(&self.config.me) {
+            self.tenure.birth = revision;
+        }
+        scope
     }
 
     fn shown(&mut self, key: impl FnOnce() -> Key) {

@@ -16,7 +16,7 @@ pub(crate) mod machine;
 
 pub(crate) use self::machine::{CasResult, Config, Effect, Gone, Input, LeaveCause, Machine, RetireReason};
 pub(crate) use self::machine::{PERMIT_MS, STANDS_DURABLE_MS};
-pub(crate) use self::record::{Claim, Entry, HostInfo, Key, Lease, Meta, NodeId, Part, WIRE};
+pub(crate) use self::record::{Claim, Entry, HostInfo, Key, Meta, NodeId, Part, WIRE};
 pub(crate) use self::rendezvous::partition_of;
 pub(crate) use self::roster::Candidates;
 pub(crate) use self::view::{Departure, Owner, View};

@@ -96,6 +96,8 @@ pub(crate) enum Key {
     Member(NodeId),
     /// `lease.{id}`
     Lease(NodeId),
+    /// `beat.{id}`
+    Beat(NodeId),
     /// `part.{actor}.{n}`
     Part(Part),
     /// `past.{name}`
@@ -111,6 +113,7 @@ impl Key {
         match key.split_once('.')? {
             ("member", id) if !id.is_empty() => Some(Self::Member(id.into())),
             ("lease", id) if !id.is_empty() => Some(Self::Lease(id.into())),
+            ("beat", id) if !id.is_empty() => Some(Self::Beat(id.into())),
             ("past", name) if !name.is_empty() => Some(Self::Past(name.into())),
             ("part", rest) => {
                 let (actor, number) = rest.rsplit_once('.')?;
@@ -128,6 +131,7 @@ impl fmt::Display for Key {
             Self::Meta => f.write_str("meta"),
             Self::Member(id) => write!(f, "member.{id}"),
             Self::Lease(id) => write!(f, "lease.{id}"),
+            Self::Beat(id) => write!(f, "beat.{id}"),
             Self::Part(part) => write!(f, "part.{part}"),
             Self::Past(name) => write!(f, "past.{name}"),
         }
@@ -191,7 +195,9 @@ impl Member {
     }
 }
 
-/// The proof that a node lives: written with a TTL, renewed by compare-and-set.
+/// Who a node is, and the connection that it stands and falls with. Written by compare-and-set when that connection
+/// changes; it stays until the node leaves, or somebody makes a tombstone of it. That the node lives is proved by its
+/// heartbeat, `beat.{id}`: a record with a TTL, which only a few other nodes watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lease {
     /// The nonce of this start.
@@ -200,10 +206,13 @@ pub(crate) struct Lease {
     pub(crate) server: String,
     /// The number of that connection on that server.
     pub(crate) client: u64,
-    /// Who made a tombstone of it, because that connection had ended. A tombstone has no TTL: it stays while a claim
-    /// names the node, and whoever set it takes it away.
+    /// Who made a tombstone of it, because that connection had ended or the heartbeat had stopped. A tombstone stays
+    /// while a claim names the node, and whoever set it takes it away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended_by: Option<NodeId>,
+    /// Whether that was because the heartbeat had stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) lapsed: bool,
 }
 
 /// Who owns a partition. Written by compare-and-set only.
@@ -259,6 +268,8 @@ pub(crate) enum Entry {
     Member(NodeId, Member),
     /// `lease.{id}`
     Lease(NodeId, Lease),
+    /// `beat.{id}`: that it is there says all.
+    Beat(NodeId),
     /// `part.{actor}.{n}`
     Claim(Part, Claim),
     /// `past.{name}`
@@ -275,6 +286,7 @@ impl Entry {
             Key::Meta => Self::Meta(serde_json::from_slice(value)?),
             Key::Member(id) => Self::Member(id, serde_json::from_slice(value)?),
             Key::Lease(id) => Self::Lease(id, serde_json::from_slice(value)?),
+            Key::Beat(id) => Self::Beat(id),
             Key::Part(part) => Self::Claim(part, serde_json::from_slice(value)?),
             Key::Past(name) => Self::Past(name, serde_json::from_slice(value)?),
         })
@@ -286,6 +298,7 @@ impl Entry {
             Self::Meta(_) => Key::Meta,
             Self::Member(id, _) => Key::Member(id.clone()),
             Self::Lease(id, _) => Key::Lease(id.clone()),
+            Self::Beat(id) => Key::Beat(id.clone()),
             Self::Claim(part, _) => Key::Part(part.clone()),
             Self::Past(name, _) => Key::Past(name.clone()),
         }
@@ -300,6 +313,7 @@ impl Entry {
             Self::Meta(meta) => serde_json::to_vec(meta),
             Self::Member(_, member) => serde_json::to_vec(member),
             Self::Lease(_, lease) => serde_json::to_vec(lease),
+            Self::Beat(_) => Ok(b"{}".to_vec()),
             Self::Claim(_, claim) => serde_json::to_vec(claim),
             Self::Past(_, past) => serde_json::to_vec(past),
         }
@@ -312,7 +326,9 @@ mod tests {
 
     #[test]
     fn keys_read_back() {
-        for text in ["meta", "member.a-1", "lease.web.example-x9", "part.order.0", "part.order.63", "past.web-1"] {
+        for text in
+            ["meta", "member.a-1", "lease.web.example-x9", "beat.a-1", "part.order.0", "part.order.63", "past.web-1"]
+        {
             assert_eq!(Key::parse(text).map(|key| key.to_string()).as_deref(), Some(text));
         }
         for text in [
@@ -344,6 +360,8 @@ mod tests {
         );
         check("lease.a-1", r#"{"incarnation":"1","server":"S","client":5}"#);
         check("lease.a-1", r#"{"incarnation":"1","server":"S","client":5,"ended_by":"b-2"}"#);
+        check("lease.a-1", r#"{"incarnation":"1","server":"S","client":5,"ended_by":"b-2","lapsed":true}"#);
+        check("beat.a-1", "{}");
         check("past.web", r#"{"deaths":3}"#);
         check("part.order.3", r#"{"node":null,"epoch":4,"nonce":"n","lease":9}"#);
         check("part.order.3", r#"{"node":"b-2","epoch":5,"nonce":"n","lease":9,"busy":["42"],"from":"a-1"}"#);

@@ -62,12 +62,20 @@ impl Seed {
     }
 
     fn hash(self, partition: u16) -> u64 {
-        let fnv = partition.to_le_bytes().into_iter().fold(self.0, fnv);
-        // FNV alone leaves the last bytes in the low bits; the finaliser of splitmix64 spreads them.
-        let mixed = (fnv ^ (fnv >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        finish(partition.to_le_bytes().into_iter().fold(self.0, fnv))
     }
+}
+
+/// A node's place on the ring of those that watch each other's heartbeats.
+pub(crate) fn place(node: &NodeId) -> u64 {
+    finish(node.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, fnv))
+}
+
+/// FNV alone leaves the last bytes in the low bits; the finaliser of splitmix64 spreads them.
+fn finish(fnv: u64) -> u64 {
+    let mixed = (fnv ^ (fnv >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 fn fnv(hash: u64, byte: u8) -> u64 {

@@ -40,7 +40,7 @@ pub(crate) enum Departure {
     Left,
     /// The broker said that its connection had ended, and that was decided.
     Died,
-    /// Its lease ran out.
+    /// Its heartbeat stopped.
     Lost,
 }
 
@@ -96,8 +96,13 @@ pub(super) struct Known<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LeaseState {
     Live(Lease),
-    /// Ended by this node, on the broker's word that the connection it named was gone.
-    Tombstone(NodeId),
+    /// Ended by another node.
+    Tombstone {
+        by: NodeId,
+        /// Because its heartbeat had stopped, not on the broker's word that the connection it named was gone.
+        lapsed: bool,
+    },
+    /// Deleted; or, to a client, which writes no tombstones: lapsed.
     Gone(Gone),
 }
 
@@ -198,11 +203,13 @@ impl View {
     pub(crate) fn departure(&self, id: &NodeId) -> Departure {
         let draining = self.members.get(id).is_some_and(|member| member.value.draining);
         match self.leases.get(id).map(|lease| &lease.value) {
-            Some(LeaseState::Tombstone(_)) => Departure::Died,
+            Some(LeaseState::Tombstone { lapsed: false, .. }) => Departure::Died,
             // Whoever made a tombstone takes it away, after the member.
             Some(LeaseState::Gone(Gone::Deleted)) if draining => Departure::Left,
             Some(LeaseState::Gone(Gone::Deleted)) => Departure::Died,
-            Some(LeaseState::Gone(Gone::Expired) | LeaseState::Live(_)) | None => Departure::Lost,
+            Some(LeaseState::Tombstone { .. } | LeaseState::Gone(Gone::Expired) | LeaseState::Live(_)) | None => {
+                Departure::Lost
+            }
         }
     }
 
@@ -210,6 +217,16 @@ impl View {
     pub(crate) fn handed_over(&self, actor: &str, partition: u16) -> Option<(&NodeId, &NodeId)> {
         let claim = &self.claim_of(actor, partition)?.value;
         Some((claim.from.as_ref()?, claim.node.as_ref()?))
+    }
+
+    /// A client sees that a heartbeat has stopped: it writes no tombstones, and whoever should may be gone as well. The
+    /// revision is one above the last, so that whatever is written of the lease afterwards is news.
+    pub(super) fn lapse(&mut self, id: &NodeId, now: Millis) {
+        if let Some(lease) = self.leases.get(id) {
+            let gone =
+                Known { value: LeaseState::Gone(Gone::Expired), revision: lease.revision.saturating_add(1), at: now };
+            self.put_lease(id.clone(), gone);
+        }
     }
 
     /// True if the node's lease is there.
@@ -237,11 +254,13 @@ impl View {
             Entry::Past(name, value) => drop(self.pasts.insert(name, Known { value, revision, at })),
             Entry::Lease(id, lease) => {
                 let value = match lease.ended_by {
-                    Some(by) => LeaseState::Tombstone(by),
+                    Some(by) => LeaseState::Tombstone { by, lapsed: lease.lapsed },
                     None => LeaseState::Live(lease),
                 };
                 self.put_lease(id, Known { value, revision, at });
             }
+            // Heartbeats are the machine's own business.
+            Entry::Beat(_) => {}
             Entry::Claim(part, value) => {
                 self.index_claim(&part, value.node.as_ref());
                 let chunks = self.claims.entry(part.actor).or_default();
@@ -284,6 +303,7 @@ impl View {
                 }
             }
             Key::Past(name) => drop(self.pasts.remove(name)),
+            Key::Beat(_) => {}
             Key::Part(part) => {
                 self.index_claim(part, None);
                 if let Some(chunk) =
@@ -298,7 +318,7 @@ impl View {
     /// The last revision known of a key; 0 if it was never seen.
     pub(super) fn revision(&self, key: &Key) -> u64 {
         let value = match key {
-            Key::Meta => None,
+            Key::Meta | Key::Beat(_) => None,
             Key::Member(id) => self.members.get(id).map(|known| known.revision),
             Key::Lease(id) => self.leases.get(id).map(|known| known.revision),
             Key::Past(name) => self.pasts.get(name).map(|known| known.revision),
@@ -359,7 +379,7 @@ impl View {
 
     fn learned_at(&self, key: &Key) -> Option<Millis> {
         match key {
-            Key::Meta => None,
+            Key::Meta | Key::Beat(_) => None,
             Key::Member(id) => self.members.get(id).map(|known| known.at),
             Key::Lease(id) => self.leases.get(id).map(|known| known.at),
             Key::Past(name) => self.pasts.get(name).map(|known| known.at),

@@ -340,7 +340,7 @@ impl Bucket for SlowBucket {
         &self,
         key: &str,
         value: Bytes,
-        expect: u64,
+        expect: Option<u64>,
         ttl: Option<Duration>,
     ) -> BoxFuture<'_, Result<u64, WriteError>> {
         let (inner, key) = (self.inner.clone(), key.to_owned());
@@ -356,9 +356,9 @@ impl Bucket for SlowBucket {
         async move { self.link.ask(async { self.inner.made().await }).await }.boxed()
     }
 
-    fn watch(&self) -> BoxFuture<'_, Result<Watch, Error>> {
+    fn watch(&self, filters: Vec<Filter>) -> BoxFuture<'_, Result<Watch, Error>> {
         async move {
-            let mut inner = self.link.ask(self.inner.watch()).await?;
+            let mut inner = self.link.ask(self.inner.watch(filters)).await?;
             let (sender, changes) = mpsc::channel::<Change>(256);
             let way = self.link.way.clone();
             tokio::spawn(async move {

@@ -63,7 +63,7 @@ impl Cursor {
     pub(super) async fn save(&mut self, at: u64) -> Result<(), Error> {
         let kept = serde_json::to_vec(&Kept { at, epoch: self.epoch });
         let kept = kept.map_err(|error| Error::new(ErrorKind::Internal, "a cursor is no JSON").with_source(error))?;
-        let write = self.bucket.write(&self.key, kept.into(), self.revision, None);
+        let write = self.bucket.write(&self.key, kept.into(), Some(self.revision), None);
         let why = match tokio::time::timeout_at(Instant::now() + WRITE_WITHIN, write).await {
             Ok(Ok(revision)) => {
                 (self.revision, self.at, self.is_new) = (revision, at, false);

@@ -119,7 +119,7 @@ impl Marks {
                 Error::new(ErrorKind::Internal, format!("the mark {key} cannot be written")).with_source(error)
             })?);
             let expect = before.map_or(0, |record| record.revision);
-            value = match bucket.write(&key, stored.clone(), expect, None).await {
+            value = match bucket.write(&key, stored.clone(), Some(expect), None).await {
                 Ok(_) => Some(stored),
                 // Somebody else was faster.
                 Err(WriteError::Conflict) => bucket.get(&key).await?.and_then(|record| record.value.ok()),

@@ -203,8 +203,8 @@ pub trait Bucket: Send + Sync + 'static {
     /// `Unavailable` if the broker does not answer in time.
     fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>, Error>>;
 
-    /// Writes a record if its revision is still `expect` (0: if there is none), for at most `ttl`
-    /// (whole seconds, one at least). Returns the new revision.
+    /// Writes a record if its revision is still `expect` (0: if there is none; `None`: whatever it is), for at most
+    /// `ttl` (whole seconds, one at least). Returns the new revision.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -212,12 +212,12 @@ pub trait Bucket: Send + Sync + 'static {
         &self,
         key: &str,
         value: Bytes,
-        expect: u64,
+        expect: Option<u64>,
         ttl: Option<Duration>,
     ) -> BoxFuture<'_, Result<u64, WriteError>>;
 
     /// Deletes a record if its revision is still `expect`. Returns the revision of the marker,
-    /// which is what a later write must expect (the marker itself goes after a while; then 0).
+    /// which is what a later write must expect (the marker itself goes after ten minutes; then 0).
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -230,14 +230,15 @@ pub trait Bucket: Send + Sync + 'static {
     /// `Unavailable` if the broker does not answer in time.
     fn made(&self) -> BoxFuture<'_, Result<Option<String>, Error>>;
 
-    /// Every record as it is now, then every change, in the order of the writes; a value that was
+    /// Every record whose key matches one of `filters` (none of them: every record) as it is now, then every change of
+    /// such, in the order of the writes; a value that was
     /// written over before it could be given may be left out. Survives reconnects: after one,
     /// entries may come again, with the same revisions, and a record that went meanwhile comes as
     /// [`Gone::Expired`] even if its marker has gone too (then with a revision just above its last).
     ///
     /// # Errors
     /// `Unavailable` if the broker does not answer in time.
-    fn watch(&self) -> BoxFuture<'_, Result<Watch, Error>>;
+    fn watch(&self, filters: Vec<Filter>) -> BoxFuture<'_, Result<Watch, Error>>;
 }
 
 /// What a [`Bucket::watch`] gives.

@@ -2,46 +2,49 @@
 
 use std::time::Duration;
 
-use super::{BATCH, GONE_AFTER, Running, TICK, WATCH_PAUSE_MAX};
+use super::sight::{Seen, Sight};
+use super::{BATCH, GONE_AFTER, Running, TICK};
 use crate::error::Error;
-use crate::ownership::{Entry, Gone, Input, Key};
-use crate::transport::{Change, Watch};
+use crate::ownership::{Entry, Gone, Input, Key, NodeId};
+use crate::transport::Change;
 
 impl Running {
     /// Takes what has arrived already, so that a burst is published once.
     pub(super) fn take_what_waits(&mut self) {
         for _ in 0..BATCH {
-            let Some(Some(change)) = self.watch.as_mut().map(Watch::try_next) else { return };
+            let Some(change) = self.all.try_next() else { return };
             self.changed(change);
         }
     }
 
-    /// Begins to watch, aside: renewals and answers go on meanwhile.
-    pub(super) fn open_watch(&mut self, after: Duration) {
-        self.watch = None;
-        let bucket = self.driver.bucket.clone();
-        self.opening = Some(Box::pin(async move {
-            tokio::time::sleep(after).await;
-            bucket.watch().await
-        }));
+    pub(super) fn saw(&mut self, seen: Seen) {
+        match seen {
+            Seen::Begun => self.step(Input::SnapshotBegun),
+            Seen::Change(change) => self.changed(change),
+            Seen::Lost => self.all.open_again(&self.driver.bucket),
+        }
     }
 
-    pub(super) fn opened(&mut self, opened: Result<Watch, Error>) {
-        self.opening = None;
-        match opened {
-            Ok(watch) => {
-                self.unwatched = 0;
-                self.watch = Some(watch);
-                self.step(Input::SnapshotBegun);
-            }
-            Err(error) => {
-                if self.unwatched == 0 {
-                    tracing::warn!(%error, "the ownership bucket cannot be watched; trying again until it can");
+    pub(super) fn saw_beat(&mut self, seen: Seen) {
+        match seen {
+            Seen::Begun => self.step(Input::BeatsBegun),
+            Seen::Change(Change::Current) => self.step(Input::BeatsShown),
+            Seen::Change(Change::Entry(record)) => {
+                if let Some(Key::Beat(id)) = Key::parse(&record.key) {
+                    self.step(Input::Beat { id, revision: record.revision, beating: record.value.is_ok() });
                 }
-                self.open_watch(WATCH_PAUSE_MAX.min(TICK * 2_u32.saturating_pow(self.unwatched)));
-                self.unwatched = self.unwatched.saturating_add(1);
             }
+            // The other watch says so too.
+            Seen::Change(Change::Gone) => self.beats.open(&self.driver.bucket, TICK),
+            Seen::Lost => self.beats.open_again(&self.driver.bucket),
         }
+    }
+
+    /// Watches these nodes' heartbeats from now on; and the own, which shows how late the watch is.
+    pub(super) fn watch_beats(&mut self, of: &[NodeId]) {
+        let own = (!self.driver.machine.is_client()).then(|| self.driver.me());
+        self.beats = Sight::of_beats(of.iter().cloned().chain(own));
+        self.beats.open(&self.driver.bucket, Duration::ZERO);
     }
 
     /// Looks whether the bucket is still the one that the node began with.
@@ -88,7 +91,7 @@ impl Running {
         match change {
             Change::Gone => {
                 self.look_for_bucket();
-                self.open_watch(TICK);
+                self.all.open(&self.driver.bucket, TICK);
             }
             Change::Current => {
                 self.current = true;
@@ -122,12 +125,5 @@ impl Running {
                 self.step(input);
             }
         }
-    }
-}
-
-pub(super) async fn next_change(watch: &mut Option<Watch>) -> Option<Change> {
-    match watch {
-        Some(watch) => watch.next().await,
-        None => std::future::pending().await,
     }
 }

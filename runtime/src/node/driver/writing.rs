@@ -3,17 +3,17 @@
 use bytes::Bytes;
 
 use super::{QUIET_WHILE, Running};
-use crate::ownership::{CasResult, Claim, Entry, Input, Key, Lease, NodeId, Part};
+use crate::ownership::{CasResult, Claim, Entry, Input, Part};
 use crate::transport::{Status, WriteError};
 
 impl Running {
-    pub(super) fn renew(&mut self, lease: &Lease, expect: u64, sent_at: u64) {
-        let me = NodeId::new(self.driver.around.id.as_str());
-        let key = Key::Lease(me.clone()).to_string();
-        let value = Entry::Lease(me, lease.clone()).to_json().unwrap_or_default();
+    pub(super) fn renew(&mut self, sent_at: u64) {
+        let beat = Entry::Beat(self.driver.me());
+        let key = beat.key().to_string();
+        let value = beat.to_json().unwrap_or_default();
         let (bucket, ttl) = (self.driver.bucket.clone(), self.driver.lease_ttl);
         self.writes.push(Box::pin(async move {
-            let result = result_of(bucket.write(&key, Bytes::from(value), expect, Some(ttl)).await);
+            let result = result_of(bucket.write(&key, Bytes::from(value), None, Some(ttl)).await);
             Input::RenewDone { sent_at, result }
         }));
     }
@@ -39,7 +39,7 @@ impl Running {
         let bucket = self.driver.bucket.clone();
         let ttl = matches!(entry, Entry::Past(..)).then_some(QUIET_WHILE);
         self.writes.push(Box::pin(async move {
-            let result = result_of(bucket.write(&key, Bytes::from(value), expect, ttl).await);
+            let result = result_of(bucket.write(&key, Bytes::from(value), Some(expect), ttl).await);
             Input::CasDone { id, result }
         }));
     }

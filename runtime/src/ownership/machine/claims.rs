@@ -221,10 +221,10 @@ impl Machine {
                 }
                 (*epoch, LeaveCause::NotNeeded)
             }
-            // Released, and perhaps claimed by another before the watch could show the release:
+            // Released, and perhaps claimed by another, and released again, before the watch could show the release:
             // the bucket keeps one revision of a key. Nothing of it runs here any more.
             Some(Local::Releasing { epoch, quiet })
-                if (holder.is_none() && claimed == *epoch) || (*quiet && holder.is_some()) =>
+                if (holder.is_none() && claimed == *epoch) || (*quiet && (holder.is_some() || claimed > *epoch)) =>
             {
                 self.parts.remove(part);
                 return;
@@ -232,7 +232,7 @@ impl Machine {
             // Given away, and perhaps handed on before the watch could show that: while the lease has not ended since,
             // nobody can have had good reason to take it.
             Some(Local::Transferring { epoch, lease, .. })
-                if claimed > *epoch && holder.is_some() && self.tenure.unbroken_since(*lease) =>
+                if claimed > *epoch && holder.is_some() && self.unbroken_since(*lease) =>
             {
                 (*epoch, LeaveCause::HandedOver)
             }

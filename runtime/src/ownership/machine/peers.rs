@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::protocol::{Effect, Gone, Millis};
+use super::protocol::{Effect, Millis};
 use super::{Key, Machine, NodeId, Phase};
 use crate::ownership::record::{Claim, Entry, Lease, Past};
 use crate::ownership::view::{Known, LeaseState};
@@ -17,7 +17,7 @@ const EXPIRIES_MAX: usize = 1_024;
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Doubt {
     blame: Option<Blame>,
-    /// When other leases were seen to expire, within the last renew interval.
+    /// When others' heartbeats were seen to stop, within the last renew interval.
     expiries: Vec<Millis>,
     /// The nodes told as lost and not seen since.
     pub(super) lost: BTreeSet<NodeId>,
@@ -38,11 +38,8 @@ impl Machine {
     pub(super) fn is_dead(&self, holder: &NodeId, claim: &Known<Claim>) -> bool {
         match self.view.leases.get(holder) {
             Some(Known { value: LeaseState::Live(_), .. }) => false,
-            // Whoever set it has waited for as long as the node could have served.
-            Some(Known { value: LeaseState::Tombstone(_), revision, .. }) if *revision > claim.value.lease => true,
-            Some(Known { value: LeaseState::Gone(reason), revision, at }) if *revision > claim.value.lease => {
-                *reason == Gone::Deleted || self.is_credible(*at, self.config.renew_every_ms)
-            }
+            // Whoever ended it has waited for as long as the node could have served.
+            Some(Known { revision, .. }) if *revision > claim.value.lease => true,
             // Never seen, or only an end that the claim has outlived: one TTL without any news of it.
             _ => {
                 let since = self.sync.at.map_or(self.now, |at| at.max(claim.at));
@@ -66,16 +63,6 @@ impl Machine {
         }
     }
 
-    /// Takes in that another node's lease has ended.
-    pub(super) fn lease_gone(&mut self, id: &NodeId, reason: Gone, out: &mut Vec<Effect>) {
-        match reason {
-            Gone::Deleted => self.tell_lost(id.clone(), out),
-            // A snapshot shows old markers all at once: they say nothing about now.
-            Gone::Expired if self.sync.at.is_some() => self.count_expiry(),
-            Gone::Expired => {}
-        }
-    }
-
     /// What has to be looked at as time passes.
     pub(super) fn sweep(&mut self, out: &mut Vec<Effect>) {
         if matches!(self.doubt.blame, Some(Blame::Until(until)) if self.now >= until) {
@@ -89,6 +76,7 @@ impl Machine {
         self.release_held(out);
         self.writes.prune(&self.view, self.now);
         self.rewatch_if_stuck(out);
+        self.end_lapsed(out);
         self.clear_tombstones(out);
         self.tidy(out);
     }
@@ -97,50 +85,41 @@ impl Machine {
     pub(super) fn is_gone(&self, id: &NodeId) -> bool {
         match self.view.leases.get(id) {
             Some(Known { value: LeaseState::Live(_), .. }) => false,
-            Some(Known { value: LeaseState::Gone(Gone::Deleted) | LeaseState::Tombstone(_), .. }) => true,
-            Some(Known { at, .. }) => self.is_credible(*at, self.config.renew_every_ms),
+            Some(_) => true,
             None => self.sync.at.is_some_and(|at| self.is_credible(at, self.config.lease_ttl_ms)),
         }
     }
 
     /// True if `patience` has passed since `since`, a renewal sent since then has been acknowledged and has come back
-    /// through the watch, and the broker is not to blame.
-    fn is_credible(&self, since: Millis, patience: Millis) -> bool {
+    /// through both watches, and the broker is not to blame.
+    pub(super) fn is_credible(&self, since: Millis, patience: Millis) -> bool {
         let client = self.config.is_client();
         let heard = client || self.tenure.heard_at.is_some_and(|heard| heard >= since);
         heard && self.now >= since + patience && self.doubt.blame.is_none()
     }
 
-    /// Asks for a new watch if a write was refused and the watch has not said why for a while, or if it shows a lease
-    /// as alive that must have ended: a watch that lags may miss a marker that vanished meanwhile.
+    /// Asks for a new watch if a write was refused and the watch has not said why for a while.
     fn rewatch_if_stuck(&mut self, out: &mut Vec<Effect>) {
         if self.sync.at.is_none() || self.now < self.sync.rewatch_at {
             return;
         }
         let since = self.now.saturating_sub(self.config.unsure_patience_ms);
-        let refused = self.tenure.is_refused() && self.tenure.refused.is_some_and(|(_, at)| at <= since);
-        let overdue = |lease: &Known<LeaseState>| {
-            matches!(lease.value, LeaseState::Live(_)) && self.now >= lease.at + 2 * self.config.lease_ttl_ms
-        };
-        let silent = self.view.leases.iter().any(|(id, lease)| overdue(lease) && !self.is_me(id));
-        if refused || silent || self.writes.stuck(&self.view, since) {
+        if self.writes.stuck(&self.view, since) {
             // Not more often than a broker that is slow to answer can bear.
-            let pause = if silent { self.config.renew_every_ms } else { 2 * self.config.unsure_patience_ms };
-            self.sync.rewatch_at = self.now + pause;
+            self.sync.rewatch_at = self.now + 2 * self.config.unsure_patience_ms;
             out.push(Effect::Rewatch);
         }
     }
 
-    fn count_expiry(&mut self) {
+    /// Takes in that the heartbeat of another node was seen to stop.
+    pub(super) fn count_expiry(&mut self) {
         let from = self.now.saturating_sub(self.config.renew_every_ms);
         self.doubt.expiries.retain(|at| *at >= from);
         if self.doubt.expiries.len() < EXPIRIES_MAX {
             self.doubt.expiries.push(self.now);
         }
-        let others = self.view.leases.iter().filter(|(id, _)| !self.is_me(id));
-        let live = others.filter(|(_, lease)| matches!(lease.value, LeaseState::Live(_))).count();
         let expired = self.doubt.expiries.len();
-        if expired >= 2 && expired * 3 > live + expired {
+        if expired >= 2 && expired * 3 > self.heartbeats.watched() {
             self.doubt.blame = Some(if self.config.is_client() {
                 Blame::Until(self.now + self.config.lease_ttl_ms)
             } else {
@@ -172,7 +151,7 @@ impl Machine {
         let gone = |id: &NodeId| {
             let lease = self.view.leases.get(id);
             let since = lease.map(|lease| lease.at).or(self.sync.at);
-            let tombstone = lease.is_some_and(|lease| matches!(lease.value, LeaseState::Tombstone(_)));
+            let tombstone = lease.is_some_and(|lease| matches!(lease.value, LeaseState::Tombstone { .. }));
             !tombstone && !self.is_me(id) && since.is_some_and(|at| at <= before) && self.is_gone(id)
         };
         let holds = |id: &NodeId| self.view.held_by(id).next().is_some();

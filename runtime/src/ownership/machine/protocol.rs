@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ownership::record::{Entry, HostInfo, Key, Lease, NodeId, Part};
+use crate::ownership::record::{Entry, HostInfo, Key, NodeId, Part};
 
 /// Milliseconds on the node's own monotonic clock, from any origin.
 pub(crate) type Millis = u64;
@@ -31,10 +31,12 @@ pub(crate) struct Config {
     pub(crate) partitions: u16,
     /// Below the epochs of all claims: see [`Meta`](crate::ownership::record::Meta).
     pub(crate) first_epoch: u64,
-    /// How long a lease lives at the broker after its last renewal.
+    /// How long a lease lives after its last renewal: for so long the broker keeps a heartbeat.
     pub(crate) lease_ttl_ms: u64,
     /// How often it is renewed; a third of the TTL or less.
     pub(crate) renew_every_ms: u64,
+    /// How many others' heartbeats this node watches: those that come after it on a ring.
+    pub(crate) neighbours: usize,
     /// Handovers this node has under way at once as the giving side.
     pub(crate) handovers_at_once: usize,
     /// How long a free partition waits for the first in rendezvous order before the second may claim it (twice that:
@@ -57,7 +59,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// The defaults of the design for a node that hosts `hosts`: TTL 30 s, renewed every 10 s, 8 handovers at once.
+    /// The defaults of the design for a node that hosts `hosts`: TTL 30 s, renewed every 10 s, 8 neighbours watched,
+    /// 8 handovers at once.
     pub(crate) fn new(name: &str, incarnation: &str, hosts: BTreeMap<String, HostInfo>, partitions: u16) -> Self {
         Self {
             me: NodeId::new(format!("{name}-{incarnation}")),
@@ -70,6 +73,7 @@ impl Config {
             first_epoch: 0,
             lease_ttl_ms: 30_000,
             renew_every_ms: 10_000,
+            neighbours: 8,
             handovers_at_once: 8,
             orphan_patience_ms: 2_000,
             offer_patience_ms: 2_000,
@@ -159,6 +163,19 @@ pub(crate) enum Input {
     },
     /// The watch has shown everything there was when it began.
     SnapshotDone,
+    /// The watch of heartbeats that was asked for last ([`Effect::WatchBeats`]) starts, or starts over.
+    BeatsBegun,
+    /// It shows a heartbeat, or that one has stopped.
+    Beat {
+        /// Whose.
+        id: NodeId,
+        /// The revision of the heartbeat, or of its marker.
+        revision: u64,
+        /// False if it has stopped.
+        beating: bool,
+    },
+    /// It has shown every heartbeat there was when it began.
+    BeatsShown,
     /// The answer to [`Effect::Renew`].
     RenewDone {
         /// The effect's `sent_at`.
@@ -251,8 +268,8 @@ pub(crate) enum RetireReason {
     LeaseDeleted,
     /// Its lease names another start.
     LeaseTaken,
-    /// Its lease was made a tombstone: its owning connection had ended, and another node was quicker than it was with
-    /// a new one.
+    /// Its lease was made a tombstone: its owning connection had ended, or its heartbeat had stopped, and another node
+    /// was quicker than it was with a new one.
     Tombstoned,
     /// A claim of its own was taken: it was believed dead.
     ClaimTaken,
@@ -265,14 +282,16 @@ pub(crate) enum RetireReason {
 /// What the machine asks for. To be carried out in the order given, each before the next step's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Write the own lease with its TTL if the key is at `expect` (0: not there). Answer: [`Input::RenewDone`].
+    /// Write the own heartbeat with the lease's TTL, whatever is there. Answer: [`Input::RenewDone`].
     Renew {
-        /// The value.
-        lease: Lease,
-        /// The expected revision.
-        expect: u64,
         /// When this step ran; validity counts from here, so sending later is safe.
         sent_at: Millis,
+    },
+    /// From now on watch these nodes' heartbeats, and no others but the own, in place of those before
+    /// ([`Input::BeatsBegun`] and so on).
+    WatchBeats {
+        /// Whose.
+        of: Vec<NodeId>,
     },
     /// Send something to the broker and back on the owning connection, if it is still this one. Answer:
     /// [`Input::RoundTripDone`], also when that took long.
@@ -415,8 +434,7 @@ pub(crate) enum Effect {
         /// The node.
         id: NodeId,
     },
-    /// Start the watch over ([`Input::SnapshotBegun`] and so on): a write was refused and the watch does not say why,
-    /// or it has missed the end of a lease.
+    /// Start the watch over ([`Input::SnapshotBegun`] and so on): a write was refused and the watch does not say why.
     Rewatch,
     /// Nothing is held any more, every turn has ended: delete lease and member, exit. Nothing follows.
     Drained,

@@ -20,6 +20,9 @@ struct Script {
     out: Vec<Effect>,
     /// The owning connection takes everything and gives nothing back.
     mute: bool,
+    /// The others whose heartbeats are there, and those that are watched.
+    beating: BTreeSet<NodeId>,
+    watched: Vec<NodeId>,
 }
 
 impl Script {
@@ -33,27 +36,54 @@ impl Script {
             script.lease(id);
             script.record(Entry::Member((*id).into(), member(id, false)));
         }
-        script.tell(Input::SnapshotDone);
-        script.answer_writes();
+        script.settle();
         script
+    }
+
+    /// Everything has been shown, and what that makes it do is done.
+    fn settle(&mut self) {
+        self.tell(Input::SnapshotDone);
+        self.answer_writes();
     }
 
     fn bare(hosts: bool) -> Self {
         let hosts = if hosts { member("a-1", false).hosts } else { BTreeMap::new() };
         let machine = Machine::new(Config::new("a", "1", hosts, 1));
-        Self { machine, now: 1_000, revision: 100, out: Vec::new(), mute: false }
+        Self {
+            machine,
+            now: 1_000,
+            revision: 100,
+            out: Vec::new(),
+            mute: false,
+            beating: BTreeSet::new(),
+            watched: Vec::new(),
+        }
     }
 
-    /// Round trips come back at once, unless the connection is mute.
+    /// Round trips come back at once, unless the connection is mute; heartbeats are watched as asked, and those are
+    /// there that should be.
     fn tell(&mut self, input: Input) {
         self.machine.step(input, self.now, &mut self.out);
-        while let Some(at) = self.out.iter().position(|effect| matches!(effect, Effect::RoundTrip { .. })) {
-            if let Effect::RoundTrip { id, .. } = self.out.remove(at)
-                && !self.mute
-            {
-                self.machine.step(Input::RoundTripDone { id, ok: true }, self.now, &mut self.out);
+        let aside = |effect: &Effect| matches!(effect, Effect::RoundTrip { .. } | Effect::WatchBeats { .. });
+        while let Some(at) = self.out.iter().position(aside) {
+            match self.out.remove(at) {
+                Effect::RoundTrip { id, .. } if !self.mute => {
+                    self.machine.step(Input::RoundTripDone { id, ok: true }, self.now, &mut self.out);
+                }
+                Effect::WatchBeats { of } => self.show_beats(of),
+                _ => {}
             }
         }
+    }
+
+    fn show_beats(&mut self, of: Vec<NodeId>) {
+        self.machine.step(Input::BeatsBegun, self.now, &mut self.out);
+        for id in of.iter().filter(|id| self.beating.contains(*id)) {
+            let beat = Input::Beat { id: id.clone(), revision: self.revision, beating: true };
+            self.machine.step(beat, self.now, &mut self.out);
+        }
+        self.machine.step(Input::BeatsShown, self.now, &mut self.out);
+        self.watched = of;
     }
 
     fn record(&mut self, entry: Entry) {
@@ -66,15 +96,26 @@ impl Script {
         self.tell(Input::Deleted { revision: self.revision, key, reason });
     }
 
+    /// A node is there: its lease and its heartbeat.
     fn lease(&mut self, id: &str) {
-        self.record(Entry::Lease(
-            id.into(),
-            Lease { incarnation: id[2..].into(), server: "s".into(), client: 1, ended_by: None },
-        ));
+        self.beat(id);
+        self.record(Entry::Lease(id.into(), lease(id, 1)));
     }
 
+    fn beat(&mut self, id: &str) {
+        self.beating.insert(id.into());
+        self.show_beat(id, true);
+    }
+
+    /// A heartbeat stops.
     fn expire(&mut self, id: &str) {
-        self.gone(Key::Lease(id.into()), Gone::Expired);
+        self.beating.remove(&NodeId::from(id));
+        self.show_beat(id, false);
+    }
+
+    fn show_beat(&mut self, id: &str, beating: bool) {
+        self.revision += 1;
+        self.tell(Input::Beat { id: id.into(), revision: self.revision, beating });
     }
 
     fn claim(&mut self, node: Option<&str>, epoch: u64, from: Option<&str>, busy: &[&str]) {
@@ -86,16 +127,57 @@ impl Script {
         self.record(Entry::Claim(part(), claim));
     }
 
-    /// Acknowledges the renewal that was asked for last and shows it through the watch.
+    /// Acknowledges the heartbeat that was asked for last, shows it through the watches, and acknowledges the lease
+    /// that follows.
     fn answer_renewal(&mut self) -> bool {
-        let last = self.out.iter().rev().find(|effect| matches!(effect, Effect::Renew { .. })).cloned();
-        let Some(Effect::Renew { sent_at, lease, .. }) = last else { return false };
-        self.out.retain(|effect| !matches!(effect, Effect::Renew { .. }));
+        let Some(sent_at) = self.renewal() else { return false };
         self.revision += 1;
         let revision = self.revision;
         self.tell(Input::RenewDone { sent_at, result: CasResult::Ok(revision) });
-        self.tell(Input::Record { revision, entry: Entry::Lease("a-1".into(), lease) });
+        self.tell(Input::Beat { id: "a-1".into(), revision, beating: true });
+        self.tell(Input::Record { revision, entry: Entry::Beat("a-1".into()) });
+        self.answer_lease();
         true
+    }
+
+    /// When the heartbeat was sent that has not been answered.
+    fn renewal(&mut self) -> Option<Millis> {
+        match self.out.extract_if(.., |effect| matches!(effect, Effect::Renew { .. })).last() {
+            Some(Effect::Renew { sent_at }) => Some(sent_at),
+            _ => None,
+        }
+    }
+
+    /// Acknowledges the own lease, if it was written.
+    fn answer_lease(&mut self) -> bool {
+        let own = |effect: &mut Effect| matches!(effect, Effect::Cas { entry: Entry::Lease(id, _), .. } if id.as_str() == "a-1");
+        let Some(id) = self.out.extract_if(.., own).last().as_ref().and_then(write) else { return false };
+        self.revision += 1;
+        self.tell(Input::CasDone { id, result: CasResult::Ok(self.revision) });
+        true
+    }
+
+    /// The watch does not show the own lease, and the broker refuses to write it over what it was.
+    fn vanish(&mut self) {
+        self.tell(Input::SnapshotBegun);
+        self.tell(Input::SnapshotDone);
+        assert!(!self.machine.is_fenced(), "the watch may be behind");
+        let own = |effect: &mut Effect| matches!(effect, Effect::Cas { entry: Entry::Lease(..), .. });
+        let id = self.out.extract_if(.., own).last().as_ref().and_then(write).expect("the lease is written again");
+        self.tell(Input::CasDone { id, result: CasResult::Conflict });
+        self.tell(Input::SnapshotBegun);
+        self.tell(Input::SnapshotDone);
+    }
+
+    /// Acknowledges the tombstones of those whose heartbeats have stopped.
+    fn answer_lapsed(&mut self) {
+        let tombstone = |effect: &mut Effect| {
+            matches!(effect, Effect::Cas { entry: Entry::Lease(_, Lease { lapsed: true, .. }), .. })
+        };
+        for id in self.out.extract_if(.., tombstone).collect::<Vec<_>>().iter().filter_map(write) {
+            self.revision += 1;
+            self.tell(Input::CasDone { id, result: CasResult::Ok(self.revision) });
+        }
     }
 
     /// Acknowledges every write that was asked for.
@@ -113,6 +195,7 @@ impl Script {
             self.now = (self.now + 250).min(until);
             self.tell(Input::Tick);
             self.answer_renewal();
+            self.answer_lapsed();
         }
     }
 
@@ -133,6 +216,10 @@ impl Script {
     fn claimed(&self) -> bool {
         self.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Claim(..), .. }))
     }
+}
+
+fn lease(id: &str, client: u64) -> Lease {
+    Lease { incarnation: id[2..].into(), server: "s".into(), client, ended_by: None, lapsed: false }
 }
 
 fn part() -> Part {
@@ -169,7 +256,7 @@ fn nothing_before_the_snapshot() {
     let mut script = Script::bare(true);
     script.tell(Input::Started);
     script.tell(Input::Connected { server: "s".into(), client: 1 });
-    assert!(matches!(script.out[..], [Effect::Renew { expect: 0, .. }]), "{:?}", script.out);
+    assert!(matches!(script.out[..], [Effect::Renew { .. }]), "{:?}", script.out);
     script.answer_renewal();
     assert_eq!(script.out, [Effect::Unfence]);
     script.pass(60_000);
@@ -247,44 +334,66 @@ fn a_lost_connection_fences_until_the_new_one_is_written_down() {
     script.out.clear();
     script.tell(Input::Connected { server: "t".into(), client: 7 });
     let names = |lease: &Lease| lease.server == "t" && lease.client == 7;
-    assert!(script.did(|effect| matches!(effect, Effect::Renew { lease, .. } if names(lease))));
+    assert!(script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Lease(_, lease), .. } if names(lease))));
     assert!(!script.did(|effect| *effect == Effect::Unfence));
-    script.answer_renewal();
+    script.answer_lease();
     assert!(script.did(|effect| *effect == Effect::Unfence));
 }
 
+/// Somebody may be about to end it, over the revision that was there before.
 #[test]
-fn a_lease_that_expired_is_made_again_and_so_are_the_claims() {
+fn a_lease_is_written_anew_after_a_lapse_and_a_heartbeat() {
     let mut script = Script::owning(&[]);
-    script.expire("a-1");
-    let marker = script.revision;
-    assert!(script.did(|effect| matches!(effect, Effect::Renew { expect, .. } if *expect == marker)));
-    assert!(script.did(|effect| *effect == Effect::Fence));
-    script.out.clear();
-    script.tell(Input::Tick);
-    assert!(script.out.is_empty());
-    let sent_at = script.now;
-    script.tell(Input::RenewDone { sent_at, result: CasResult::Ok(marker + 1) });
+    let (birth, before) = (script.machine.tenure.birth, script.machine.view().revision(&Key::Lease("a-1".into())));
     script.revision += 1;
+    script.tell(Input::Beat { id: "a-1".into(), revision: script.revision, beating: false });
+    assert!(script.did(|effect| *effect == Effect::Fence));
+    let written = |script: &Script| {
+        script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Lease(..), expect, .. } if *expect == before))
+    };
+    assert!(!written(&script), "not before a heartbeat: {:?}", script.out);
+    let sent_at = script.renewal().expect("a heartbeat, at once");
+    script.revision += 1;
+    script.tell(Input::RenewDone { sent_at, result: CasResult::Ok(script.revision) });
+    assert!(written(&script) && !script.did(|effect| *effect == Effect::Unfence), "{:?}", script.out);
+    script.answer_lease();
+    assert!(script.did(|effect| *effect == Effect::Unfence), "{:?}", script.out);
+    assert!(script.machine.tenure.birth == birth && !script.claimed(), "the lease never ended, and the claims stand");
+}
+
+/// A lease that was written before a lapse, and acknowledged after it, proves nothing.
+#[test]
+fn an_answer_from_before_a_lapse_unfences_nobody() {
+    let mut script = Script::owning(&[]);
+    script.tell(Input::Disconnected);
+    script.tell(Input::Connected { server: "s".into(), client: 2 });
+    let id = script.out.extract_if(.., |effect| write(effect).is_some()).last().as_ref().and_then(write);
+    script.now += TTL + 1;
+    script.revision += 1;
+    script.tell(Input::CasDone { id: id.expect("the lease was written"), result: CasResult::Ok(script.revision) });
+    let sent_at = script.renewal().expect("a heartbeat");
+    script.out.clear();
+    script.revision += 1;
+    script.tell(Input::RenewDone { sent_at, result: CasResult::Ok(script.revision) });
+    assert!(script.machine.is_fenced(), "{:?}", script.out);
+    assert!(script.answer_lease(), "it is written again");
+    assert!(!script.machine.is_fenced());
+}
+
+/// The bucket was put back to what it was before this node came, or the broker has lost something.
+#[test]
+fn a_lease_that_vanished_is_made_again_and_so_are_the_claims() {
+    let mut script = Script::owning(&[]);
+    script.vanish();
+    assert!(script.did(|effect| *effect == Effect::Fence), "{:?}", script.out);
+    script.out.retain(|effect| write(effect).is_some());
+    assert!(script.answer_lease(), "made again");
+    let birth = script.revision;
     assert!(script.claimed() && !script.did(|effect| *effect == Effect::Unfence), "{:?}", script.out);
-    let same = |claim: &Claim| claim.epoch == 1 && claim.lease == marker + 1;
+    let same = |claim: &Claim| claim.epoch == 1 && claim.lease == birth;
     assert!(script.did(|effect| matches!(effect, Effect::Cas { entry: Entry::Claim(_, claim), .. } if same(claim))));
     script.answer_writes();
     assert_eq!(script.out, [Effect::Unfence]);
-}
-
-/// A write of one's own that comes late may revive a lease whose end was never seen.
-#[test]
-fn a_lease_revived_by_a_late_write_is_a_new_one() {
-    let mut script = Script::owning(&[]);
-    let birth = script.machine.tenure.birth;
-    script.now += TTL + 1;
-    script.tell(Input::Tick);
-    script.lease("a-1");
-    assert!(script.machine.tenure.birth > birth);
-    script.out.retain(|effect| matches!(effect, Effect::Renew { .. }));
-    script.answer_renewal();
-    assert!(script.claimed() && !script.did(|effect| *effect == Effect::Unfence), "{:?}", script.out);
 }
 
 #[test]
@@ -303,30 +412,12 @@ fn a_node_believed_dead_gives_up_its_id() {
     assert_eq!(deleted.out.len(), 1, "nothing follows");
 
     let mut other = Script::owning(&[]);
-    other.record(Entry::Lease(
-        "a-1".into(),
-        Lease { incarnation: "2".into(), server: "s".into(), client: 1, ended_by: None },
-    ));
+    other.record(Entry::Lease("a-1".into(), Lease { incarnation: "2".into(), ..lease("a-1", 1) }));
     assert_eq!(other.out, [Effect::Retire { reason: RetireReason::LeaseTaken }]);
 
     let mut meta = Script::owning(&[]);
     meta.record(Entry::Meta(Meta { partitions: 2, wire: WIRE, born: 0 }));
     assert_eq!(meta.out, [Effect::Retire { reason: RetireReason::MetaMismatch }]);
-}
-
-/// The watch may show the marker before the refusal arrives: the next renewal must not wait for more news.
-#[test]
-fn a_refusal_that_the_watch_has_explained_blocks_nothing() {
-    let mut script = Script::owning(&[]);
-    script.tell(Input::Disconnected);
-    script.tell(Input::Connected { server: "s".into(), client: 2 });
-    let sent_at = script.now;
-    assert!(script.did(|effect| matches!(effect, Effect::Renew { .. })));
-    script.expire("a-1");
-    let marker = script.revision;
-    script.out.clear();
-    script.tell(Input::RenewDone { sent_at, result: CasResult::Conflict });
-    assert!(script.did(|effect| matches!(effect, Effect::Renew { expect, .. } if *expect == marker)));
 }
 
 /// At most 64 writes are under way; each answer makes room for the next in order, and no tick is waited for.
@@ -337,8 +428,7 @@ fn what_finds_no_room_is_written_when_there_is_some() {
     script.tell(Input::Started);
     script.tell(Input::Connected { server: "s".into(), client: 1 });
     script.answer_renewal();
-    script.tell(Input::SnapshotDone);
-    script.answer_writes();
+    script.settle();
     let mut served = Vec::new();
     let mut answered = 0;
     while let Some(at) = script.out.iter().position(|effect| write(effect).is_some()) {

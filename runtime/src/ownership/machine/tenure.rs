@@ -1,12 +1,13 @@
-//! The own lease: renewing it, and knowing whether it can be proved.
+//! The own lease: writing it, renewing it by heartbeats, and knowing whether it can be proved.
 //!
-//! Owns the time until which the node may serve, and the fence. Two things bound it: what the last renewal proves, and
+//! Owns the time until which the node may serve, and the fence. Two things bound it: what the last heartbeat proves, and
 //! what the last round trip on the owning connection proves. The second is short, so that whoever hears of a
-//! connection's end need not wait for a lease: see [`tombstones`](super::tombstones). Other nodes' leases are in
-//! [`peers`](super::peers).
+//! connection's end need not wait for a lease: see [`tombstones`](super::tombstones). And the lease has to be written,
+//! with the present connection, and anew after each lapse: others may be about to make a tombstone of it
+//! ([`heartbeats`](super::heartbeats)). Other nodes' leases are in [`peers`](super::peers).
 
 use super::protocol::{CasResult, Effect, Millis};
-use super::{Entry, Machine};
+use super::{Entry, Machine, NodeId};
 use crate::ownership::record::Lease;
 
 /// The state of the own lease.
@@ -17,42 +18,42 @@ pub(super) struct Tenure {
     connection: Option<(String, u64)>,
     /// Counts connections, so that an answer is known to speak of this one.
     generation: u64,
-    /// The last revision known of the key, its marker's included; what the next renewal expects.
-    revision: u64,
-    /// False if the last thing known of the key is that it is not there.
-    live: bool,
     /// The revision at which the lease came into being, after which it has never ended. Claims from before it have to
     /// be written anew.
     pub(super) birth: u64,
-    /// The end of what the last acknowledged renewal proves, measured from before it was sent.
+    /// The end of what the last acknowledged heartbeat proves, measured from before it was sent.
     pub(super) valid_until: Millis,
-    /// The connection that the last acknowledged renewal named.
-    proved: u64,
-    in_flight: Option<Renewal>,
+    /// The connection that the lease names, by a write that was sent after the last lapse and acknowledged; 0 if none.
+    declared: u64,
+    /// The one that is named by a write in flight, unless there was a lapse since.
+    declaring: Option<u64>,
+    /// The lease is to be written again although it is as it should be: a watch does not show it.
+    pub(super) restate: bool,
+    /// When the heartbeat was sent that has no answer yet.
+    in_flight: Option<Millis>,
     due_at: Millis,
     /// The end of what the last round trip on this connection proves, measured from before it began.
     stands_until: Millis,
     trip: Option<Trip>,
     trips: u64,
     trip_due_at: Millis,
-    /// The revision at which a renewal was refused, and when: the watch has to tell before the next.
-    pub(super) refused: Option<(u64, Millis)>,
     pub(super) fenced: bool,
-    /// The last acknowledged renewal: its revision, and when it was sent.
+    /// The last acknowledged heartbeat: its revision, and when it was sent.
     acked: (u64, Millis),
-    /// The last own revision that the watch has shown.
-    watched: u64,
-    /// When the last renewal was sent that was both acknowledged and seen to come back through the watch: up to here,
-    /// the broker takes writes and the watch shows them.
+    /// The last of them that each watch has shown.
+    shown: [u64; 2],
+    /// When the last heartbeat was sent that was both acknowledged and seen to come back through both watches: up to
+    /// here, the broker takes writes and the watches show them.
     pub(super) heard_at: Option<Millis>,
 }
 
-/// A renewal that has no answer yet.
+/// What shows a node its own heartbeat.
 #[derive(Clone, Copy, Debug)]
-struct Renewal {
-    sent_at: Millis,
-    generation: u64,
-    expect: u64,
+pub(super) enum Sight {
+    /// The watch of everything but others' heartbeats.
+    All,
+    /// The watch of heartbeats.
+    Beats,
 }
 
 /// A round trip that has no answer yet.
@@ -68,21 +69,20 @@ impl Default for Tenure {
             started: false,
             connection: None,
             generation: 0,
-            revision: 0,
-            live: false,
             birth: 0,
             valid_until: 0,
-            proved: 0,
+            declared: 0,
+            declaring: None,
+            restate: false,
             in_flight: None,
             due_at: 0,
             stands_until: 0,
             trip: None,
             trips: 0,
             trip_due_at: 0,
-            refused: None,
             fenced: true,
             acked: (0, 0),
-            watched: 0,
+            shown: [0; 2],
             heard_at: None,
         }
     }
@@ -92,8 +92,6 @@ impl Tenure {
     pub(super) fn connect(&mut self, server: String, client: u64) {
         self.connection = Some((server, client));
         self.generation += 1;
-        // Nobody may judge this node by its old connection: the new one is written down at once.
-        self.due_at = 0;
         self.forget_trips();
     }
 
@@ -114,35 +112,32 @@ impl Tenure {
         self.valid_until.saturating_sub(margin).min(self.stands_until)
     }
 
-    /// True if the lease that began at revision `birth` has not ended, as far as the watch and the answers tell.
-    pub(super) fn unbroken_since(&self, birth: u64) -> bool {
-        self.live && self.birth == birth
-    }
-
-    /// True if a renewal over the known revision was refused, and nothing has explained it.
-    pub(super) fn is_refused(&self) -> bool {
-        self.refused.is_some_and(|(expect, _)| expect == self.revision)
-    }
-
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_none()
     }
 
-    /// Takes in that the key is at `revision` with this start's own lease. `unbroken`: what it replaced is known to
-    /// have been alive. A late write of one's own can bring a lease back whose end was never seen.
-    fn own(&mut self, revision: u64, unbroken: bool) {
-        if revision > self.revision {
-            if !self.live || !unbroken {
-                self.birth = revision;
-            }
-            self.live = true;
-            self.revision = revision;
-        }
+    /// Takes in that a watch has shown the own heartbeat.
+    pub(super) fn heard(&mut self, by: Sight, revision: u64) {
+        let shown = &mut self.shown[by as usize];
+        *shown = revision.max(*shown);
+        self.listen();
     }
 
     fn listen(&mut self) {
-        if self.acked.0 > 0 && self.watched >= self.acked.0 {
+        if self.acked.0 > 0 && self.shown.iter().all(|shown| *shown >= self.acked.0) {
             self.heard_at = Some(self.acked.1);
+        }
+    }
+
+    /// The heartbeat has stopped, or may have: the lease has to be written again after the next one.
+    fn lapse(&mut self) {
+        self.declared = 0;
+        self.declaring = None;
+    }
+
+    pub(super) fn declared(&mut self, stored: bool) {
+        if let Some(generation) = self.declaring.take().filter(|_| stored) {
+            self.declared = generation;
         }
     }
 }
@@ -151,13 +146,19 @@ impl Machine {
     /// True if the lease and the connection are proved now, with the margin that clocks need.
     pub(super) fn lease_holds(&self) -> bool {
         let tenure = &self.tenure;
-        let connected = tenure.connection.is_some() && tenure.proved == tenure.generation;
-        connected && tenure.live && self.now < self.serves_until()
+        let declared = tenure.connection.is_some() && tenure.declared == tenure.generation;
+        declared && self.now < self.serves_until() && self.view.is_live(&self.config.me)
+    }
+
+    /// True if the lease that began at revision `birth` has not ended, as far as the watch and the answers tell.
+    pub(super) fn unbroken_since(&self, birth: u64) -> bool {
+        self.view.is_live(&self.config.me) && self.tenure.birth == birth
     }
 
     /// What time alone does: the lease runs out.
     pub(super) fn watch_clock(&mut self, out: &mut Vec<Effect>) {
         if self.tenure.valid_until > 0 && self.now >= self.tenure.valid_until {
+            self.tenure.lapse();
             self.blame_for_own_lapse();
         }
         if !self.lease_holds() {
@@ -170,17 +171,28 @@ impl Machine {
         if tenure.connection.is_none() || self.config.is_client() || !tenure.started || tenure.in_flight.is_some() {
             return;
         }
-        match tenure.refused {
-            Some((expect, _)) if expect == tenure.revision => return,
-            Some(_) => tenure.refused = None,
-            None if self.now < tenure.due_at => return,
-            None => {}
+        if self.now >= tenure.due_at {
+            tenure.in_flight = Some(self.now);
+            out.push(Effect::Renew { sent_at: self.now });
+        }
+    }
+
+    /// Writes the lease if it does not name the present connection, or if others may be about to end it. Only while a
+    /// heartbeat proves something: the lease is what comes after it.
+    pub(super) fn declare(&mut self, out: &mut Vec<Effect>) {
+        let tenure = &self.tenure;
+        let there = tenure.declared == tenure.generation && !tenure.restate && self.view.is_live(&self.config.me);
+        if there || self.now >= tenure.valid_until {
+            return;
         }
         let Some((server, client)) = tenure.connection.clone() else { return };
-        let (sent_at, expect) = (self.now, tenure.revision);
-        tenure.in_flight = Some(Renewal { sent_at, generation: tenure.generation, expect });
-        let lease = Lease { incarnation: self.config.incarnation.clone(), server, client, ended_by: None };
-        out.push(Effect::Renew { lease, expect, sent_at });
+        let generation = tenure.generation;
+        let incarnation = self.config.incarnation.clone();
+        let lease = Lease { incarnation, server, client, ended_by: None, lapsed: false };
+        if self.cas(Entry::Lease(self.config.me.clone(), lease), out) {
+            self.tenure.declaring = Some(generation);
+            self.tenure.restate = false;
+        }
     }
 
     /// Keeps the proof that the owning connection stands fresh, four times in its life.
@@ -207,55 +219,37 @@ impl Machine {
 
     pub(super) fn renewed(&mut self, sent_at: Millis, result: CasResult) {
         let tenure = &mut self.tenure;
-        let Some(Renewal { generation, expect, .. }) = tenure.in_flight.take_if(|sent| sent.sent_at == sent_at) else {
+        if tenure.in_flight.take_if(|sent| *sent == sent_at).is_none() {
             return;
-        };
+        }
         match result {
             CasResult::Ok(revision) => {
-                // It replaced the expected revision, so nothing came between.
-                tenure.own(revision, true);
-                // A marker newer than this answer is known: the renewal held, and has ended since.
-                if revision < tenure.revision && !tenure.live {
-                    tenure.due_at = self.now;
-                    return;
-                }
                 tenure.valid_until = tenure.valid_until.max(sent_at + self.config.lease_ttl_ms);
-                tenure.proved = generation;
                 tenure.acked = (revision, sent_at);
                 tenure.listen();
-                tenure.due_at = if generation == tenure.generation { sent_at + self.config.renew_every_ms } else { 0 };
+                tenure.due_at = sent_at + self.config.renew_every_ms;
                 self.blame_until_after_renewal(sent_at);
-                self.learn_own_lease(revision);
             }
-            CasResult::Conflict => {
-                // The watch may have told already: then it is not blocked.
-                tenure.refused = Some((expect, self.now));
-                tenure.due_at = self.now;
+            CasResult::Conflict | CasResult::Unknown => {
+                tenure.due_at = self.now + (self.config.renew_every_ms / 10).max(1);
             }
-            CasResult::Unknown => tenure.due_at = self.now + (self.config.renew_every_ms / 10).max(1),
         }
     }
 
-    /// The watch shows the own lease, as this start wrote it.
-    pub(super) fn own_lease_shown(&mut self, revision: u64) {
-        if revision > self.tenure.revision && self.tenure.in_flight.is_none() {
-            // A renewal whose answer was lost. It proves nothing about time; the next one will.
+    /// The watch shows a heartbeat, or that one has stopped.
+    pub(super) fn beat(&mut self, id: NodeId, revision: u64, beating: bool) {
+        if !self.is_me(&id) {
+            if self.heartbeats.beat(id, beating, self.now) {
+                self.count_expiry();
+            }
+        } else if beating {
+            self.tenure.heard(Sight::Beats, revision);
+        } else if revision > self.tenure.acked.0 && self.tenure.valid_until > 0 {
+            self.tenure.lapse();
+            self.tenure.valid_until = self.now;
             self.tenure.due_at = self.now;
+            self.blame_for_own_lapse();
         }
-        // While the last proof lasts, the lease it proved cannot have ended, so this replaced it.
-        self.tenure.own(revision, self.now < self.tenure.valid_until);
-        self.tenure.watched = self.tenure.watched.max(revision);
-        self.tenure.listen();
-    }
-
-    /// The own lease has ended at the broker; `revision` is the marker's, 0 if there is none.
-    pub(super) fn own_lease_gone(&mut self, revision: u64) {
-        if self.tenure.live {
-            self.tenure.due_at = self.now;
-        }
-        self.tenure.live = false;
-        self.tenure.revision = revision;
-        self.blame_for_own_lapse();
     }
 
     pub(super) fn fence_or_unfence(&mut self, out: &mut Vec<Effect>) {
@@ -274,14 +268,5 @@ impl Machine {
             self.tenure.fenced = true;
             out.push(Effect::Fence);
         }
-    }
-
-    /// What was written is known without the watch.
-    fn learn_own_lease(&mut self, revision: u64) {
-        let Some((server, client)) = self.tenure.connection.clone() else { return };
-        let lease = Lease { incarnation: self.config.incarnation.clone(), server, client, ended_by: None };
-        let me = self.config.me.clone();
-        self.shown(|| crate::ownership::record::Key::Lease(me));
-        self.view.learn(Entry::Lease(self.config.me.clone(), lease), revision, self.now);
     }
 }

@@ -1,4 +1,5 @@
-//! Tombstones: ending the lease of a node whose owning connection is gone, on the broker's word.
+//! Tombstones: ending the lease of a node whose owning connection is gone, on the broker's word. (Of one whose heartbeat
+//! has stopped: [`heartbeats`](super::heartbeats).)
 //!
 //! The word is a hint and decides nothing. It may be late, or about a connection that the node has replaced, and a
 //! proxy may have cut the broker's side alone while the node behind it lives. What decides is one compare-and-set, at
@@ -100,7 +101,7 @@ impl Machine {
         let orphaned =
             |lease: &Known<LeaseState>| lease.at < forgotten && self.phase == Phase::Running && self.is_first();
         let to_clear = |id: &&NodeId| match self.view.leases.get(*id) {
-            Some(lease @ Known { value: LeaseState::Tombstone(by), .. }) => self.is_me(by) || orphaned(lease),
+            Some(lease @ Known { value: LeaseState::Tombstone { by, .. }, .. }) => self.is_me(by) || orphaned(lease),
             _ => false,
         };
         let mine: Vec<NodeId> = self.view.absent().filter(to_clear).cloned().collect();

@@ -146,6 +146,9 @@ impl Machine {
             Write::Put(entry) => entry.key(),
             Write::Delete(key) => key.clone(),
         };
+        if matches!(&key, Key::Lease(id) if self.is_me(id)) {
+            self.tenure.declared(matches!(result, CasResult::Ok(_)));
+        }
         match (result, write) {
             (CasResult::Ok(revision), write) => {
                 self.writes.blocked.remove(&key);

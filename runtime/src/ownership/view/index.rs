@@ -4,9 +4,11 @@
 //! them. Its size is theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::View;
 use crate::ownership::record::{NodeId, Part};
+use crate::ownership::rendezvous::place;
 
 /// The second order.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub(in crate::ownership) struct Index {
     absent: BTreeSet<NodeId>,
     /// The partitions to watch that no node with a live lease holds.
     open: BTreeSet<Part>,
+    /// The nodes with a live lease, each at its place on the ring.
+    ring: BTreeSet<(u64, NodeId)>,
     /// Which actors' partitions are watched, and how many each has.
     watched: BTreeSet<String>,
     partitions: u16,
@@ -63,6 +67,15 @@ impl View {
         self.index.absent.iter()
     }
 
+    /// The other nodes with a live lease, beginning with the one that comes after `me` on the ring. Places are hashes:
+    /// those that share a rack or a name, and may die together, are not neighbours.
+    pub(in crate::ownership) fn after_on_ring<'a>(&'a self, me: &NodeId) -> impl Iterator<Item = &'a NodeId> {
+        let here = (place(me), me.clone());
+        let after = self.index.ring.range((Bound::Excluded(&here), Bound::Unbounded));
+        let before = self.index.ring.range((Bound::Unbounded, Bound::Excluded(&here)));
+        after.chain(before).map(|(_, id)| id)
+    }
+
     /// A claim is about to get this holder.
     pub(super) fn index_claim(&mut self, part: &Part, holder: Option<&NodeId>) {
         self.index.version += 1;
@@ -101,6 +114,12 @@ impl View {
         }
         self.index.hosts_changed();
         self.index_node(id);
+        let at = (place(id), id.clone());
+        if is_live {
+            self.index.ring.insert(at)
+        } else {
+            self.index.ring.remove(&at)
+        };
         let Some(held) = self.index.held.get(id) else { return };
         let parts: Vec<Part> = held.iter().filter(|part| self.index.watches(part)).cloned().collect();
         for part in parts {

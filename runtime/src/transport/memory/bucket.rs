@@ -14,6 +14,7 @@ use super::broker::Broker;
 use super::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::pauses::reached;
+use crate::subject::Filter;
 use crate::transport::replay::{Dropped, Replay};
 use crate::transport::{Bucket, Change, Entry, Gone, Status, Watch, WriteError, check};
 
@@ -35,7 +36,7 @@ impl MemoryBucket {
         &self,
         key: &str,
         value: Result<Bytes, Gone>,
-        expect: u64,
+        expect: Option<u64>,
         ttl: Option<Duration>,
     ) -> Result<u64, WriteError> {
         check::key(key).and_then(|()| self.client.check()).map_err(WriteError::NotSent)?;
@@ -56,7 +57,7 @@ impl Bucket for MemoryBucket {
         &self,
         key: &str,
         value: Bytes,
-        expect: u64,
+        expect: Option<u64>,
         ttl: Option<Duration>,
     ) -> BoxFuture<'_, Result<u64, WriteError>> {
         let key = key.to_owned();
@@ -66,7 +67,7 @@ impl Bucket for MemoryBucket {
 
     fn delete(&self, key: &str, expect: u64) -> BoxFuture<'_, Result<u64, WriteError>> {
         let key = key.to_owned();
-        async move { self.put(&key, Err(Gone::Deleted), expect, None) }.boxed()
+        async move { self.put(&key, Err(Gone::Deleted), Some(expect), None) }.boxed()
     }
 
     fn made(&self) -> BoxFuture<'_, Result<Option<String>, Error>> {
@@ -74,13 +75,13 @@ impl Bucket for MemoryBucket {
         std::future::ready(self.client.check().map(|()| Some("at first".to_owned()))).boxed()
     }
 
-    fn watch(&self) -> BoxFuture<'_, Result<Watch, Error>> {
+    fn watch(&self, filters: Vec<Filter>) -> BoxFuture<'_, Result<Watch, Error>> {
         let watch = self.client.check().and_then(|()| {
             let runtime = Handle::try_current()
                 .map_err(|_| Error::new(ErrorKind::Config, "watching a bucket needs a tokio runtime"))?;
             let (sender, changes) = mpsc::channel(WATCH_CAPACITY);
             let status = self.client.status.subscribe();
-            runtime.spawn(follow(self.client.broker.clone(), status, self.name.clone(), sender));
+            runtime.spawn(follow(self.client.broker.clone(), status, self.name.clone(), filters, sender));
             Ok(Watch::new(changes))
         });
         std::future::ready(watch).boxed()
@@ -92,6 +93,7 @@ async fn follow(
     broker: Arc<Broker>,
     mut status: watch::Receiver<Status>,
     bucket: String,
+    filters: Vec<Filter>,
     changes: mpsc::Sender<Change>,
 ) {
     let mut replay = Replay::default();
@@ -106,7 +108,7 @@ async fn follow(
         }
         tokio::select! {
             biased;
-            Err(Dropped) = read(&broker, &bucket, &changes, &mut replay) => return,
+            Err(Dropped) = read(&broker, &bucket, &filters, &changes, &mut replay) => return,
             changed = status.changed() => if changed.is_err() { return },
         }
     }
@@ -116,6 +118,7 @@ async fn follow(
 async fn read(
     broker: &Broker,
     bucket: &str,
+    filters: &[Filter],
     changes: &mpsc::Sender<Change>,
     replay: &mut Replay,
 ) -> Result<Infallible, Dropped> {
@@ -126,7 +129,9 @@ async fn read(
         written.mark_unchanged();
         while let Some(entry) = broker.with_bucket(bucket, |records| records.after(seen)) {
             let revision = entry.revision;
-            replay.give(changes, entry).await?;
+            if filters.is_empty() || filters.iter().any(|filter| filter.matches(&entry.key)) {
+                replay.give(changes, entry).await?;
+            }
             seen = revision;
         }
         replay.finish(changes).await?;

@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use crate::transport::{Entry, Gone, WriteError};
 
-/// How long the marker of a deleted or expired record stays.
+/// How long the marker of an expired record stays.
 const MARKER_TTL: Duration = Duration::from_secs(10);
+/// How long that of a deleted one stays.
+const DELETED_TTL: Duration = Duration::from_secs(600);
 
 /// The records of one bucket.
 #[derive(Debug, Default)]
@@ -39,15 +41,15 @@ impl Records {
         &mut self,
         key: &str,
         value: Result<Bytes, Gone>,
-        expect: u64,
+        expect: Option<u64>,
         ttl: Option<Duration>,
     ) -> Result<u64, WriteError> {
         self.expire();
         let revision = self.records.get(key).map_or(0, |record| record.revision);
-        if revision != expect {
+        if expect.is_some_and(|expect| expect != revision) {
             return Err(WriteError::Conflict);
         }
-        let ttl = if value.is_err() { Some(MARKER_TTL) } else { ttl };
+        let ttl = if value.is_err() { Some(DELETED_TTL) } else { ttl };
         Ok(self.put(key.to_owned(), value, ttl.map(|ttl| Instant::now() + ttl)))
     }
 

@@ -17,11 +17,15 @@ use super::follow;
 use super::jetstream;
 use super::shared::Shared;
 use crate::error::Error;
+use crate::subject::Filter;
 use crate::transport::stream::EXPECTED;
 use crate::transport::{Bucket, Entry, Gone, Watch, WriteError, check};
 
-/// How long the marker of a deleted or expired record stays.
+/// How long the marker of an expired record stays.
 const MARKER_TTL: Duration = Duration::from_secs(10);
+/// How long that of a deleted one stays: a broker cuts off whoever takes nothing for so long, and a watch begins anew
+/// after that. So none misses a deletion.
+const DELETED_TTL: Duration = Duration::from_secs(600);
 /// How many changes may wait for the one who watches, besides those that the connection keeps.
 const WATCH_CAPACITY: usize = 256;
 
@@ -67,10 +71,17 @@ impl NatsBucket {
         }))
     }
 
-    async fn put(&self, key: &str, value: Bytes, expect: u64, headers: HeaderMap) -> Result<u64, WriteError> {
+    async fn put(
+        &self,
+        key: &str,
+        value: Bytes,
+        expect: Option<u64>,
+        mut headers: HeaderMap,
+    ) -> Result<u64, WriteError> {
         let subject = self.subject(key).map_err(WriteError::NotSent)?;
-        let mut headers = headers;
-        headers.insert(EXPECTED, expect.to_string());
+        if let Some(expect) = expect {
+            headers.insert(EXPECTED, expect.to_string());
+        }
         jetstream::write(&self.shared, &subject, Some(headers), value, key).await
     }
 }
@@ -85,7 +96,7 @@ impl Bucket for NatsBucket {
         &self,
         key: &str,
         value: Bytes,
-        expect: u64,
+        expect: Option<u64>,
         ttl: Option<Duration>,
     ) -> BoxFuture<'_, Result<u64, WriteError>> {
         let key = key.to_owned();
@@ -106,8 +117,8 @@ impl Bucket for NatsBucket {
             let mut headers = HeaderMap::new();
             headers.insert("KV-Operation", "PURGE");
             headers.insert("Nats-Rollup", "sub");
-            headers.insert("Nats-TTL", format!("{}s", MARKER_TTL.as_secs()));
-            self.put(&key, Bytes::new(), expect, headers).await
+            headers.insert("Nats-TTL", format!("{}s", DELETED_TTL.as_secs()));
+            self.put(&key, Bytes::new(), Some(expect), headers).await
         }
         .boxed()
     }
@@ -121,9 +132,9 @@ impl Bucket for NatsBucket {
         .boxed()
     }
 
-    fn watch(&self) -> BoxFuture<'_, Result<Watch, Error>> {
+    fn watch(&self, filters: Vec<Filter>) -> BoxFuture<'_, Result<Watch, Error>> {
         async move {
-            let reader = WatchReader::new(&self.name);
+            let reader = WatchReader::new(&self.name, &filters);
             Ok(Watch::new(follow::start(&self.shared, reader, WATCH_CAPACITY).await?))
         }
         .boxed()

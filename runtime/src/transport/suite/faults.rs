@@ -27,7 +27,7 @@ pub(super) async fn broker_away(harness: &mut dyn Harness) {
     let mut plain = listen(&*one, "away.*", None).await;
     let mut group = listen(&*one, "away.shared", Some("group")).await;
     let bucket = one.bucket("suite-away").await.expect("a bucket");
-    let kept = bucket.write("kept", "x".into(), 0, None).await.expect("written");
+    let kept = bucket.write("kept", "x".into(), Some(0), None).await.expect("written");
     let before = number(&*one);
     assert!(before.is_connected());
     for round in 0..2 {
@@ -38,7 +38,7 @@ pub(super) async fn broker_away(harness: &mut dyn Harness) {
         let refused = one.subscribe(&Filter::of("away.more"), None, 1).await.expect_err("no broker");
         assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
         assert!(one.flush().await.is_err_and(|error| error.kind() == ErrorKind::Unavailable));
-        let refused = bucket.write("kept", "y".into(), kept, None).await;
+        let refused = bucket.write("kept", "y".into(), Some(kept), None).await;
         assert!(
             matches!(&refused, Err(WriteError::NotSent(error)) if error.kind() == ErrorKind::Unavailable),
             "{refused:?}"
@@ -62,9 +62,9 @@ pub(super) async fn broker_away(harness: &mut dyn Harness) {
 pub(super) async fn watch_survives(harness: &mut dyn Harness) {
     let one = harness.connect("watcher").await;
     let bucket = one.bucket("suite-survive").await.expect("a bucket");
-    let a = bucket.write("a", "1".into(), 0, None).await.expect("written");
-    let short = bucket.write("short", "1".into(), 0, Some(Duration::from_secs(1))).await.expect("written");
-    let mut watch = bucket.watch().await.expect("a watch");
+    let a = bucket.write("a", "1".into(), Some(0), None).await.expect("written");
+    let short = bucket.write("short", "1".into(), Some(0), Some(Duration::from_secs(1))).await.expect("written");
+    let mut watch = bucket.watch(Vec::new()).await.expect("a watch");
     assert_eq!(see_entry(&mut watch, "a").await.revision, a);
     assert_eq!(see_entry(&mut watch, "short").await.revision, short);
     assert_eq!(see(&mut watch, "current").await, Change::Current);
@@ -73,7 +73,7 @@ pub(super) async fn watch_survives(harness: &mut dyn Harness) {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     start(harness, &[&one]).await;
     let b = loop {
-        match bucket.write("b", "1".into(), 0, None).await {
+        match bucket.write("b", "1".into(), Some(0), None).await {
             Ok(revision) => break revision,
             Err(WriteError::NotSent(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
             Err(other) => panic!("{other:?}"),
@@ -90,7 +90,7 @@ pub(super) async fn watch_survives(harness: &mut dyn Harness) {
             _ => panic!("nobody wrote {entry:?}"),
         }
     }
-    let a = bucket.write("a", "2".into(), a, None).await.expect("written");
+    let a = bucket.write("a", "2".into(), Some(a), None).await.expect("written");
     while see_entry(&mut watch, "a change after the reconnect").await.revision != a {}
 }
 

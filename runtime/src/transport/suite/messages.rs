@@ -177,7 +177,7 @@ pub(super) async fn close(harness: &mut dyn Harness) {
     let mut mine = listen(&*transport, "closing.mine", None).await;
     let mut others = listen(&*other, "closing.others", None).await;
     let bucket = transport.bucket("suite-closing").await.expect("a bucket");
-    let mut watch = bucket.watch().await.expect("a watch");
+    let mut watch = bucket.watch(Vec::new()).await.expect("a watch");
     assert_eq!(see(&mut watch, "an empty bucket is current").await, Change::Current);
     for number in 0..1_000 {
         transport.publish(say("closing.others", number.to_string())).expect("sent");

@@ -13,7 +13,7 @@ async fn open(harness: &mut dyn Harness, name: &str) -> (Arc<dyn Transport>, Box
 }
 
 async fn put(bucket: &dyn Bucket, key: &str, value: &'static str, expect: u64, ttl: Option<Duration>) -> u64 {
-    match soon("write", bucket.write(key, value.into(), expect, ttl)).await {
+    match soon("write", bucket.write(key, value.into(), Some(expect), ttl)).await {
         Ok(revision) => revision,
         Err(error) => panic!("{key} = {value} over revision {expect} was refused: {error:?}"),
     }
@@ -37,12 +37,12 @@ pub(super) async fn compare_and_set(harness: &mut dyn Harness) {
     assert_eq!(read(&*bucket, key).await, None);
     let first = put(&*bucket, key, "one", 0, None).await;
     assert_eq!(read(&*bucket, key).await, Some(entry(key, first, "one")));
-    is_conflict(bucket.write(key, "two".into(), 0, None).await, "it exists");
-    is_conflict(bucket.write(key, "two".into(), first + 7, None).await, "the revision is another");
+    is_conflict(bucket.write(key, "two".into(), Some(0), None).await, "it exists");
+    is_conflict(bucket.write(key, "two".into(), Some(first + 7), None).await, "the revision is another");
     let other = put(&*bucket, "another", "x", 0, None).await;
     let second = put(&*bucket, key, "two", first, None).await;
     assert!(first < other && other < second, "revisions grow: {first} {other} {second}");
-    is_conflict(bucket.write(key, "three".into(), first, None).await, "it was updated");
+    is_conflict(bucket.write(key, "three".into(), Some(first), None).await, "it was updated");
     assert_eq!(read(&*bucket, key).await, Some(entry(key, second, "two")));
     // A second opening is the same bucket.
     let again = soon("open again", _transport.bucket("suite-cas")).await.expect("a bucket");
@@ -57,14 +57,14 @@ pub(super) async fn delete_then_create(harness: &mut dyn Harness) {
     assert!(marker > first);
     let gone = Entry { key: "k".to_owned(), revision: marker, value: Err(Gone::Deleted) };
     assert_eq!(read(&*bucket, "k").await, Some(gone));
-    is_conflict(bucket.write("k", "two".into(), 0, None).await, "the marker counts");
+    is_conflict(bucket.write("k", "two".into(), Some(0), None).await, "the marker counts");
     let second = put(&*bucket, "k", "two", marker, None).await;
     assert_eq!(read(&*bucket, "k").await, Some(entry("k", second, "two")));
 }
 
 pub(super) async fn expiry(harness: &mut dyn Harness) {
     let (_transport, bucket) = open(harness, "suite-expiry").await;
-    let mut watch = bucket.watch().await.expect("a watch");
+    let mut watch = bucket.watch(Vec::new()).await.expect("a watch");
     assert_eq!(see(&mut watch, "an empty bucket is current").await, Change::Current);
     let mut expect = 0;
     for round in 0..2 {
@@ -105,7 +105,7 @@ pub(super) async fn renewal(harness: &mut dyn Harness) {
 pub(super) async fn bad_input(harness: &mut dyn Harness) {
     let (transport, bucket) = open(harness, "suite-bad").await;
     for key in ["", ".", "a..b", "a b", "a.*", ">", "ä", "a."] {
-        let refused = bucket.write(key, "x".into(), 0, None).await;
+        let refused = bucket.write(key, "x".into(), Some(0), None).await;
         assert!(
             matches!(&refused, Err(WriteError::NotSent(error)) if error.kind() == ErrorKind::BadRequest),
             "{key:?}: {refused:?}"
@@ -113,7 +113,7 @@ pub(super) async fn bad_input(harness: &mut dyn Harness) {
         let refused = bucket.get(key).await;
         assert!(refused.as_ref().is_err_and(|error| error.kind() == ErrorKind::BadRequest), "{key:?}: {refused:?}");
     }
-    let refused = bucket.write("k", "x".into(), 0, Some(Duration::from_millis(500))).await;
+    let refused = bucket.write("k", "x".into(), Some(0), Some(Duration::from_millis(500))).await;
     assert!(matches!(&refused, Err(WriteError::NotSent(error)) if error.kind() == ErrorKind::Config), "{refused:?}");
     for name in ["", "a.b", "a b", "*"] {
         assert!(transport.bucket(name).await.is_err_and(|error| error.kind() == ErrorKind::Config), "{name:?}");
@@ -129,7 +129,7 @@ pub(super) async fn watch(harness: &mut dyn Harness) {
     let c = put(&*bucket, "c", "1", 0, None).await;
     let a = put(&*bucket, "a", "2", a, None).await;
     let b = bucket.delete("b", b).await.expect("deleted");
-    let mut watch = bucket.watch().await.expect("a watch");
+    let mut watch = bucket.watch(Vec::new()).await.expect("a watch");
     assert_eq!(see_entry(&mut watch, "c").await, entry("c", c, "1"));
     assert_eq!(see_entry(&mut watch, "a").await, entry("a", a, "2"));
     let gone = Entry { key: "b".to_owned(), revision: b, value: Err(Gone::Deleted) };
@@ -156,7 +156,7 @@ pub(super) async fn watch_many(harness: &mut dyn Harness) {
     for number in 0..RECORDS {
         put(&*bucket, &format!("k.{number}"), "x", 0, None).await;
     }
-    let mut watch = bucket.watch().await.expect("a watch");
+    let mut watch = bucket.watch(Vec::new()).await.expect("a watch");
     // Nobody reads for a while: nothing may be lost for that.
     tokio::time::sleep(QUIET).await;
     for number in 0..RECORDS {
@@ -173,8 +173,8 @@ pub(super) async fn races(harness: &mut dyn Harness) {
     let (mut revision, mut wins) = (0, [0, 0]);
     for round in 0..300 {
         let (one, two) = tokio::join!(
-            first.write("k", "first".into(), revision, Some(30 * SECOND)),
-            second.write("k", "second".into(), revision, Some(30 * SECOND)),
+            first.write("k", "first".into(), Some(revision), Some(30 * SECOND)),
+            second.write("k", "second".into(), Some(revision), Some(30 * SECOND)),
         );
         let (winner, value) = match (one, two) {
             (Ok(revision), Err(WriteError::Conflict)) => (revision, "first"),
@@ -194,9 +194,33 @@ pub(super) async fn markers_go(harness: &mut dyn Harness) {
     let marker = bucket.delete("deleted", first).await.expect("deleted");
     put(&*bucket, "expired", "x", 0, Some(SECOND)).await;
     tokio::time::sleep(14 * SECOND).await;
-    for key in ["deleted", "expired"] {
-        assert_eq!(read(&*bucket, key).await, None, "the marker of {key} goes");
-        let again = put(&*bucket, key, "y", 0, None).await;
-        assert!(again > marker, "revisions are never used twice");
-    }
+    assert_eq!(read(&*bucket, "expired").await, None, "the marker of what expired goes");
+    let again = put(&*bucket, "expired", "y", 0, None).await;
+    assert!(again > marker, "revisions are never used twice");
+    let gone = Entry { key: "deleted".to_owned(), revision: marker, value: Err(Gone::Deleted) };
+    assert_eq!(read(&*bucket, "deleted").await, Some(gone), "that of a deletion stays for long");
+}
+
+/// Some of the keys: what else is written is not shown, and what there is of those comes first.
+pub(super) async fn watch_some(harness: &mut dyn Harness) {
+    let (_transport, bucket) = open(harness, "suite-some").await;
+    let filters = |keys: &[&str]| keys.iter().map(|key| crate::subject::Filter::of_keys(*key)).collect::<Vec<_>>();
+    let one = put(&*bucket, "a.one", "1", 0, None).await;
+    put(&*bucket, "a.two", "1", 0, None).await;
+    let deep = put(&*bucket, "b.x.y", "1", 0, None).await;
+    let mut none = bucket.watch(filters(&["c"])).await.expect("a watch");
+    assert_eq!(see(&mut none, "there is nothing").await, Change::Current);
+    let mut watch = bucket.watch(filters(&["a.one", "b.>"])).await.expect("a watch");
+    assert_eq!(see_entry(&mut watch, "a key").await, entry("a.one", one, "1"));
+    assert_eq!(see_entry(&mut watch, "a pattern").await, entry("b.x.y", deep, "1"));
+    assert_eq!(see(&mut watch, "that was all").await, Change::Current);
+    // Whatever the record is by now.
+    let any = bucket.write("a.two", "2".into(), None, None).await.expect("written");
+    let any = [any, bucket.write("a.one", "2".into(), None, Some(SECOND)).await.expect("written")];
+    assert!(one < any[0] && any[0] < any[1], "{any:?}");
+    assert_eq!(see_entry(&mut watch, "a change").await, entry("a.one", any[1], "2"));
+    let c = put(&*bucket, "c", "1", 0, None).await;
+    assert_eq!(see_entry(&mut none, "its key").await, entry("c", c, "1"));
+    let marker = see_entry(&mut watch, "an end").await;
+    assert_eq!((marker.key.as_str(), &marker.value), ("a.one", &Err(Gone::Expired)));
 }

@@ -90,31 +90,97 @@ fn an_expiry_means_nothing_to_a_node_that_cannot_renew() {
     quiet(&mut script, 60_000);
     assert!(!takes(&script));
     script.answer_renewal();
-    script.answer_renewal();
     script.pass(29_000);
     assert!(!takes(&script), "its own lease lapsed: one TTL more");
     script.pass(12_000);
     assert!(takes(&script));
 }
 
-/// The renewal has to come back through the watch too: a watch that stands still shows nobody's renewals.
+/// The heartbeat has to come back through both watches too: one that stands still shows nobody's.
 #[test]
-fn an_expiry_means_nothing_while_the_watch_stands_still() {
+fn an_expiry_means_nothing_while_a_watch_stands_still() {
+    for stands in ["all", "beats"] {
+        let mut script = beside_holder(&[]);
+        script.expire("b-2");
+        for _ in 0..400 {
+            script.now += 250;
+            script.tell(Input::Tick);
+            script.answer_lapsed();
+            let Some(sent_at) = script.renewal() else { continue };
+            script.revision += 1;
+            let revision = script.revision;
+            script.tell(Input::RenewDone { sent_at, result: CasResult::Ok(revision) });
+            script.tell(match stands {
+                "all" => Input::Beat { id: "a-1".into(), revision, beating: true },
+                _ => Input::Record { revision, entry: Entry::Beat("a-1".into()) },
+            });
+        }
+        assert!(!takes(&script), "{stands}");
+        script.pass(20_250);
+        assert!(takes(&script), "{stands}");
+    }
+}
+
+/// What a node declares is stored after a heartbeat: whoever has just learned of it has not seen that one yet.
+#[test]
+fn a_lease_that_was_just_written_is_not_ended() {
     let mut script = beside_holder(&[]);
     script.expire("b-2");
-    for _ in 0..400 {
-        script.now += 250;
-        script.tell(Input::Tick);
-        let last = script.out.iter().find(|effect| matches!(effect, Effect::Renew { .. })).cloned();
-        if let Some(Effect::Renew { sent_at, .. }) = last {
-            script.out.retain(|effect| !matches!(effect, Effect::Renew { .. }));
-            script.revision += 1;
-            script.tell(Input::RenewDone { sent_at, result: CasResult::Ok(script.revision) });
-        }
+    script.pass(9_500);
+    script.record(Entry::Lease("b-2".into(), lease("b-2", 2)));
+    script.pass(9_500);
+    assert!(!takes(&script), "{:?}", script.out);
+    script.beat("b-2");
+    script.pass(60_000);
+    assert!(!takes(&script), "it beats again");
+}
+
+/// Others die with it, and nobody is left of those that watched: whoever comes before them on the ring is next.
+#[test]
+fn a_stretch_of_the_ring_is_watched_by_those_before_it() {
+    let others: Vec<String> = (2..30).map(|n| format!("b-{n}")).collect();
+    let ids: Vec<&str> = others.iter().map(String::as_str).collect();
+    let mut script = beside_holder(&ids[1..]);
+    assert_eq!(script.watched.len(), 8);
+    let ring: Vec<NodeId> = script.machine.view().after_on_ring(&"a-1".into()).cloned().collect();
+    assert_eq!(ring.iter().take(8).cloned().collect::<BTreeSet<_>>(), script.watched.iter().cloned().collect());
+    // Two of those that are watched: more than a third of eight would be the broker's doing.
+    for id in &ring[..2] {
+        script.expire(id.as_str());
     }
-    assert!(!takes(&script));
-    script.pass(20_250);
-    assert!(takes(&script));
+    assert_eq!(script.watched.len(), 10, "two more, for those that have stopped");
+    script.pass(22_000);
+    assert!(ring[..2].iter().all(|id| !script.machine.view().is_live(id)), "{:?}", script.out);
+    assert!(script.watched.len() == 8 && !script.watched.contains(&ring[1]), "{:?}", script.watched);
+    // One that stopped before anybody here looked: it has a whole lease's time from then on.
+    let mut late = beside_holder(&ids[1..]);
+    late.beating.remove(&ring[8]);
+    late.expire(ring[0].as_str());
+    assert!(late.watched.contains(&ring[8]));
+    late.pass(29_000);
+    assert!(late.machine.view().is_live(&ring[8]));
+    late.pass(11_000);
+    assert!(!late.machine.view().is_live(&ring[8]));
+}
+
+/// A client writes nothing. It watches a few all the same: if all nodes die at once, nobody else will say so.
+#[test]
+fn a_client_sees_heartbeats_stop() {
+    let mut client = Script::bare(false);
+    client.tell(Input::Started);
+    client.tell(Input::Connected { server: "s".into(), client: 1 });
+    client.lease("b-2");
+    client.record(Entry::Member("b-2".into(), member("b-2", false)));
+    client.tell(Input::SnapshotDone);
+    assert_eq!(client.watched, ["b-2".into()]);
+    client.expire("b-2");
+    client.pass(9_750);
+    assert_eq!(client.machine.view().owner("order", 0), Owner::Vacant);
+    client.pass(500);
+    assert_eq!(client.machine.view().owner("order", 0), Owner::NoHosts);
+    assert_eq!(client.out, [Effect::NodeLost { id: "b-2".into() }]);
+    client.lease("b-2");
+    assert_eq!(client.machine.view().owner("order", 0), Owner::Vacant, "it came back");
 }
 
 #[test]
@@ -164,8 +230,9 @@ fn a_lease_never_seen_counts_as_dead_after_one_ttl() {
 #[test]
 fn an_old_death_frees_no_newer_claim() {
     let mut script = beside_holder(&[]);
-    script.expire("b-2");
+    super::word::show_tombstone(&mut script, "b-2", "c-3");
     script.claim(Some("b-2"), 3, None, &[]);
+    script.out.clear();
     script.pass(25_000);
     assert!(!takes(&script));
     script.lease("b-2");
@@ -201,7 +268,7 @@ fn the_records_of_the_dead_are_tidied_away() {
 fn what_vanished_while_the_watch_was_away_is_forgotten() {
     let mut script = beside_holder(&[]);
     script.tell(Input::SnapshotBegun);
-    script.lease("a-1");
+    script.record(Entry::Lease("a-1".into(), lease("a-1", 1)));
     script.record(Entry::Member("a-1".into(), member("a-1", false)));
     script.tell(Input::SnapshotDone);
     assert!(!script.machine.view().is_live(&"b-2".into()));

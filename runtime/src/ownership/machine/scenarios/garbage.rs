@@ -41,6 +41,7 @@ impl Babble {
             1 | 2 => Key::Member(self.node()),
             3 | 4 => Key::Lease(self.node()),
             5 if self.random.chance(20) => Key::Past("a".into()),
+            6 if self.random.chance(20) => Key::Beat(self.node()),
             _ => Key::Part(self.part()),
         }
     }
@@ -52,8 +53,10 @@ impl Babble {
             Key::Lease(id) => {
                 let ended_by = self.random.chance(10).then(|| self.node());
                 let incarnation = if self.random.chance(98) { id.as_str()[2..].to_owned() } else { "x".to_owned() };
-                Entry::Lease(id, Lease { incarnation, server: "s".into(), client: self.number(), ended_by })
+                let lapsed = self.random.chance(20);
+                Entry::Lease(id, Lease { incarnation, server: "s".into(), client: self.number(), ended_by, lapsed })
             }
+            Key::Beat(id) => Entry::Beat(id),
             Key::Past(name) => Entry::Past(name, crate::ownership::record::Past { deaths: u32::MAX }),
             Key::Part(part) => {
                 let node = self.random.chance(80).then(|| self.node());
@@ -87,6 +90,9 @@ impl Babble {
             2 if self.random.chance(30) => Input::Disconnected,
             3 if self.random.chance(30) => Input::SnapshotBegun,
             3 | 4 => Input::SnapshotDone,
+            36 => Input::Beat { id: self.node(), revision: epoch, beating: self.random.chance(60) },
+            37 if self.random.chance(50) => Input::BeatsBegun,
+            37 => Input::BeatsShown,
             5 | 6 => Input::Offered { part, epoch, from: self.node() },
             7 | 8 => {
                 let (part, epoch, heir) = self.offer.take().unwrap_or((part, epoch, "b-2".into()));
@@ -169,5 +175,5 @@ fn babble_is_survived() {
             babble.heard(out).unwrap_or_else(|error| panic!("seed {seed}, step {step}: {error}"));
         }
     }
-    assert_eq!(effects.len(), 20, "the babble reaches every effect: {effects:?}");
+    assert_eq!(effects.len(), 21, "the babble reaches every effect: {effects:?}");
 }

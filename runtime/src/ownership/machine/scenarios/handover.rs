@@ -221,7 +221,8 @@ fn what_was_given_and_handed_on_is_no_theft() {
     }
     // With the lease gone in between, somebody had reason to take it.
     let (mut script, _, _) = transferring();
-    script.expire("a-1");
+    script.vanish();
+    script.answer_lease();
     script.claim(Some("x-9"), 3, None, &[]);
     assert!(script.did(|effect| matches!(effect, Effect::Retire { reason: RetireReason::ClaimTaken })));
 }

@@ -13,7 +13,9 @@ fn word(node: &str, client: u64) -> Input {
 /// The tombstones asked for: of whom, and at which revision.
 fn tombstones(script: &Script) -> Vec<(String, u64)> {
     let tombstone = |effect: &Effect| match effect {
-        Effect::Cas { entry: Entry::Lease(id, lease), expect, .. } if lease.ended_by == Some("a-1".into()) => {
+        Effect::Cas { entry: Entry::Lease(id, lease), expect, .. }
+            if lease.ended_by == Some("a-1".into()) && !lease.lapsed =>
+        {
             Some((id.to_string(), *expect))
         }
         _ => None,
@@ -22,9 +24,8 @@ fn tombstones(script: &Script) -> Vec<(String, u64)> {
 }
 
 /// Shows a lease as another node has made a tombstone of it.
-fn show_tombstone(script: &mut Script, id: &str, by: &str) {
-    let (incarnation, server) = (id[2..].to_owned(), "s".to_owned());
-    script.record(Entry::Lease(id.into(), Lease { incarnation, server, client: 1, ended_by: Some(by.into()) }));
+pub(super) fn show_tombstone(script: &mut Script, id: &str, by: &str) {
+    script.record(Entry::Lease(id.into(), Lease { ended_by: Some(by.into()), ..lease(id, 1) }));
 }
 
 fn lost(script: &Script, id: &str) -> usize {
@@ -58,11 +59,11 @@ fn a_dead_node_is_taken_over_on_the_brokers_word() {
 #[test]
 fn a_node_that_has_another_connection_is_told_of_once() {
     let mut script = beside_holder(&[]);
-    let lease = |client| Lease { incarnation: "2".into(), server: "s".into(), client, ended_by: None };
+    let lease = |client| lease("b-2", client);
     let told = |script: &Script| script.did(|effect| *effect == Effect::Reconnected { id: "b-2".into() });
     script.out.clear();
     script.record(Entry::Lease("b-2".into(), lease(1)));
-    assert!(!told(&script), "a renewal: {:?}", script.out);
+    assert!(!told(&script), "nothing new: {:?}", script.out);
     script.record(Entry::Lease("b-2".into(), lease(2)));
     assert!(told(&script) && lost(&script, "b-2") == 0, "{:?}", script.out);
     script.out.clear();
@@ -130,8 +131,8 @@ fn proxy_cut_live_owner() {
     let mut late = Script::owning(&["b-2"]);
     late.tell(Input::Disconnected);
     late.tell(Input::Connected { server: "s".into(), client: 2 });
-    let sent_at = late.now;
-    late.tell(Input::RenewDone { sent_at, result: CasResult::Conflict });
+    let id = late.out.iter().find_map(write).expect("the lease is written with it");
+    late.tell(Input::CasDone { id, result: CasResult::Conflict });
     assert!(late.machine.is_fenced());
     show_tombstone(&mut late, "a-1", "b-2");
     assert!(late.did(|effect| *effect == Effect::Retire { reason: RetireReason::Tombstoned }), "{:?}", late.out);
@@ -140,7 +141,7 @@ fn proxy_cut_live_owner() {
 }
 
 fn lease_with(id: &str, client: u64) -> Entry {
-    Entry::Lease(id.into(), Lease { incarnation: id[2..].into(), server: "s".into(), client, ended_by: None })
+    Entry::Lease(id.into(), lease(id, client))
 }
 
 /// A node serves only while round trips on its owning connection come back: that is what lets a word be acted upon.
@@ -176,7 +177,7 @@ fn a_round_trip_proves_its_own_connection_only() {
     script.mute = true;
     script.tell(Input::Disconnected);
     script.tell(Input::Connected { server: "s".into(), client: 2 });
-    script.answer_renewal();
+    script.answer_lease();
     script.tell(Input::RoundTripDone { id: trip.expect("one was sent"), ok: true });
     assert!(script.machine.is_fenced() && script.machine.serves_until() == 0);
 }

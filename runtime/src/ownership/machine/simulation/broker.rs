@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ownership::machine::Gone;
 use crate::ownership::record::{Entry, Key, Lease, NodeId};
 
-/// How long a marker stays. Shorter than a lease, so that a node that was away misses some.
+/// How long the marker of what expired stays. Shorter than a lease, so that a node that was away misses some.
 const MARKER_MS: u64 = 3_000;
+/// That of a deletion: longer than a write can be late, or a watch, while nobody notices a lost connection.
+const DELETED_MS: u64 = 16_000;
 
 /// The bucket.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +89,7 @@ impl Broker {
         if expect.is_some_and(|expect| expect != stored.revision) || (expect.is_none() && stored.value.is_err()) {
             return None;
         }
-        Some(self.store(key.clone(), Err(Gone::Deleted), Some(now + MARKER_MS)))
+        Some(self.store(key.clone(), Err(Gone::Deleted), Some(now + DELETED_MS)))
     }
 
     /// Ends what has run out by `now`: leases become markers, markers vanish. True if there is something to show.

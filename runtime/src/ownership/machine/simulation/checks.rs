@@ -6,7 +6,7 @@
 //! one with each change of holder, and only then; only a holder gives away (both in `broker`). (iii) No node writes a
 //! claim before it has seen a whole snapshot and its own lease and member are acknowledged; a pure client writes
 //! nothing. (iv) Nobody retires whose lease has never ended, and no tombstone is written over a lease whose connection
-//! stands. At the end: every partition of every actor that has a host is active at the first in rendezvous order,
+//! stands, or over that of a node which serves. At the end: every partition of every actor that has a host is active at the first in rendezvous order,
 //! nowhere else, with nothing held back, and nobody holds calls for it; drained nodes have ended and left no record.
 
 use super::world::{Life, Node, World};
@@ -152,10 +152,12 @@ impl World {
                 {
                     return Err(format!("the claim of {part} names {:?}", claim.node));
                 }
-                // A tombstone stays while a claim names its node, here of an actor that nobody hosts; and while nobody is
-                // there who writes.
-                Entry::Lease(id, lease) if lease.ended_by.is_some() && (hosted.is_empty() || self.is_named(id)) => {}
-                Entry::Lease(id, _) if !up(id) => return Err(format!("{id} is gone and left its lease")),
+                // A tombstone stays while a claim names its node, here of an actor that nobody hosts; and everything
+                // while nobody is there who writes.
+                Entry::Lease(id, lease) if lease.ended_by.is_some() && self.is_named(id) => {}
+                Entry::Lease(id, _) if !up(id) && !hosted.is_empty() => {
+                    return Err(format!("{id} is gone and left its lease"));
+                }
                 _ => {}
             }
         }
@@ -179,7 +181,7 @@ impl Node {
         self.admitting.contains_key(part) && self.is_proved(now)
     }
 
-    fn is_proved(&self, now: Millis) -> bool {
+    pub(super) fn is_proved(&self, now: Millis) -> bool {
         self.life == Life::Up && !self.machine.is_fenced() && self.clock(now) < self.machine.serves_until()
     }
 }

@@ -47,8 +47,15 @@ impl World {
     fn carry_out(&mut self, at: usize, effect: Effect) -> Result<(), String> {
         let me = self.nodes[at].id.clone();
         match effect {
-            Effect::Renew { lease, expect, sent_at } => {
-                self.send(at, Write::Renew(Entry::Lease(me, lease), expect, sent_at));
+            Effect::Renew { sent_at } => self.send(at, Write::Renew(Entry::Beat(me), sent_at)),
+            Effect::WatchBeats { of } => {
+                let node = &mut self.nodes[at];
+                node.beats = of.into_iter().chain((!node.hosts.is_empty()).then_some(me)).collect();
+                node.asked += 1;
+                node.beats_cursor = None;
+                let (link, asked) = (node.link, node.asked);
+                let later = self.latency();
+                self.after(later, Event::Beats(at, link, asked));
             }
             Effect::RoundTrip { id, client, .. } => {
                 if !(self.faulty && self.random.chance(self.plan.losses)) {
@@ -181,7 +188,8 @@ impl World {
         node.joined.clear();
         let id = node.id.clone();
         self.after(5, Event::Write(at, Write::Purge(Key::Lease(id.clone())), Fate::Unheard));
-        self.after(10, Event::Write(at, Write::Purge(Key::Member(id)), Fate::Unheard));
+        self.after(10, Event::Write(at, Write::Purge(Key::Member(id.clone())), Fate::Unheard));
+        self.after(15, Event::Write(at, Write::Purge(Key::Beat(id)), Fate::Unheard));
     }
 
     /// A message from node to node.
@@ -221,20 +229,21 @@ impl World {
         self.broker.expire(self.now);
         let by = self.nodes[at].id.clone();
         let stored = match write.clone() {
-            Write::Renew(entry, expect, _) => {
-                let stored = self.broker.put(&by, entry, expect, Some(self.now + TTL_MS))?;
-                self.nodes[at].leased |= stored.is_some();
+            Write::Renew(entry, _) => {
+                let before = self.broker.revision_of(&entry.key());
                 self.after(TTL_MS, Event::Expire);
-                stored
+                self.broker.put(&by, entry, before, Some(self.now + TTL_MS))?
             }
             Write::Put(entry, expect, _) => {
                 let member = matches!(entry, Entry::Member(..));
+                let lease = matches!(&entry, Entry::Lease(id, _) if *id == by);
                 let stored = self.broker.put(&by, entry.clone(), expect, None)?;
                 if stored.is_some() {
                     self.check_tombstone(&entry)?;
                     self.check_claim(&entry)?;
                 }
                 self.nodes[at].enrolled |= member && stored.is_some();
+                self.nodes[at].leased |= lease && stored.is_some();
                 stored
             }
             Write::Delete(key, expect, _) => self.broker.delete(&key, Some(expect), self.now),
@@ -254,8 +263,46 @@ impl World {
             if self.nodes[at].life == Life::Up && self.nodes[at].linked {
                 let later = self.latency();
                 self.after(later, Event::Show(at, self.nodes[at].link, self.broker.revision));
+                let later = self.latency();
+                self.after(later, Event::ShowBeats(at, self.nodes[at].link, self.broker.revision));
             }
         }
+    }
+
+    /// Shows heartbeats, each by the watch of those.
+    pub(super) fn show_beats(&mut self, at: usize, link: u64, until: u64) -> Result<(), String> {
+        let node = &mut self.nodes[at];
+        let Some(cursor) = node.beats_cursor.filter(|cursor| *cursor < until) else { return Ok(()) };
+        if !node.linked || node.link != link {
+            return Ok(());
+        }
+        node.beats_cursor = Some(until);
+        self.tell_beats(at, cursor, until)
+    }
+
+    pub(super) fn beats(&mut self, at: usize, link: u64, asked: u64) -> Result<(), String> {
+        let node = &mut self.nodes[at];
+        if !node.linked || node.link != link || node.life != Life::Up || node.asked != asked {
+            return Ok(());
+        }
+        node.beats_cursor = Some(self.broker.revision);
+        self.tell(at, Input::BeatsBegun)?;
+        self.tell_beats(at, 0, self.broker.revision)?;
+        // Whatever it was told may have made it ask for others.
+        if self.nodes[at].asked == asked { self.tell(at, Input::BeatsShown) } else { Ok(()) }
+    }
+
+    fn tell_beats(&mut self, at: usize, after: u64, until: u64) -> Result<(), String> {
+        let asked = self.nodes[at].asked;
+        for Shown { key, revision, value } in self.broker.shown(after, until) {
+            if let Key::Beat(id) = key
+                && self.nodes[at].beats.contains(&id)
+                && self.nodes[at].asked == asked
+            {
+                self.tell(at, Input::Beat { id, revision, beating: value.is_ok() })?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn show(&mut self, at: usize, link: u64, until: u64) -> Result<(), String> {
@@ -265,7 +312,7 @@ impl World {
             return Ok(());
         }
         node.cursor = Some(until);
-        self.broker.shown(cursor, until).into_iter().try_for_each(|shown| self.tell(at, input(shown)))
+        self.tell_shown(at, cursor, until)
     }
 
     pub(super) fn snapshot(&mut self, at: usize, link: u64) -> Result<(), String> {
@@ -275,9 +322,16 @@ impl World {
         self.nodes[at].cursor = Some(self.broker.revision);
         self.nodes[at].snapshots += 1;
         self.tell(at, Input::SnapshotBegun)?;
-        let all = self.broker.shown(0, self.broker.revision);
-        all.into_iter().try_for_each(|shown| self.tell(at, input(shown)))?;
+        self.tell_shown(at, 0, self.broker.revision)?;
         self.tell(at, Input::SnapshotDone)
+    }
+
+    /// Everything but others' heartbeats.
+    fn tell_shown(&mut self, at: usize, after: u64, until: u64) -> Result<(), String> {
+        let id = self.nodes[at].id.clone();
+        let is_for = |shown: &Shown| !matches!(&shown.key, Key::Beat(of) if *of != id);
+        let shown = self.broker.shown(after, until).into_iter().filter(is_for);
+        shown.into_iter().try_for_each(|shown| self.tell(at, input(shown)))
     }
 
     fn index(&self, id: &crate::ownership::record::NodeId) -> usize {
@@ -287,7 +341,7 @@ impl World {
 
 fn answer(write: &Write, result: CasResult) -> Input {
     match write {
-        Write::Renew(_, _, sent_at) => Input::RenewDone { sent_at: *sent_at, result },
+        Write::Renew(_, sent_at) => Input::RenewDone { sent_at: *sent_at, result },
         Write::Put(_, _, id) | Write::Delete(_, _, id) => Input::CasDone { id: *id, result },
         Write::Purge(_) => Input::Tick,
     }

@@ -11,6 +11,7 @@ impl World {
         self.nodes[at].linked = false;
         self.nodes[at].link += 1;
         self.nodes[at].cursor = None;
+        self.nodes[at].beats_cursor = None;
         let notices = self.random.between(1, 1_500);
         self.after(notices, Event::Down(at, self.nodes[at].link));
     }
@@ -36,6 +37,10 @@ impl World {
         self.connect_own(at)?;
         let later = self.latency();
         self.after(later, Event::Snapshot(at, link));
+        if self.nodes[at].asked > 0 {
+            let later = self.latency();
+            self.after(later, Event::Beats(at, link, self.nodes[at].asked));
+        }
         Ok(())
     }
 
@@ -82,14 +87,18 @@ impl World {
         self.after(later, Event::Tell(at, Input::RoundTripDone { id, ok }));
     }
 
-    /// Nobody is declared dead by a node that was told of another connection than the lease names.
+    /// Nobody is declared dead by a node that was told of another connection than the lease names, or while its
+    /// heartbeat lets it serve.
     pub(super) fn check_tombstone(&self, entry: &Entry) -> Result<(), String> {
-        let Entry::Lease(id, Lease { client, ended_by: Some(by), .. }) = entry else { return Ok(()) };
-        let stands = |node: &&super::world::Node| node.id == *id && node.own && node.client == *client;
-        match self.nodes.iter().find(stands) {
-            Some(_) => Err(format!("{by} made a tombstone for {id}, whose connection {client} stands")),
-            None => Ok(()),
+        let Entry::Lease(id, Lease { client, ended_by: Some(by), lapsed, .. }) = entry else { return Ok(()) };
+        let Some(node) = self.nodes.iter().find(|node| node.id == *id) else { return Ok(()) };
+        if *lapsed && node.is_proved(self.now) {
+            return Err(format!("at {}: {by} made a tombstone for {id}, which serves", self.now));
         }
+        if !lapsed && node.own && node.client == *client {
+            return Err(format!("{by} made a tombstone for {id}, whose connection {client} stands"));
+        }
+        Ok(())
     }
 
     fn connect_own(&mut self, at: usize) -> Result<(), String> {
@@ -105,7 +114,12 @@ impl World {
 /// What is worth counting of tombstones.
 pub(super) fn name(effect: &Effect) -> Option<&'static str> {
     match effect {
-        Effect::Cas { entry: Entry::Lease(..), .. } => Some("tombstone"),
+        Effect::Cas { entry: Entry::Lease(_, lease), .. } => Some(match lease {
+            Lease { ended_by: None, .. } => "lease",
+            Lease { lapsed: false, .. } => "tombstone",
+            Lease { lapsed: true, .. } => "tombstone of one that has lapsed",
+        }),
+        Effect::WatchBeats { .. } => Some("watch beats"),
         _ => None,
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) quiet: bool,
     /// The broker says when an owning connection has ended: soon, late, or not at all.
     pub(super) tells: bool,
+    /// How many heartbeats a node watches.
+    pub(super) neighbours: usize,
 }
 
 impl Plan {
@@ -38,11 +40,12 @@ impl Plan {
             losses: random.between(0, 20),
             quiet: false,
             tells: random.chance(75),
+            neighbours: random.between(1, 4) as usize,
         }
     }
 
     pub(super) fn quiet(nodes: usize) -> Self {
-        Self { partitions: 8, nodes, clients: 1, losses: 0, quiet: true, tells: true }
+        Self { partitions: 8, nodes, clients: 1, losses: 0, quiet: true, tells: true, neighbours: 2 }
     }
 }
 
@@ -93,6 +96,10 @@ pub(super) struct Node {
     /// The number of that connection.
     pub(super) client: u64,
     pub(super) cursor: Option<u64>,
+    /// Whose heartbeats it watches, how often it has asked for others, and how far it was shown them.
+    pub(super) beats: BTreeSet<NodeId>,
+    pub(super) asked: u64,
+    pub(super) beats_cursor: Option<u64>,
     /// The keys that ran when the partition was given away.
     pub(super) busy: BTreeMap<Part, Vec<String>>,
     /// Those of the busy keys whose turns run still.
@@ -119,6 +126,9 @@ pub(super) enum Event {
     Write(usize, Write, Fate),
     Show(usize, u64, u64),
     Snapshot(usize, u64),
+    /// What is shown of heartbeats, and by which of the connections and questions.
+    ShowBeats(usize, u64, u64),
+    Beats(usize, u64, u64),
     Link(usize, u64),
     Down(usize, u64),
     /// A round trip on an owning connection has come to the broker.
@@ -144,7 +154,7 @@ pub(super) enum Event {
 
 #[derive(Clone, Debug)]
 pub(super) enum Write {
-    Renew(Entry, u64, Millis),
+    Renew(Entry, Millis),
     Put(Entry, u64, CasId),
     Delete(Key, u64, CasId),
     Purge(Key),
@@ -316,6 +326,8 @@ impl World {
             | Event::Tell(at, _)
             | Event::Show(at, ..)
             | Event::Snapshot(at, _)
+            | Event::ShowBeats(at, ..)
+            | Event::Beats(at, ..)
             | Event::Link(at, _)
             | Event::Down(at, _)
             | Event::OwnDown(at, _)
@@ -342,6 +354,8 @@ impl World {
             Event::Write(at, write, fate) => self.arrive(at, write, fate)?,
             Event::Show(at, link, until) => self.show(at, link, until)?,
             Event::Snapshot(at, link) => self.snapshot(at, link)?,
+            Event::ShowBeats(at, link, until) => self.show_beats(at, link, until)?,
+            Event::Beats(at, link, asked) => self.beats(at, link, asked)?,
             Event::Link(at, link) => self.link(at, link)?,
             Event::Down(at, link) => self.down(at, link)?,
             Event::Trip(at, client, id) => self.trip(at, client, id),
@@ -386,6 +400,7 @@ impl World {
         let config = Config {
             lease_ttl_ms: TTL_MS,
             renew_every_ms: TTL_MS / 3,
+            neighbours: self.plan.neighbours,
             handovers_at_once: 3,
             orphan_patience_ms: 500,
             offer_patience_ms: 800,
@@ -416,6 +431,9 @@ impl World {
             own: false,
             client: 0,
             cursor: None,
+            beats: BTreeSet::new(),
+            asked: 0,
+            beats_cursor: None,
             busy: BTreeMap::new(),
             running: BTreeMap::new(),
             leaving: 0,

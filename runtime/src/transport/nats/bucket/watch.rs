@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::value;
+use crate::subject::Filter;
 use crate::transport::nats::follow::{Place, Reader};
 use crate::transport::replay::{Dropped, Replay};
 use crate::transport::{Change, Entry};
@@ -12,14 +13,19 @@ use crate::transport::{Change, Entry};
 /// A watch of a bucket.
 pub(super) struct WatchReader {
     bucket: String,
+    subjects: Vec<String>,
     replay: Replay,
     /// How many records there were when the consumer began.
     pending: u64,
 }
 
 impl WatchReader {
-    pub(super) fn new(bucket: &str) -> Self {
-        Self { bucket: bucket.to_owned(), replay: Replay::default(), pending: 0 }
+    pub(super) fn new(bucket: &str, filters: &[Filter]) -> Self {
+        let mut subjects: Vec<String> = filters.iter().map(|filter| format!("$KV.{bucket}.{filter}")).collect();
+        if subjects.is_empty() {
+            subjects.push(format!("$KV.{bucket}.>"));
+        }
+        Self { bucket: bucket.to_owned(), subjects, replay: Replay::default(), pending: 0 }
     }
 
     fn entry(&self, revision: u64, message: Message) -> Option<Entry> {
@@ -40,7 +46,7 @@ impl Reader for WatchReader {
     }
 
     fn wanted(&self) -> Value {
-        json!({ "deliver_policy": "last_per_subject", "filter_subject": format!("$KV.{}.>", self.bucket) })
+        json!({ "deliver_policy": "last_per_subject", "filter_subjects": self.subjects })
     }
 
     fn gone(&self) -> Option<Change> {

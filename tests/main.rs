@@ -17,6 +17,8 @@ mod leaving;
 mod processes;
 
 mod takeover;
+
+mod heartbeats;
 mod watching;
 
 mod rolling;

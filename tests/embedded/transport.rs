@@ -130,6 +130,7 @@ cases!(
     bad_keys_and_times_are_refused,
     watch_gives_all_then_current_then_changes,
     watch_of_many_records_is_complete,
+    watch_of_some_records_shows_no_others,
     races_have_one_winner,
     appends_compare_and_set,
     reads_find_what_is_next,

@@ -235,7 +235,8 @@ impl Running {
         self.farewell().await;
     }
 
-    /// True if callers have not been shown what is known now. Renewals are most of what a watch shows, and none of it.
+    /// True if callers have not been shown what is known now. The own
+    /// heartbeat is much of what a watch shows, and none of it.
     fn is_news(&mut self) -> bool {
         let newest = Some((self.driver.machine.view().version(), self.current));
         std::mem::replace(&mut self.published, newest) != newest
@@ -345,7 +346,7 @@ impl Running {
         }
     }
 
-    /// Takes the node's records away, so that the others need not wait for the lease to run out.
+    /// Takes the node's records away, so that the others need not wait for its heartbeat to stop.
     async fn farewell(self) {
         let Running { driver, over, writes, .. } = self;
         drop(writes);
@@ -361,12 +362,18 @@ impl Running {
                         && record.value.is_ok()
                         && let Err(error) = driver.bucket.delete(key, record.revision).await
                     {
-                        tracing::debug!(key, ?error, "a record of this node was not deleted; it will run out");
+                        tracing::debug!(
+                            key,
+                            ?error,
+                            "a record of this node was not deleted; others will when the heartbeat has stopped"
+                        );
                     }
                 }
             };
             if tokio::time::timeout(FAREWELL, delete).await.is_err() {
-                tracing::debug!("the records of this node were not deleted in time; they will run out");
+                tracing::debug!(
+                    "the records of this node were not deleted in time; others will when the heartbeat has stopped"
+                );
             }
         }
     }

@@ -43,7 +43,7 @@ use self::handover::{Held, Leaves, Retry};
 use self::heartbeats::Heartbeats;
 use self::parts::Parts;
 use self::peers::Doubt;
-use self::tenure::{Sight, Tenure};
+use self::tenure::{Tenure, Watching};
 use self::tombstones::Closures;
 use self::writes::Writes;
 use super::record::{Entry, Key, Lease, Member, NodeId, Part, WIRE};
@@ -95,6 +95,8 @@ struct Sync {
     /// The keys shown, or written, since the snapshot under way began.
     shown: Option<BTreeSet<Key>>,
     rewatch_at: Millis,
+    /// It has left out something that nobody deleted.
+    doubted: bool,
 }
 
 /// What a step has to look at again.
@@ -244,7 +246,8 @@ impl Machine {
                 return Scope::Nothing;
             }
             Input::BeatsShown => {
-                self.heartbeats.shown(self.now);
+                let stopped = self.heartbeats.shown(self.now);
+                self.count_expiries(stopped);
                 return Scope::Nothing;
             }
             Input::Deleted { revision, key, reason } => return self.deleted(revision, key, reason, out),
@@ -264,6 +267,7 @@ impl Machine {
 
     fn snapshot_begun(&mut self) {
         self.sync.at = None;
+        self.tenure.snapshot_begun();
         self.sync.shown = Some(BTreeSet::new());
     }
 
@@ -272,12 +276,14 @@ impl Machine {
         self.sync.at = Some(self.now);
         self.joined_at.get_or_insert(self.now);
         let Some(shown) = self.sync.shown.take() else { return };
+        let newer_than = self.tenure.snapshot_newer_than();
         let own = Key::Lease(self.config.me.clone());
         for key in self.view.keys().into_iter().filter(|key| !shown.contains(key)) {
             // A snapshot may come from a replica that is behind. To forget others' records for that costs little, the
-            // watch shows them yet; one's own are forgotten only if the leader has said that they are not there.
+            // watch shows them yet; one's own are forgotten only if the leader has refused to write over them, and the
+            // snapshot is newer than that.
             let own = key == own;
-            let refused = self.writes.is_refused(&key, self.view.revision(&key));
+            let refused = self.writes.refused_at(&key, self.view.revision(&key)).is_some_and(|at| at < newer_than);
             if (own || matches!(key, Key::Part(_))) && !refused {
                 self.tenure.restate |= own;
             } else {
@@ -302,7 +308,7 @@ impl Machine {
             }
             Entry::Beat(id) => {
                 if self.is_me(id) {
-                    self.tenure.heard(Sight::All, revision);
+                    self.tenure.heard(Watching::Records, revision);
                 }
                 return Scope::Nothing;
             }
@@ -316,13 +322,22 @@ impl Machine {
             // The watch of heartbeats tells of those.
             return Scope::Nothing;
         }
+        if reason == Gone::Expired && !matches!(key, Key::Past(_)) {
+            // None of those has a TTL. The watch was lost, and reads from a replica that is behind, or one that has lost
+            // something: a whole snapshot is asked for.
+            self.sync.doubted = true;
+            return Scope::Nothing;
+        }
         self.shown(|| key.clone());
-        if !self.view.unlearn(key.clone(), reason, revision, self.now) {
+        let known = self.view.revision(&key) > 0;
+        if !self.view.unlearn(key.clone(), revision, self.now) {
             return Scope::Nothing;
         }
         match key {
             Key::Lease(id) if id == self.config.me => self.retire(RetireReason::LeaseDeleted, out),
-            Key::Lease(id) => self.tell_lost(id, out),
+            // Of those that went long before, nobody here knew.
+            Key::Lease(id) if known => self.tell_lost(id, out),
+            Key::Lease(_) => {}
             Key::Part(part) => return Scope::One(part),
             Key::Meta | Key::Member(_) | Key::Beat(_) | Key::Past(_) => {}
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use self::index::Index;
 
-use super::machine::{Gone, Millis};
+use super::machine::Millis;
 use super::record::{Claim, Entry, Key, Lease, Member, Meta, NodeId, Part, Past};
 #[cfg(test)]
 use super::rendezvous;
@@ -102,8 +102,9 @@ pub(super) enum LeaseState {
         /// Because its heartbeat had stopped, not on the broker's word that the connection it named was gone.
         lapsed: bool,
     },
-    /// Deleted; or, to a client, which writes no tombstones: lapsed.
-    Gone(Gone),
+    /// There, but to a client, which writes no tombstones, its node is gone: its heartbeat has stopped.
+    Lapsed(Lease),
+    Gone,
 }
 
 impl View {
@@ -205,11 +206,9 @@ impl View {
         match self.leases.get(id).map(|lease| &lease.value) {
             Some(LeaseState::Tombstone { lapsed: false, .. }) => Departure::Died,
             // Whoever made a tombstone takes it away, after the member.
-            Some(LeaseState::Gone(Gone::Deleted)) if draining => Departure::Left,
-            Some(LeaseState::Gone(Gone::Deleted)) => Departure::Died,
-            Some(LeaseState::Tombstone { .. } | LeaseState::Gone(Gone::Expired) | LeaseState::Live(_)) | None => {
-                Departure::Lost
-            }
+            Some(LeaseState::Gone) if draining => Departure::Left,
+            Some(LeaseState::Gone) => Departure::Died,
+            Some(LeaseState::Tombstone { .. } | LeaseState::Lapsed(_) | LeaseState::Live(_)) | None => Departure::Lost,
         }
     }
 
@@ -219,14 +218,15 @@ impl View {
         Some((claim.from.as_ref()?, claim.node.as_ref()?))
     }
 
-    /// A client sees that a heartbeat has stopped: it writes no tombstones, and whoever should may be gone as well. The
-    /// revision is one above the last, so that whatever is written of the lease afterwards is news.
-    pub(super) fn lapse(&mut self, id: &NodeId, now: Millis) {
-        if let Some(lease) = self.leases.get(id) {
-            let gone =
-                Known { value: LeaseState::Gone(Gone::Expired), revision: lease.revision.saturating_add(1), at: now };
-            self.put_lease(id.clone(), gone);
-        }
+    /// A client sees a heartbeat stop, or come back: it writes no tombstones, and whoever should may be gone as well.
+    pub(super) fn lapse(&mut self, id: &NodeId, stopped: bool, now: Millis) {
+        let value = match self.leases.get(id).map(|known| &known.value) {
+            Some(LeaseState::Live(lease)) if stopped => LeaseState::Lapsed(lease.clone()),
+            Some(LeaseState::Lapsed(lease)) if !stopped => LeaseState::Live(lease.clone()),
+            _ => return,
+        };
+        let revision = self.revision(&Key::Lease(id.clone()));
+        self.put_lease(id.clone(), Known { value, revision, at: now });
     }
 
     /// True if the node's lease is there.
@@ -272,12 +272,12 @@ impl View {
     }
 
     /// Takes in a marker, unless something newer is known of its key. True if it was new.
-    pub(super) fn unlearn(&mut self, key: Key, reason: Gone, revision: u64, now: Millis) -> bool {
+    pub(super) fn unlearn(&mut self, key: Key, revision: u64, now: Millis) -> bool {
         if revision <= self.revision(&key) {
             return false;
         }
         if let Key::Lease(id) = key {
-            self.put_lease(id, Known { value: LeaseState::Gone(reason), revision, at: now });
+            self.put_lease(id, Known { value: LeaseState::Gone, revision, at: now });
         } else {
             self.forget(&key);
             self.markers.insert(key, Known { value: (), revision, at: now });
@@ -346,14 +346,19 @@ impl View {
         members.chain(leases).chain(claims).chain(pasts).chain(self.markers.keys().cloned()).collect()
     }
 
-    /// Drops markers older than `before`; their keys expect revision 0 again, or a watch started over.
+    /// Drops markers older than `before`. Whoever writes such a key again is refused, if its marker is still there, and
+    /// starts the watch over.
     pub(super) fn forget_markers(&mut self, before: Millis) {
         self.markers.retain(|_, marker| marker.at >= before);
     }
 
     /// True if the node's lease is known to have ended later than at revision `lease`.
     pub(super) fn gone_after(&self, id: &NodeId, lease: u64) -> bool {
-        self.leases.get(id).is_some_and(|known| !matches!(known.value, LeaseState::Live(_)) && known.revision > lease)
+        self.leases.get(id).is_some_and(|known| match known.value {
+            LeaseState::Live(_) => false,
+            LeaseState::Lapsed(_) => true,
+            LeaseState::Tombstone { .. } | LeaseState::Gone => known.revision > lease,
+        })
     }
 
     /// How many nodes of a name have died of late.

@@ -42,9 +42,9 @@ impl Sight {
         Self { filters, ..Self::default() }
     }
 
-    /// The heartbeats of these nodes.
-    pub(super) fn of_beats(nodes: impl Iterator<Item = NodeId>) -> Self {
-        Self { filters: nodes.map(beat).collect(), ..Self::default() }
+    /// From the next opening on, the heartbeats of these nodes.
+    pub(super) fn turn_to(&mut self, nodes: impl Iterator<Item = NodeId>) {
+        self.filters = nodes.map(beat).collect();
     }
 
     /// Opens it anew, aside: renewals and answers go on meanwhile.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sight::{Seen, Sight};
+use super::sight::Seen;
 use super::{BATCH, GONE_AFTER, Running, TICK};
 use crate::error::Error;
 use crate::ownership::{Entry, Gone, Input, Key, NodeId};
@@ -43,7 +43,7 @@ impl Running {
     /// Watches these nodes' heartbeats from now on; and the own, which shows how late the watch is.
     pub(super) fn watch_beats(&mut self, of: &[NodeId]) {
         let own = (!self.driver.machine.is_client()).then(|| self.driver.me());
-        self.beats = Sight::of_beats(of.iter().cloned().chain(own));
+        self.beats.turn_to(of.iter().cloned().chain(own));
         self.beats.open(&self.driver.bucket, Duration::ZERO);
     }
 

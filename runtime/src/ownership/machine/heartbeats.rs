@@ -25,8 +25,10 @@ use crate::ownership::view::{Known, LeaseState};
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Heartbeats {
-    /// Those that were asked for; `None` before the first time.
-    pulses: Option<BTreeMap<NodeId, Pulse>>,
+    /// Those that matter; the watch may show others that did a while ago.
+    pulses: BTreeMap<NodeId, Pulse>,
+    /// Whether a watch was ever asked for.
+    asked: bool,
     /// The nodes shown since the reading under way began.
     shown: BTreeSet<NodeId>,
     /// Whether everything that there was has been shown.
@@ -43,13 +45,19 @@ struct Pulse {
     beating: bool,
     /// When that was learned, on the own clock.
     at: Millis,
-    /// Whether it was ever shown.
-    seen: bool,
+    /// Its revision, or its marker's; 0 if it was never shown.
+    revision: u64,
 }
 
 impl Heartbeats {
+    /// How many of those watched are known to beat.
+    pub(super) fn live(&self) -> usize {
+        self.pulses.values().filter(|pulse| pulse.beating && pulse.revision > 0).count()
+    }
+
+    #[cfg(test)]
     pub(super) fn watched(&self) -> usize {
-        self.pulses.as_ref().map_or(0, BTreeMap::len)
+        self.pulses.len()
     }
 
     pub(super) fn begun(&mut self) {
@@ -57,34 +65,40 @@ impl Heartbeats {
         self.shown.clear();
     }
 
-    /// Takes in a heartbeat, or its end. True if it was seen to stop just now.
-    pub(super) fn beat(&mut self, id: NodeId, beating: bool, now: Millis) -> bool {
-        let Some(pulse) = self.pulses.as_mut().and_then(|pulses| pulses.get_mut(&id)) else { return false };
-        let stops = pulse.beating && !beating;
-        if beating || stops {
-            *pulse = Pulse { beating, at: now, seen: true };
+    /// Takes in a heartbeat, or its end. True if it had been seen, and was seen to stop just now.
+    pub(super) fn beat(&mut self, id: &NodeId, revision: u64, beating: bool, now: Millis) -> bool {
+        let Some(pulse) = self.pulses.get_mut(id) else { return false };
+        self.shown.insert(id.clone());
+        // A replica that is behind may show what was before.
+        if revision < pulse.revision {
+            return false;
         }
-        self.shown.insert(id);
+        let before = *pulse;
+        if beating || before.beating {
+            *pulse = Pulse { beating, at: now, revision };
+        }
+        let stops = before.beating && !beating;
         self.stopped |= stops;
-        stops && self.current
+        stops && before.revision > 0
     }
 
-    /// Whatever was not shown has stopped: its marker may be gone as well.
-    pub(super) fn shown(&mut self, now: Millis) {
+    /// Whatever was not shown has stopped: its marker may be gone as well. Says how many had been seen before.
+    pub(super) fn shown(&mut self, now: Millis) -> usize {
         self.current = true;
-        for (id, pulse) in self.pulses.iter_mut().flatten() {
-            if pulse.beating && !self.shown.contains(id) {
-                *pulse = Pulse { beating: false, at: now, ..*pulse };
-                self.stopped = true;
-            }
+        let missing = self.pulses.iter_mut().filter(|(id, pulse)| pulse.beating && !self.shown.contains(*id));
+        let mut seen = 0;
+        for (_, pulse) in missing {
+            *pulse = Pulse { beating: false, at: now, ..*pulse };
+            self.stopped = true;
+            seen += usize::from(pulse.revision > 0);
         }
+        seen
     }
 
     /// True if the watch has shown nothing of a node for so long that it must have stopped, and does not say so: where it
     /// is slow, a marker may vanish before it is shown.
     fn is_overdue(&self, now: Millis, ttl: Millis) -> bool {
-        let mut pulses = self.pulses.iter().flatten();
-        let silent = pulses.any(|(_, pulse)| pulse.beating && now >= pulse.at + 2 * ttl);
+        let silent = self.pulses.values().any(|pulse| pulse.beating && now >= pulse.at + 2 * ttl);
         silent && now >= self.asked_at + 2 * ttl
     }
 }
@@ -94,29 +108,32 @@ impl Machine {
     pub(super) fn attend(&mut self, out: &mut Vec<Effect>) {
         let overdue = self.heartbeats.is_overdue(self.now, self.config.lease_ttl_ms);
         let changed = self.heartbeats.looked_at != self.view.index.hosts || self.heartbeats.stopped;
-        if self.sync.at.is_none() || (!overdue && !changed && self.heartbeats.pulses.is_some()) {
+        if self.sync.at.is_none() || (!overdue && !changed && self.heartbeats.asked) {
             return;
         }
         (self.heartbeats.looked_at, self.heartbeats.stopped) = (self.view.index.hosts, false);
-        let known = self.heartbeats.pulses.as_ref();
-        let mut beating = 0;
+        let (mut beating, mut wanted) = (0, self.config.neighbours);
         let mut pulses = BTreeMap::new();
         for id in self.view.after_on_ring(&self.config.me) {
-            if beating == self.config.neighbours {
+            if beating == wanted {
                 break;
             }
-            let new = Pulse { beating: true, at: self.now, seen: false };
-            let pulse = known.and_then(|known| known.get(id)).copied().unwrap_or(new);
-            beating += usize::from(pulse.beating);
+            let new = Pulse { beating: true, at: self.now, revision: 0 };
+            let pulse = self.heartbeats.pulses.get(id).copied().unwrap_or(new);
+            // One more for each that has stopped: of a thousand that are gone, eight after eight would take long to know.
+            (beating, wanted) = if pulse.beating { (beating + 1, wanted) } else { (beating, wanted + 1) };
             pulses.insert(id.clone(), pulse);
         }
-        if overdue || known.is_none_or(|known| !known.keys().eq(pulses.keys())) {
-            let of = pulses.keys().cloned().collect();
+        // What was said of others while they did not matter was not listened to.
+        let covered = self.heartbeats.asked && pulses.keys().all(|id| self.heartbeats.pulses.contains_key(id));
+        self.heartbeats.pulses = pulses;
+        if overdue || !covered {
+            let of: Vec<NodeId> = self.heartbeats.pulses.keys().cloned().collect();
             self.heartbeats.begun();
+            self.heartbeats.asked = true;
             self.heartbeats.asked_at = self.now;
             out.push(Effect::WatchBeats { of });
         }
-        self.heartbeats.pulses = Some(pulses);
     }
 
     /// Ends the leases of those whose heartbeat has stopped, once that can be believed. A client, which writes nothing,
@@ -126,13 +143,13 @@ impl Machine {
         if !self.heartbeats.current || !(client || self.may_act()) {
             return;
         }
-        let stopped = self.heartbeats.pulses.iter().flatten().filter(|(_, pulse)| !pulse.beating);
+        let stopped = self.heartbeats.pulses.iter().filter(|(_, pulse)| !pulse.beating);
         let lapsed: Vec<NodeId> =
             stopped.filter(|(id, pulse)| self.has_lapsed(id, pulse)).map(|(id, _)| id.clone()).collect();
         for id in lapsed {
             let Some(Known { value: LeaseState::Live(lease), .. }) = self.view.leases.get(&id) else { continue };
             if client {
-                self.view.lapse(&id, self.now);
+                self.view.lapse(&id, true, self.now);
                 self.tell_lost(id, out);
             } else {
                 let tombstone = Lease { ended_by: Some(self.config.me.clone()), lapsed: true, ..lease.clone() };
@@ -145,7 +162,7 @@ impl Machine {
     fn has_lapsed(&self, id: &NodeId, pulse: &Pulse) -> bool {
         let Some(Known { value: LeaseState::Live(_), at, .. }) = self.view.leases.get(id) else { return false };
         // Of one that was never seen it is not known since when it has been silent.
-        let patience = if pulse.seen { self.config.renew_every_ms } else { self.config.lease_ttl_ms };
+        let patience = if pulse.revision > 0 { self.config.renew_every_ms } else { self.config.lease_ttl_ms };
         self.is_credible(pulse.at.max(*at), patience)
     }
 }

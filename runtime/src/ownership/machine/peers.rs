@@ -33,8 +33,8 @@ enum Blame {
 }
 
 impl Machine {
-    /// True if the holder of a claim is to be acted upon as dead: it left, or its lease has been gone for long enough
-    /// and this node is the one that can tell.
+    /// True if the holder of a claim is to be acted upon as dead: its lease was ended or deleted since, or was never seen
+    /// and had the time to be.
     pub(super) fn is_dead(&self, holder: &NodeId, claim: &Known<Claim>) -> bool {
         match self.view.leases.get(holder) {
             Some(Known { value: LeaseState::Live(_), .. }) => false,
@@ -93,33 +93,37 @@ impl Machine {
     /// True if `patience` has passed since `since`, a renewal sent since then has been acknowledged and has come back
     /// through both watches, and the broker is not to blame.
     pub(super) fn is_credible(&self, since: Millis, patience: Millis) -> bool {
-        let client = self.config.is_client();
-        let heard = client || self.tenure.heard_at.is_some_and(|heard| heard >= since);
+        let connected = self.tenure.is_connected() && self.sync.at.is_some();
+        let heard = (self.config.is_client() && connected) || self.tenure.heard_at.is_some_and(|heard| heard >= since);
         heard && self.now >= since + patience && self.doubt.blame.is_none()
     }
 
-    /// Asks for a new watch if a write was refused and the watch has not said why for a while.
+    /// Asks for a new watch if a write was refused and the watch has not said why for a while, or if it has left
+    /// something out.
     fn rewatch_if_stuck(&mut self, out: &mut Vec<Effect>) {
         if self.sync.at.is_none() || self.now < self.sync.rewatch_at {
             return;
         }
         let since = self.now.saturating_sub(self.config.unsure_patience_ms);
-        if self.writes.stuck(&self.view, since) {
+        if self.sync.doubted || self.writes.stuck(&self.view, since) {
+            self.sync.doubted = false;
             // Not more often than a broker that is slow to answer can bear.
             self.sync.rewatch_at = self.now + 2 * self.config.unsure_patience_ms;
             out.push(Effect::Rewatch);
         }
     }
 
-    /// Takes in that the heartbeat of another node was seen to stop.
-    pub(super) fn count_expiry(&mut self) {
+    /// Takes in that so many heartbeats of others were seen to stop.
+    pub(super) fn count_expiries(&mut self, stopped: usize) {
+        if stopped == 0 {
+            return;
+        }
         let from = self.now.saturating_sub(self.config.renew_every_ms);
         self.doubt.expiries.retain(|at| *at >= from);
-        if self.doubt.expiries.len() < EXPIRIES_MAX {
-            self.doubt.expiries.push(self.now);
-        }
+        let room = EXPIRIES_MAX.saturating_sub(self.doubt.expiries.len());
+        self.doubt.expiries.extend(std::iter::repeat_n(self.now, stopped.min(room)));
         let expired = self.doubt.expiries.len();
-        if expired >= 2 && expired * 3 > self.heartbeats.watched() {
+        if expired >= 2 && expired * 3 > self.heartbeats.live() + expired {
             self.doubt.blame = Some(if self.config.is_client() {
                 Blame::Until(self.now + self.config.lease_ttl_ms)
             } else {

@@ -165,7 +165,15 @@ impl Script {
         let own = |effect: &mut Effect| matches!(effect, Effect::Cas { entry: Entry::Lease(..), .. });
         let id = self.out.extract_if(.., own).last().as_ref().and_then(write).expect("the lease is written again");
         self.tell(Input::CasDone { id, result: CasResult::Conflict });
+        // The next snapshot is newer than the refusal: a heartbeat is in it that was sent afterwards.
+        self.now = (self.machine.tenure.valid_until - TTL + 10_000).max(self.now + 1);
+        self.tell(Input::Tick);
+        let sent_at = self.renewal().expect("a heartbeat");
+        self.revision += 1;
+        let revision = self.revision;
+        self.tell(Input::RenewDone { sent_at, result: CasResult::Ok(revision) });
         self.tell(Input::SnapshotBegun);
+        self.tell(Input::Record { revision, entry: Entry::Beat("a-1".into()) });
         self.tell(Input::SnapshotDone);
     }
 
@@ -359,6 +367,40 @@ fn a_lease_is_written_anew_after_a_lapse_and_a_heartbeat() {
     script.answer_lease();
     assert!(script.did(|effect| *effect == Effect::Unfence), "{:?}", script.out);
     assert!(script.machine.tenure.birth == birth && !script.claimed(), "the lease never ended, and the claims stand");
+}
+
+/// By the broker's clock it may have stopped already.
+#[test]
+fn a_heartbeat_counts_as_stopped_a_tenth_sooner() {
+    let mut script = Script::owning(&[]);
+    script.machine.config.stands_ms = 10 * TTL;
+    script.pass(1_000);
+    let last = script.machine.tenure.valid_until - TTL;
+    script.now = last + TTL - TTL / 10;
+    script.out.clear();
+    script.tell(Input::Tick);
+    let sent_at = script.renewal().expect("a heartbeat");
+    script.revision += 1;
+    script.tell(Input::RenewDone { sent_at, result: CasResult::Ok(script.revision) });
+    assert!(script.machine.is_fenced(), "{:?}", script.out);
+    assert!(script.answer_lease() && !script.machine.is_fenced(), "once the lease is written again");
+}
+
+/// The end of the own heartbeat and the answer to the next come on different ways.
+#[test]
+fn an_end_that_is_shown_late_is_a_lapse_all_the_same() {
+    let mut script = Script::owning(&[]);
+    script.pass(12_000);
+    let ended = script.revision + 1;
+    script.revision += 1;
+    script.pass(10_000);
+    script.out.clear();
+    script.tell(Input::Beat { id: "a-1".into(), revision: ended, beating: false });
+    assert!(script.machine.is_fenced() && script.renewal().is_none(), "it beats again: {:?}", script.out);
+    assert!(script.answer_lease() && !script.machine.is_fenced());
+    // One that the lease was written after is old.
+    script.tell(Input::Beat { id: "a-1".into(), revision: ended, beating: false });
+    assert!(!script.machine.is_fenced());
 }
 
 /// A lease that was written before a lapse, and acknowledged after it, proves nothing.

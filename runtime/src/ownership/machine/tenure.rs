@@ -27,6 +27,10 @@ pub(super) struct Tenure {
     declared: u64,
     /// The one that is named by a write in flight, unless there was a lapse since.
     declaring: Option<u64>,
+    /// The heartbeat after which that was written.
+    follows: u64,
+    /// The last end of the own heartbeat that a watch has shown.
+    ended: u64,
     /// The lease is to be written again although it is as it should be: a watch does not show it.
     pub(super) restate: bool,
     /// When the heartbeat was sent that has no answer yet.
@@ -40,7 +44,7 @@ pub(super) struct Tenure {
     pub(super) fenced: bool,
     /// The last acknowledged heartbeat: its revision, and when it was sent.
     acked: (u64, Millis),
-    /// The last of them that each watch has shown.
+    /// The last of them that each watch has shown; that of records, since its last snapshot began.
     shown: [u64; 2],
     /// When the last heartbeat was sent that was both acknowledged and seen to come back through both watches: up to
     /// here, the broker takes writes and the watches show them.
@@ -49,9 +53,9 @@ pub(super) struct Tenure {
 
 /// What shows a node its own heartbeat.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sight {
+pub(super) enum Watching {
     /// The watch of everything but others' heartbeats.
-    All,
+    Records,
     /// The watch of heartbeats.
     Beats,
 }
@@ -73,6 +77,8 @@ impl Default for Tenure {
             valid_until: 0,
             declared: 0,
             declaring: None,
+            follows: 0,
+            ended: 0,
             restate: false,
             in_flight: None,
             due_at: 0,
@@ -117,7 +123,7 @@ impl Tenure {
     }
 
     /// Takes in that a watch has shown the own heartbeat.
-    pub(super) fn heard(&mut self, by: Sight, revision: u64) {
+    pub(super) fn heard(&mut self, by: Watching, revision: u64) {
         let shown = &mut self.shown[by as usize];
         *shown = revision.max(*shown);
         self.listen();
@@ -138,7 +144,23 @@ impl Tenure {
     pub(super) fn declared(&mut self, stored: bool) {
         if let Some(generation) = self.declaring.take().filter(|_| stored) {
             self.declared = generation;
+            self.restate = false;
         }
+    }
+
+    /// From now on, what the watch of records shows is a snapshot.
+    pub(super) fn snapshot_begun(&mut self) {
+        self.shown[Watching::Records as usize] = 0;
+    }
+
+    /// A time from before the snapshot that was just shown: that of the own heartbeat in it.
+    pub(super) fn snapshot_newer_than(&self) -> Millis {
+        let (revision, sent_at) = self.acked;
+        if revision > 0 && self.shown[Watching::Records as usize] >= revision { sent_at } else { 0 }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
     }
 }
 
@@ -150,14 +172,20 @@ impl Machine {
         declared && self.now < self.serves_until() && self.view.is_live(&self.config.me)
     }
 
+    /// True if the last heartbeat proves something, with the margin that clocks need.
+    fn beats(&self) -> bool {
+        self.now + self.config.lease_ttl_ms / 10 < self.tenure.valid_until
+    }
+
     /// True if the lease that began at revision `birth` has not ended, as far as the watch and the answers tell.
     pub(super) fn unbroken_since(&self, birth: u64) -> bool {
         self.view.is_live(&self.config.me) && self.tenure.birth == birth
     }
 
-    /// What time alone does: the lease runs out.
+    /// What time alone does: the heartbeat stops. That may be sooner by the broker's clock than by the own one, by the
+    /// margin that clocks need.
     pub(super) fn watch_clock(&mut self, out: &mut Vec<Effect>) {
-        if self.tenure.valid_until > 0 && self.now >= self.tenure.valid_until {
+        if self.tenure.valid_until > 0 && !self.beats() {
             self.tenure.lapse();
             self.blame_for_own_lapse();
         }
@@ -182,7 +210,7 @@ impl Machine {
     pub(super) fn declare(&mut self, out: &mut Vec<Effect>) {
         let tenure = &self.tenure;
         let there = tenure.declared == tenure.generation && !tenure.restate && self.view.is_live(&self.config.me);
-        if there || self.now >= tenure.valid_until {
+        if there || !self.beats() || tenure.acked.0 <= tenure.ended {
             return;
         }
         let Some((server, client)) = tenure.connection.clone() else { return };
@@ -191,7 +219,7 @@ impl Machine {
         let lease = Lease { incarnation, server, client, ended_by: None, lapsed: false };
         if self.cas(Entry::Lease(self.config.me.clone(), lease), out) {
             self.tenure.declaring = Some(generation);
-            self.tenure.restate = false;
+            self.tenure.follows = self.tenure.acked.0;
         }
     }
 
@@ -223,6 +251,8 @@ impl Machine {
             return;
         }
         match result {
+            // It has ended since, as a watch has shown already.
+            CasResult::Ok(revision) if revision <= tenure.ended => tenure.due_at = self.now,
             CasResult::Ok(revision) => {
                 tenure.valid_until = tenure.valid_until.max(sent_at + self.config.lease_ttl_ms);
                 tenure.acked = (revision, sent_at);
@@ -239,16 +269,23 @@ impl Machine {
     /// The watch shows a heartbeat, or that one has stopped.
     pub(super) fn beat(&mut self, id: NodeId, revision: u64, beating: bool) {
         if !self.is_me(&id) {
-            if self.heartbeats.beat(id, beating, self.now) {
-                self.count_expiry();
+            let stopped = self.heartbeats.beat(&id, revision, beating, self.now);
+            self.count_expiries(usize::from(stopped));
+            if beating && self.config.is_client() {
+                self.view.lapse(&id, false, self.now);
             }
         } else if beating {
-            self.tenure.heard(Sight::Beats, revision);
-        } else if revision > self.tenure.acked.0 && self.tenure.valid_until > 0 {
-            self.tenure.lapse();
-            self.tenure.valid_until = self.now;
-            self.tenure.due_at = self.now;
-            self.blame_for_own_lapse();
+            self.tenure.heard(Watching::Beats, revision);
+        } else if revision > self.tenure.ended {
+            self.tenure.ended = revision;
+            if revision > self.tenure.follows {
+                self.tenure.lapse();
+                self.blame_for_own_lapse();
+            }
+            if revision > self.tenure.acked.0 {
+                self.tenure.valid_until = self.tenure.valid_until.min(self.now);
+                self.tenure.due_at = self.now;
+            }
         }
     }
 

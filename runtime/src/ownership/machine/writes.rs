@@ -8,7 +8,7 @@ use super::protocol::{CasId, CasResult, Effect, Millis};
 use super::{Entry, Key, Machine, Part, Scope};
 use crate::ownership::view::View;
 
-/// Writes in flight at once, renewals apart; the rest waits for the next look.
+/// Writes in flight at once, heartbeats and the own lease apart; the rest waits for the next look.
 const AT_ONCE: usize = 64;
 
 /// The state of the own writes.
@@ -50,13 +50,17 @@ enum Block {
 
 impl Writes {
     pub(super) fn ready(&self, key: &Key, known: u64, now: Millis) -> bool {
-        let free = match self.blocked.get(key) {
+        !self.is_full() && self.is_free(key, known, now)
+    }
+
+    /// True if no other write of the key stands in the way.
+    fn is_free(&self, key: &Key, known: u64, now: Millis) -> bool {
+        match self.blocked.get(key) {
             None => true,
             Some(Block::InFlight) => false,
             Some(Block::Refused { expect, .. }) => known != *expect,
             Some(Block::Unsure { expect, until }) => known != *expect || now >= *until,
-        };
-        free && !self.is_full()
+        }
     }
 
     /// True if nothing more may be written before an answer comes.
@@ -86,9 +90,12 @@ impl Writes {
         })
     }
 
-    /// True if a write over this revision was refused, and nothing has explained it.
-    pub(super) fn is_refused(&self, key: &Key, known: u64) -> bool {
-        matches!(self.blocked.get(key), Some(Block::Refused { expect, .. }) if *expect == known)
+    /// When a write over this revision was refused, if nothing has explained it.
+    pub(super) fn refused_at(&self, key: &Key, known: u64) -> Option<Millis> {
+        match self.blocked.get(key) {
+            Some(Block::Refused { expect, since }) if *expect == known => Some(*since),
+            _ => None,
+        }
     }
 
     /// A whole snapshot has been shown: what was refused can be judged anew.
@@ -156,7 +163,7 @@ impl Machine {
                 match write {
                     Write::Put(entry) => drop(self.learn(entry, revision, out)),
                     Write::Delete(key) => {
-                        self.view.unlearn(key, super::Gone::Deleted, revision, self.now);
+                        self.view.unlearn(key, revision, self.now);
                     }
                 }
             }
@@ -193,7 +200,10 @@ impl Machine {
         {
             return None;
         }
-        let ready = self.writes.ready(&key, expect, self.now);
-        ready.then(|| (self.writes.start(key, Write::Put(entry.clone()), expect), expect))
+        // The own lease is what everything else waits for.
+        let urgent = matches!(entry, Entry::Lease(id, _) if self.is_me(id));
+        let free = self.writes.is_free(&key, expect, self.now);
+        (free && (urgent || !self.writes.is_full()))
+            .then(|| (self.writes.start(key, Write::Put(entry.clone()), expect), expect))
     }
 }

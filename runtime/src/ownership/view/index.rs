@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::View;
+use super::{Known, LeaseState, View};
 use crate::ownership::record::{NodeId, Part};
 use crate::ownership::rendezvous::place;
 
@@ -24,7 +24,7 @@ pub(in crate::ownership) struct Index {
     absent: BTreeSet<NodeId>,
     /// The partitions to watch that no node with a live lease holds.
     open: BTreeSet<Part>,
-    /// The nodes with a live lease, each at its place on the ring.
+    /// The nodes whose lease nobody has ended, each at its place on the ring.
     ring: BTreeSet<(u64, NodeId)>,
     /// Which actors' partitions are watched, and how many each has.
     watched: BTreeSet<String>,
@@ -67,7 +67,7 @@ impl View {
         self.index.absent.iter()
     }
 
-    /// The other nodes with a live lease, beginning with the one that comes after `me` on the ring. Places are hashes:
+    /// The other nodes whose lease nobody has ended, beginning with the one that comes after `me` on the ring. Places are hashes:
     /// those that share a rack or a name, and may die together, are not neighbours.
     pub(in crate::ownership) fn after_on_ring<'a>(&'a self, me: &NodeId) -> impl Iterator<Item = &'a NodeId> {
         let here = (place(me), me.clone());
@@ -108,18 +108,18 @@ impl View {
         if was_live && is_live {
             return;
         }
+        let at = (place(id), id.clone());
+        if is_live || matches!(self.leases.get(id), Some(Known { value: LeaseState::Lapsed(_), .. })) {
+            self.index.ring.insert(at);
+        } else {
+            self.index.ring.remove(&at);
+        }
         self.index.version += 1;
         if was_live == is_live {
             return self.index_node(id);
         }
         self.index.hosts_changed();
         self.index_node(id);
-        let at = (place(id), id.clone());
-        if is_live {
-            self.index.ring.insert(at)
-        } else {
-            self.index.ring.remove(&at)
-        };
         let Some(held) = self.index.held.get(id) else { return };
         let parts: Vec<Part> = held.iter().filter(|part| self.index.watches(part)).cloned().collect();
         for part in parts {

@@ -1,5 +1,6 @@
 //! When another node counts as dead, and when the broker is to blame instead.
 
+use super::word::lost;
 use super::*;
 use crate::ownership::record::Past;
 
@@ -148,10 +149,10 @@ fn a_stretch_of_the_ring_is_watched_by_those_before_it() {
     for id in &ring[..2] {
         script.expire(id.as_str());
     }
-    assert_eq!(script.watched.len(), 10, "two more, for those that have stopped");
+    assert_eq!(script.watched.len(), 12, "two more for each that has stopped");
     script.pass(22_000);
     assert!(ring[..2].iter().all(|id| !script.machine.view().is_live(id)), "{:?}", script.out);
-    assert!(script.watched.len() == 8 && !script.watched.contains(&ring[1]), "{:?}", script.watched);
+    assert_eq!(script.machine.heartbeats.watched(), 8, "and those are enough");
     // One that stopped before anybody here looked: it has a whole lease's time from then on.
     let mut late = beside_holder(&ids[1..]);
     late.beating.remove(&ring[8]);
@@ -179,8 +180,44 @@ fn a_client_sees_heartbeats_stop() {
     client.pass(500);
     assert_eq!(client.machine.view().owner("order", 0), Owner::NoHosts);
     assert_eq!(client.out, [Effect::NodeLost { id: "b-2".into() }]);
-    client.lease("b-2");
-    assert_eq!(client.machine.view().owner("order", 0), Owner::Vacant, "it came back");
+    client.beat("b-2");
+    assert_eq!(client.machine.view().owner("order", 0), Owner::Vacant, "it came back, under its lease");
+    client.expire("b-2");
+    client.pass(10_500);
+    assert_eq!(client.machine.view().owner("order", 0), Owner::NoHosts);
+}
+
+/// A watch that was lost is made again on any replica. What that has not got yet nobody has deleted.
+#[test]
+fn what_a_watch_leaves_out_is_asked_for_again() {
+    let mut script = beside_holder(&["c-3"]);
+    for key in [Key::Lease("b-2".into()), Key::Member("c-3".into()), Key::Part(part())] {
+        script.gone(key, Gone::Expired);
+    }
+    assert!(script.machine.view().is_live(&"b-2".into()) && script.out.is_empty(), "{:?}", script.out);
+    script.pass(250);
+    assert_eq!(script.out, [Effect::Rewatch]);
+    script.pass(120_000);
+    assert!(!takes(&script) && lost(&script, "b-2") == 0, "{:?}", script.out);
+    let mut own = Script::owning(&["b-2"]);
+    own.gone(Key::Lease("a-1".into()), Gone::Expired);
+    own.gone(Key::Part(part()), Gone::Expired);
+    own.pass(1_000);
+    assert_eq!(own.out, [Effect::Rewatch]);
+}
+
+/// The first that stops has others watched, with a new watch; what stops meanwhile counts all the same.
+#[test]
+fn expiries_between_two_watches_are_counted() {
+    let others: Vec<String> = (2..30).map(|n| format!("b-{n}")).collect();
+    let ids: Vec<&str> = others.iter().map(String::as_str).collect();
+    let mut script = beside_holder(&ids[1..]);
+    let ring: Vec<NodeId> = script.machine.view().after_on_ring(&"a-1".into()).take(8).cloned().collect();
+    // Five of eight, of which the watch shows one.
+    script.beating.retain(|id| !ring[..5].contains(id));
+    script.expire(ring[0].as_str());
+    script.pass(29_000);
+    assert!(ring.iter().all(|id| script.machine.view().is_live(id)), "the broker is to blame: {:?}", script.out);
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(super) fn show_tombstone(script: &mut Script, id: &str, by: &str) {
     script.record(Entry::Lease(id.into(), Lease { ended_by: Some(by.into()), ..lease(id, 1) }));
 }
 
-fn lost(script: &Script, id: &str) -> usize {
+pub(super) fn lost(script: &Script, id: &str) -> usize {
     script.out.iter().filter(|effect| **effect == Effect::NodeLost { id: id.into() }).count()
 }
 

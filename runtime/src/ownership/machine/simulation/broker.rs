@@ -8,7 +8,7 @@ use crate::ownership::record::{Entry, Key, Lease, NodeId};
 /// How long the marker of what expired stays. Shorter than a lease, so that a node that was away misses some.
 const MARKER_MS: u64 = 3_000;
 /// That of a deletion: longer than a write can be late, or a watch, while nobody notices a lost connection.
-const DELETED_MS: u64 = 16_000;
+const DELETED_MS: u64 = 30_000;
 
 /// The bucket.
 #[derive(Clone, Debug, Default)]

@@ -100,10 +100,6 @@ impl World {
             {
                 return Err(format!("at {}: {} still holds the calls of {part}", self.now, node.id));
             }
-            let lease = self.broker.entry(&Key::Lease(node.id.clone()));
-            if node.life == Life::Ended && matches!(lease, Some(Entry::Lease(_, lease)) if lease.ended_by.is_none()) {
-                return Err(format!("{} ended and left its lease", node.id));
-            }
         }
         for actor in self.actors() {
             for number in 0..self.plan.partitions {

@@ -271,30 +271,31 @@ impl World {
 
     /// Shows heartbeats, each by the watch of those.
     pub(super) fn show_beats(&mut self, at: usize, link: u64, until: u64) -> Result<(), String> {
-        let node = &mut self.nodes[at];
+        let node = &self.nodes[at];
         let Some(cursor) = node.beats_cursor.filter(|cursor| *cursor < until) else { return Ok(()) };
-        if !node.linked || node.link != link {
+        if !node.linked || node.link != link || self.lags(at) {
             return Ok(());
         }
-        node.beats_cursor = Some(until);
+        self.nodes[at].beats_cursor = Some(until);
         self.tell_beats(at, cursor, until)
     }
 
     pub(super) fn beats(&mut self, at: usize, link: u64, asked: u64) -> Result<(), String> {
-        let node = &mut self.nodes[at];
+        let node = &self.nodes[at];
         if !node.linked || node.link != link || node.life != Life::Up || node.asked != asked {
             return Ok(());
         }
-        node.beats_cursor = Some(self.broker.revision);
+        let newest = self.replica(at).revision;
+        self.nodes[at].beats_cursor = Some(newest);
         self.tell(at, Input::BeatsBegun)?;
-        self.tell_beats(at, 0, self.broker.revision)?;
+        self.tell_beats(at, 0, newest)?;
         // Whatever it was told may have made it ask for others.
         if self.nodes[at].asked == asked { self.tell(at, Input::BeatsShown) } else { Ok(()) }
     }
 
     fn tell_beats(&mut self, at: usize, after: u64, until: u64) -> Result<(), String> {
         let asked = self.nodes[at].asked;
-        for Shown { key, revision, value } in self.broker.shown(after, until) {
+        for Shown { key, revision, value } in self.replica(at).shown(after, until) {
             if let Key::Beat(id) = key
                 && self.nodes[at].beats.contains(&id)
                 && self.nodes[at].asked == asked
@@ -306,12 +307,12 @@ impl World {
     }
 
     pub(super) fn show(&mut self, at: usize, link: u64, until: u64) -> Result<(), String> {
-        let node = &mut self.nodes[at];
+        let node = &self.nodes[at];
         let Some(cursor) = node.cursor.filter(|cursor| *cursor < until) else { return Ok(()) };
-        if !node.linked || node.link != link {
+        if !node.linked || node.link != link || self.lags(at) {
             return Ok(());
         }
-        node.cursor = Some(until);
+        self.nodes[at].cursor = Some(until);
         self.tell_shown(at, cursor, until)
     }
 
@@ -319,10 +320,11 @@ impl World {
         if !self.nodes[at].linked || self.nodes[at].link != link || self.nodes[at].life != Life::Up {
             return Ok(());
         }
-        self.nodes[at].cursor = Some(self.broker.revision);
+        let newest = self.replica(at).revision;
+        self.nodes[at].cursor = Some(newest);
         self.nodes[at].snapshots += 1;
         self.tell(at, Input::SnapshotBegun)?;
-        self.tell_shown(at, 0, self.broker.revision)?;
+        self.tell_shown(at, 0, newest)?;
         self.tell(at, Input::SnapshotDone)
     }
 
@@ -330,7 +332,7 @@ impl World {
     fn tell_shown(&mut self, at: usize, after: u64, until: u64) -> Result<(), String> {
         let id = self.nodes[at].id.clone();
         let is_for = |shown: &Shown| !matches!(&shown.key, Key::Beat(of) if *of != id);
-        let shown = self.broker.shown(after, until).into_iter().filter(is_for);
+        let shown = self.replica(at).shown(after, until).into_iter().filter(is_for);
         shown.into_iter().try_for_each(|shown| self.tell(at, input(shown)))
     }
 

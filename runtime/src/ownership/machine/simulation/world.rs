@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::Random;
 use super::broker::Broker;
+use super::lags::Lag;
 use crate::ownership::machine::{CasId, Config, Input, Machine, Millis};
 use crate::ownership::record::{Entry, HostInfo, Key, NodeId, Part};
 
@@ -60,6 +61,10 @@ pub(super) enum Fault {
     CutOwn(usize, u64),
     /// What nodes say to each other is lost for so long.
     Silence(u64),
+    /// The node's watches stand still for so long.
+    Lag(usize, u64),
+    /// They are made again on a replica that is behind for so long.
+    Behind(usize, u64),
     Drain(usize),
     Outage(u64),
 }
@@ -100,6 +105,7 @@ pub(super) struct Node {
     pub(super) beats: BTreeSet<NodeId>,
     pub(super) asked: u64,
     pub(super) beats_cursor: Option<u64>,
+    pub(super) lag: Lag,
     /// The keys that ran when the partition was given away.
     pub(super) busy: BTreeMap<Part, Vec<String>>,
     /// Those of the busy keys whose turns run still.
@@ -113,9 +119,9 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// The node's own clock: another origin, and up to 2 % faster or slower.
+    /// The node's own clock: another origin, and up to 4.5 % faster or slower.
     pub(super) fn clock(&self, now: u64) -> Millis {
-        self.offset + now * (980 + self.drift) / 1_000
+        self.offset + now * (955 + self.drift) / 1_000
     }
 }
 
@@ -129,6 +135,8 @@ pub(super) enum Event {
     /// What is shown of heartbeats, and by which of the connections and questions.
     ShowBeats(usize, u64, u64),
     Beats(usize, u64, u64),
+    Behind(usize, u64, Box<Broker>, u64),
+    CaughtUp(usize),
     Link(usize, u64),
     Down(usize, u64),
     /// A round trip on an owning connection has come to the broker.
@@ -271,8 +279,13 @@ impl World {
             println!("{:>6} FAULT {fault:?}", self.now);
         }
         // A node that has not started yet, or has ended, has nothing to lose.
-        if let Fault::Crash(at) | Fault::Pause(at, _) | Fault::Cut(at, _) | Fault::CutOwn(at, _) | Fault::Drain(at) =
-            fault
+        if let Fault::Crash(at)
+        | Fault::Pause(at, _)
+        | Fault::Cut(at, _)
+        | Fault::CutOwn(at, _)
+        | Fault::Lag(at, _)
+        | Fault::Behind(at, _)
+        | Fault::Drain(at) = fault
             && self.nodes.get(at).is_none_or(|node| node.life != Life::Up)
         {
             return;
@@ -293,6 +306,8 @@ impl World {
                 self.after(notices, Event::OwnDown(at, client));
                 self.after(lasts, Event::OwnLink(at, client));
             }
+            Fault::Lag(at, lasts) => self.lag(at, lasts),
+            Fault::Behind(at, lasts) => self.fall_behind(at, lasts),
             Fault::Silence(lasts) => self.silent_until = self.now + lasts,
             Fault::Drain(at) => {
                 self.nodes[at].told_to_drain = true;
@@ -328,6 +343,8 @@ impl World {
             | Event::Snapshot(at, _)
             | Event::ShowBeats(at, ..)
             | Event::Beats(at, ..)
+            | Event::Behind(at, ..)
+            | Event::CaughtUp(at)
             | Event::Link(at, _)
             | Event::Down(at, _)
             | Event::OwnDown(at, _)
@@ -356,6 +373,8 @@ impl World {
             Event::Snapshot(at, link) => self.snapshot(at, link)?,
             Event::ShowBeats(at, link, until) => self.show_beats(at, link, until)?,
             Event::Beats(at, link, asked) => self.beats(at, link, asked)?,
+            Event::Behind(at, link, old, lasts) => self.read_again(at, link, old, lasts)?,
+            Event::CaughtUp(at) => self.caught_up(at)?,
             Event::Link(at, link) => self.link(at, link)?,
             Event::Down(at, link) => self.down(at, link)?,
             Event::Trip(at, client, id) => self.trip(at, client, id),
@@ -434,12 +453,13 @@ impl World {
             beats: BTreeSet::new(),
             asked: 0,
             beats_cursor: None,
+            lag: Lag::default(),
             busy: BTreeMap::new(),
             running: BTreeMap::new(),
             leaving: 0,
             loud: BTreeSet::new(),
             offset: self.random.between(0, 1_000_000),
-            drift: self.random.between(0, 41),
+            drift: self.random.between(0, 91),
         });
         self.after(0, Event::Tick(at));
         self.tell(at, Input::Started)?;
@@ -475,7 +495,9 @@ impl World {
                     self.after(back, Event::Start(self.nodes[at].slot));
                 }
             }
-            85..95 if self.broker.up => self.fault(Fault::Outage(lasts)),
+            85..92 if self.broker.up => self.fault(Fault::Outage(lasts)),
+            92..96 => self.fault(Fault::Lag(at, lasts)),
+            96..100 => self.fault(Fault::Behind(at, lasts)),
             _ => {}
         }
     }

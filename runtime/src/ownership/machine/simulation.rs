@@ -2,13 +2,15 @@
 //!
 //! Time, delays, losses and faults come from one splitmix64, so that a seed replays: `GREENROOM_SEED=n` runs that one
 //! alone and prints its trace, and `GREENROOM_SEEDS=n` tries that many. [`broker`] keeps revisions, compare-and-set,
-//! TTL, markers that vanish and a watch that shows only the last value of a key; [`world`] plays the nodes and the
-//! faults, [`links`] their connections and what the broker says of those, [`lags`] their watches, [`driver`] their drivers; [`checks`] holds what must be true at every instant, and at the end, and [`rules`] aims faults
-//! at one rule each.
+//! TTL, markers that vanish and a watch that shows only the last value of a key; [`world`] plays the nodes, [`faults`]
+//! what goes wrong, [`links`] their connections and what the broker says of those, [`lags`] their watches, [`driver`]
+//! their drivers; [`checks`] holds what must be true at every instant, and at the end, and [`rules`] aims faults at one
+//! rule each.
 
 mod broker;
 mod checks;
 mod driver;
+mod faults;
 mod lags;
 mod links;
 mod rules;
@@ -17,7 +19,8 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use self::world::{Fault, Plan, World};
+use self::faults::Fault;
+use self::world::{Plan, World};
 
 /// Seeds of the everyday run. The library's own tests, which nothing optimises, try the first of them; `runtime/scale`
 /// compiles the same source with optimisation, and there all are tried in seconds.

@@ -1,7 +1,8 @@
 //! Rules that only a whole world can show: each test aims the faults at one of them.
 
+use super::faults::Fault;
 use super::for_seeds;
-use super::world::{DRAIN_MS, Event, Fate, Fault, Life, Plan, World, Write};
+use super::world::{DRAIN_MS, Event, Fate, Life, Plan, World, Write};
 use crate::ownership::record::{Claim, Entry, Key, Lease, Part};
 
 /// What a check allows for a partition to be where it should be, whatever was killed or cut on the way: two leases,

@@ -185,6 +185,7 @@ impl Running {
                 () = self.driver.gone.cancelled() => self.over = Some(Over::Cut),
                 Some(answer) = self.writes.next(), if !self.writes.is_empty() => self.step(answer),
                 _ = tick.tick() => {
+                    self.unpublished |= self.driver.machine.is_client();
                     self.step(Input::Tick);
                     // A lease that cannot be proved although the broker answers: is there anything to prove it by?
                     let fenced = self.driver.machine.is_fenced() && !self.driver.machine.is_client();

@@ -4,7 +4,7 @@
 //! for. It decides by level, not by edge: after every change it looks at what is known now and does what is missing, so
 //! a lost, late or repeated input costs time and nothing else.
 //!
-//! What is promised, if clocks run within a tenth of the lease's TTL of each other over one TTL: at any instant at most
+//! What is promised, if the clocks of nodes and broker run within a tenth of the lease's TTL of each other over one TTL: at any instant at most
 //! one node admits turns of a partition while it is unfenced and its own clock is before [`Machine::serves_until`].
 //! Four rules carry this. A lease is valid from before its renewal was sent, and only while round trips on the owning
 //! connection prove that it stands. A claim can be taken only on evidence of its holder's death that is newer than the
@@ -279,15 +279,21 @@ impl Machine {
         let newer_than = self.tenure.snapshot_newer_than();
         let own = Key::Lease(self.config.me.clone());
         for key in self.view.keys().into_iter().filter(|key| !shown.contains(key)) {
-            // A snapshot may come from a replica that is behind. To forget others' records for that costs little, the
-            // watch shows them yet; one's own are forgotten only if the leader has refused to write over them, and the
-            // snapshot is newer than that.
+            // A snapshot may come from a replica that is behind. What was learned after it is kept; and claims and the
+            // own lease, unless the leader has refused to write over them before it. A client, which has no heartbeat to
+            // tell, has to believe it.
             let own = key == own;
-            let refused = self.writes.refused_at(&key, self.view.revision(&key)).is_some_and(|at| at < newer_than);
-            if (own || matches!(key, Key::Part(_))) && !refused {
-                self.tenure.restate |= own;
-            } else {
+            let forget = match &key {
+                key if own || matches!(key, Key::Part(_)) => {
+                    self.writes.refused_at(key, self.view.revision(key)).is_some_and(|at| at < newer_than)
+                }
+                key => self.config.is_client() || self.view.learned_at(key).is_none_or(|at| at < newer_than),
+            };
+            if forget {
                 self.view.forget(&key);
+            } else {
+                self.tenure.restate |= own;
+                self.sync.doubted |= !own && !matches!(key, Key::Part(_));
             }
         }
         self.writes.forget_refusals();
@@ -346,7 +352,10 @@ impl Machine {
 
     /// Takes a record into the view and says what it may change.
     fn learn(&mut self, entry: Entry, revision: u64, out: &mut Vec<Effect>) -> Scope {
-        if revision < self.view.revision(&entry.key()) {
+        let known = self.view.revision(&entry.key());
+        // The same lease again says nothing of its heartbeat.
+        let echo = revision == known && matches!(&entry, Entry::Lease(id, _) if self.view.is_lapsed(id));
+        if revision < known || echo {
             return Scope::Nothing;
         }
         let scope = match &entry {

@@ -229,6 +229,11 @@ impl View {
         self.put_lease(id.clone(), Known { value, revision, at: now });
     }
 
+    /// True if a client takes a node for gone whose lease is there.
+    pub(super) fn is_lapsed(&self, id: &NodeId) -> bool {
+        matches!(self.leases.get(id), Some(Known { value: LeaseState::Lapsed(_), .. }))
+    }
+
     /// True if the node's lease is there.
     pub(crate) fn is_live(&self, id: &NodeId) -> bool {
         matches!(self.leases.get(id), Some(Known { value: LeaseState::Live(_), .. }))
@@ -382,7 +387,7 @@ impl View {
         self.claims.get(actor)?.get(&(partition / CHUNK))?.get(partition)
     }
 
-    fn learned_at(&self, key: &Key) -> Option<Millis> {
+    pub(super) fn learned_at(&self, key: &Key) -> Option<Millis> {
         match key {
             Key::Meta | Key::Beat(_) => None,
             Key::Member(id) => self.members.get(id).map(|known| known.at),

@@ -30,7 +30,11 @@ impl Running {
             Seen::Begun => self.step(Input::BeatsBegun),
             Seen::Change(Change::Current) => self.step(Input::BeatsShown),
             Seen::Change(Change::Entry(record)) => {
-                if let Some(Key::Beat(id)) = Key::parse(&record.key) {
+                // Whoever deletes its heartbeat has deleted its lease: it has left.
+                let left = matches!(record.value, Err(crate::transport::Gone::Deleted));
+                if let Some(Key::Beat(id)) = Key::parse(&record.key).filter(|_| !left) {
+                    // A client takes a node for gone, and back, by this alone.
+                    self.unpublished = true;
                     self.step(Input::Beat { id, revision: record.revision, beating: record.value.is_ok() });
                 }
             }
@@ -102,11 +106,16 @@ impl Running {
             }
             Change::Entry(record) => {
                 let around = &self.driver.around;
-                if let Some(actor) = around.marks.learn(&record.key, record.value.as_ref().ok()) {
+                // Marks have no TTL: the watch has left it out.
+                let left_out = matches!(record.value, Err(crate::transport::Gone::Expired));
+                if !left_out && let Some(actor) = around.marks.learn(&record.key, record.value.as_ref().ok()) {
                     return around.duties.look(around, actor, None);
                 }
                 let Some(key) = Key::parse(&record.key) else {
-                    return tracing::warn!(key = record.key, "an unknown record in the ownership bucket");
+                    if !left_out {
+                        tracing::warn!(key = record.key, "an unknown record in the ownership bucket");
+                    }
+                    return;
                 };
                 let input = match record.value {
                     Ok(value) => match Entry::parse(key, &value) {

@@ -45,8 +45,18 @@ struct Pulse {
     beating: bool,
     /// When that was learned, on the own clock.
     at: Millis,
-    /// Its revision, or its marker's; 0 if it was never shown.
+    /// Its revision, or one less than its marker's; 0 if it was never shown. A watch that reads from a replica that is
+    /// behind makes up an end one above what it had shown, and may show that very heartbeat again.
     revision: u64,
+}
+
+/// What a heartbeat that was shown means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Nothing,
+    Beats,
+    /// It had been seen, and has stopped.
+    Stops,
 }
 
 impl Heartbeats {
@@ -65,21 +75,25 @@ impl Heartbeats {
         self.shown.clear();
     }
 
-    /// Takes in a heartbeat, or its end. True if it had been seen, and was seen to stop just now.
-    pub(super) fn beat(&mut self, id: &NodeId, revision: u64, beating: bool, now: Millis) -> bool {
-        let Some(pulse) = self.pulses.get_mut(id) else { return false };
+    /// Takes in a heartbeat, or its end.
+    pub(super) fn beat(&mut self, id: &NodeId, revision: u64, beating: bool, now: Millis) -> Heard {
+        let Some(pulse) = self.pulses.get_mut(id) else { return Heard::Nothing };
         self.shown.insert(id.clone());
         // A replica that is behind may show what was before.
         if revision < pulse.revision {
-            return false;
+            return Heard::Nothing;
         }
         let before = *pulse;
-        if beating || before.beating {
+        if beating {
             *pulse = Pulse { beating, at: now, revision };
+            return Heard::Beats;
         }
-        let stops = before.beating && !beating;
-        self.stopped |= stops;
-        stops && before.revision > 0
+        if !before.beating {
+            return Heard::Nothing;
+        }
+        *pulse = Pulse { beating, at: now, revision: revision.saturating_sub(1) };
+        self.stopped = true;
+        if before.revision > 0 { Heard::Stops } else { Heard::Nothing }
     }
 
     /// Whatever was not shown has stopped: its marker may be gone as well. Says how many had been seen before.
@@ -123,6 +137,12 @@ impl Machine {
             // One more for each that has stopped: of a thousand that are gone, eight after eight would take long to know.
             (beating, wanted) = if pulse.beating { (beating + 1, wanted) } else { (beating, wanted + 1) };
             pulses.insert(id.clone(), pulse);
+        }
+        // Whom a client takes for gone may come back.
+        for (id, pulse) in &self.heartbeats.pulses {
+            if self.view.is_lapsed(id) {
+                pulses.entry(id.clone()).or_insert(*pulse);
+            }
         }
         // What was said of others while they did not matter was not listened to.
         let covered = self.heartbeats.asked && pulses.keys().all(|id| self.heartbeats.pulses.contains_key(id));

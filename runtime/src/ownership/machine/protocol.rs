@@ -96,7 +96,7 @@ impl Config {
 pub(crate) enum Gone {
     /// Somebody deleted or purged it.
     Deleted,
-    /// Its TTL ran out (marker reason `MaxAge`).
+    /// Its TTL ran out (marker reason `MaxAge`); or a watch that was lost and made again has left it out.
     Expired,
 }
 

@@ -6,6 +6,7 @@
 //! with the present connection, and anew after each lapse: others may be about to make a tombstone of it
 //! ([`heartbeats`](super::heartbeats)). Other nodes' leases are in [`peers`](super::peers).
 
+use super::heartbeats::Heard;
 use super::protocol::{CasResult, Effect, Millis};
 use super::{Entry, Machine, NodeId};
 use crate::ownership::record::Lease;
@@ -25,10 +26,10 @@ pub(super) struct Tenure {
     pub(super) valid_until: Millis,
     /// The connection that the lease names, by a write that was sent after the last lapse and acknowledged; 0 if none.
     declared: u64,
-    /// The one that is named by a write in flight, unless there was a lapse since.
-    declaring: Option<u64>,
     /// The heartbeat after which that was written.
     follows: u64,
+    /// The same two of a write in flight, unless there was a lapse since.
+    declaring: Option<(u64, u64)>,
     /// The last end of the own heartbeat that a watch has shown.
     ended: u64,
     /// The lease is to be written again although it is as it should be: a watch does not show it.
@@ -76,8 +77,8 @@ impl Default for Tenure {
             birth: 0,
             valid_until: 0,
             declared: 0,
-            declaring: None,
             follows: 0,
+            declaring: None,
             ended: 0,
             restate: false,
             in_flight: None,
@@ -142,8 +143,8 @@ impl Tenure {
     }
 
     pub(super) fn declared(&mut self, stored: bool) {
-        if let Some(generation) = self.declaring.take().filter(|_| stored) {
-            self.declared = generation;
+        if let Some(declared) = self.declaring.take().filter(|_| stored) {
+            (self.declared, self.follows) = declared;
             self.restate = false;
         }
     }
@@ -182,8 +183,8 @@ impl Machine {
         self.view.is_live(&self.config.me) && self.tenure.birth == birth
     }
 
-    /// What time alone does: the heartbeat stops. That may be sooner by the broker's clock than by the own one, by the
-    /// margin that clocks need.
+    /// What time alone does: the heartbeat stops. That may be sooner by the broker's clock, which counts its TTL, than by
+    /// the own one, by the margin that clocks need.
     pub(super) fn watch_clock(&mut self, out: &mut Vec<Effect>) {
         if self.tenure.valid_until > 0 && !self.beats() {
             self.tenure.lapse();
@@ -218,8 +219,7 @@ impl Machine {
         let incarnation = self.config.incarnation.clone();
         let lease = Lease { incarnation, server, client, ended_by: None, lapsed: false };
         if self.cas(Entry::Lease(self.config.me.clone(), lease), out) {
-            self.tenure.declaring = Some(generation);
-            self.tenure.follows = self.tenure.acked.0;
+            self.tenure.declaring = Some((generation, self.tenure.acked.0));
         }
     }
 
@@ -252,7 +252,9 @@ impl Machine {
         }
         match result {
             // It has ended since, as a watch has shown already.
-            CasResult::Ok(revision) if revision <= tenure.ended => tenure.due_at = self.now,
+            CasResult::Ok(revision) if revision <= tenure.ended => {
+                tenure.due_at = self.now + (self.config.renew_every_ms / 10).max(1);
+            }
             CasResult::Ok(revision) => {
                 tenure.valid_until = tenure.valid_until.max(sent_at + self.config.lease_ttl_ms);
                 tenure.acked = (revision, sent_at);
@@ -269,15 +271,19 @@ impl Machine {
     /// The watch shows a heartbeat, or that one has stopped.
     pub(super) fn beat(&mut self, id: NodeId, revision: u64, beating: bool) {
         if !self.is_me(&id) {
-            let stopped = self.heartbeats.beat(&id, revision, beating, self.now);
-            self.count_expiries(usize::from(stopped));
-            if beating && self.config.is_client() {
-                self.view.lapse(&id, false, self.now);
+            match self.heartbeats.beat(&id, revision, beating, self.now) {
+                Heard::Stops => self.count_expiries(1),
+                Heard::Beats if self.view.is_lapsed(&id) => {
+                    self.view.lapse(&id, false, self.now);
+                    self.doubt.lost.remove(&id);
+                }
+                Heard::Beats | Heard::Nothing => {}
             }
         } else if beating {
             self.tenure.heard(Watching::Beats, revision);
         } else if revision > self.tenure.ended {
-            self.tenure.ended = revision;
+            // It may be made up, one above the last: see there.
+            self.tenure.ended = revision - 1;
             if revision > self.tenure.follows {
                 self.tenure.lapse();
                 self.blame_for_own_lapse();

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::{Known, LeaseState, View};
+use super::View;
 use crate::ownership::record::{NodeId, Part};
 use crate::ownership::rendezvous::place;
 
@@ -109,7 +109,7 @@ impl View {
             return;
         }
         let at = (place(id), id.clone());
-        if is_live || matches!(self.leases.get(id), Some(Known { value: LeaseState::Lapsed(_), .. })) {
+        if is_live || self.is_lapsed(id) {
             self.index.ring.insert(at);
         } else {
             self.index.ring.remove(&at);

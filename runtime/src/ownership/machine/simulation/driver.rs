@@ -117,7 +117,7 @@ impl World {
                 self.end(at);
             }
             Effect::Retire { reason } => {
-                self.end(at);
+                self.stop(at);
                 if reason == RetireReason::MetaMismatch {
                     return Err(format!("{me} retired for {reason:?}"));
                 }
@@ -179,14 +179,19 @@ impl World {
         }
     }
 
-    /// The node is no more; its driver removes lease and member, however long the broker takes.
-    fn end(&mut self, at: usize) {
+    /// The node is no more, and leaves its records to others.
+    fn stop(&mut self, at: usize) {
         self.end_own(at);
         let node = &mut self.nodes[at];
         node.life = Life::Ended;
         node.admitting.clear();
         node.joined.clear();
-        let id = node.id.clone();
+    }
+
+    /// The node is no more; its driver removes its records, however long the broker takes.
+    fn end(&mut self, at: usize) {
+        self.stop(at);
+        let id = self.nodes[at].id.clone();
         self.after(5, Event::Write(at, Write::Purge(Key::Lease(id.clone())), Fate::Unheard));
         self.after(10, Event::Write(at, Write::Purge(Key::Member(id.clone())), Fate::Unheard));
         self.after(15, Event::Write(at, Write::Purge(Key::Beat(id)), Fate::Unheard));

@@ -3,6 +3,7 @@
 use super::broker::Broker;
 use super::world::{Event, Life, World};
 use crate::ownership::machine::{Gone, Input};
+use crate::ownership::record::Key;
 
 /// What is wrong with a node's watches.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +62,24 @@ impl World {
             *self.tally.entry("left out").or_default() += 1;
             let (revision, key) = (shown.revision + 1, shown.key);
             self.tell(at, Input::Deleted { revision, key, reason: Gone::Expired })?;
+        }
+        self.read_beats_again(at)
+    }
+
+    /// The same of the watch of heartbeats.
+    fn read_beats_again(&mut self, at: usize) -> Result<(), String> {
+        let (Some(cursor), asked) = (self.nodes[at].beats_cursor, self.nodes[at].asked) else { return Ok(()) };
+        let old = self.replica(at);
+        let shown = self.broker.shown(old.revision, cursor).into_iter().filter(|shown| shown.value.is_ok());
+        let missing: Vec<_> = shown.filter(|shown| old.entry(&shown.key).is_none()).collect();
+        self.nodes[at].beats_cursor = Some(old.revision.min(cursor));
+        for shown in missing {
+            if let Key::Beat(id) = shown.key
+                && self.nodes[at].beats.contains(&id)
+                && self.nodes[at].asked == asked
+            {
+                self.tell(at, Input::Beat { id, revision: shown.revision + 1, beating: false })?;
+            }
         }
         Ok(())
     }

@@ -107,11 +107,6 @@ impl Subject {
 }
 
 impl Filter {
-    /// A filter for keys of a bucket. The caller sees to it that its tokens are valid, or wildcards.
-    pub(crate) fn of_keys(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
-    }
-
     /// The text, as the broker sees it.
     pub fn as_str(&self) -> &str {
         &self.0

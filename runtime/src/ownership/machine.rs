@@ -4,8 +4,9 @@
 //! for. It decides by level, not by edge: after every change it looks at what is known now and does what is missing, so
 //! a lost, late or repeated input costs time and nothing else.
 //!
-//! What is promised, if the clocks of nodes and broker run within a tenth of the lease's TTL of each other over one TTL: at any instant at most
-//! one node admits turns of a partition while it is unfenced and its own clock is before [`Machine::serves_until`].
+//! What is promised, if the clocks of nodes and broker run within a tenth of the lease's TTL of each other over one
+//! TTL: at any instant at most one node admits turns of a partition while it is unfenced and its own clock is before
+//! [`Machine::serves_until`].
 //! Four rules carry this. A lease is valid from before its renewal was sent, and only while round trips on the owning
 //! connection prove that it stands. A claim can be taken only on evidence of its holder's death that is newer than the
 //! claim ([`Claim::lease`](super::record::Claim::lease)): an end of its lease, which is a tombstone unless it left. A

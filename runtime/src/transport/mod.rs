@@ -231,10 +231,10 @@ pub trait Bucket: Send + Sync + 'static {
     fn made(&self) -> BoxFuture<'_, Result<Option<String>, Error>>;
 
     /// Every record whose key matches one of `filters` (none of them: every record) as it is now, then every change of
-    /// such, in the order of the writes; a value that was
-    /// written over before it could be given may be left out. Survives reconnects: after one,
-    /// entries may come again, with the same revisions, and a record that went meanwhile comes as
-    /// [`Gone::Expired`] even if its marker has gone too (then with a revision just above its last).
+    /// such, in the order of the writes; a value that was written over before it could be given may be left out.
+    /// Survives reconnects: after one, entries may come again, with the same revisions, and a record that is not there
+    /// any more comes as [`Gone::Expired`] even if its marker has gone too (then with a revision just above its last).
+    /// Where a replica is behind, that may be made up: the same record can come again afterwards.
     ///
     /// # Errors
     /// `Unavailable` if the broker does not answer in time.

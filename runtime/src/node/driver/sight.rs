@@ -38,7 +38,7 @@ impl Sight {
     /// Everything but the heartbeats of others than `me`.
     pub(super) fn of_records(me: Option<NodeId>) -> Self {
         let own = me.map(beat);
-        let filters = RECORDS.into_iter().map(Filter::of_keys).chain(own).collect();
+        let filters = RECORDS.into_iter().map(Filter::of).chain(own).collect();
         Self { filters, ..Self::default() }
     }
 
@@ -102,5 +102,5 @@ impl Sight {
 }
 
 fn beat(node: NodeId) -> Filter {
-    Filter::of_keys(Key::Beat(node).to_string())
+    Filter::of(Key::Beat(node).to_string())
 }

@@ -17,8 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::protocol::{Effect, Millis};
-use super::{Entry, Machine, NodeId};
-use crate::ownership::record::Lease;
+use super::{Machine, NodeId};
 use crate::ownership::view::{Known, LeaseState};
 
 /// What is known of the heartbeats that are watched.
@@ -167,13 +166,11 @@ impl Machine {
         let lapsed: Vec<NodeId> =
             stopped.filter(|(id, pulse)| self.has_lapsed(id, pulse)).map(|(id, _)| id.clone()).collect();
         for id in lapsed {
-            let Some(Known { value: LeaseState::Live(lease), .. }) = self.view.leases.get(&id) else { continue };
             if client {
                 self.view.lapse(&id, true, self.now);
                 self.tell_lost(id, out);
             } else {
-                let tombstone = Lease { ended_by: Some(self.config.me.clone()), lapsed: true, ..lease.clone() };
-                self.cas(Entry::Lease(id, tombstone), out);
+                self.end_lease(id, true, out);
             }
         }
     }

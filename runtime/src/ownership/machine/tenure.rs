@@ -251,18 +251,15 @@ impl Machine {
             return;
         }
         match result {
-            // It has ended since, as a watch has shown already.
-            CasResult::Ok(revision) if revision <= tenure.ended => {
-                tenure.due_at = self.now + (self.config.renew_every_ms / 10).max(1);
-            }
-            CasResult::Ok(revision) => {
+            CasResult::Ok(revision) if revision > tenure.ended => {
                 tenure.valid_until = tenure.valid_until.max(sent_at + self.config.lease_ttl_ms);
                 tenure.acked = (revision, sent_at);
                 tenure.listen();
                 tenure.due_at = sent_at + self.config.renew_every_ms;
                 self.blame_until_after_renewal(sent_at);
             }
-            CasResult::Conflict | CasResult::Unknown => {
+            // Or it has ended since, as a watch has shown already.
+            CasResult::Ok(_) | CasResult::Conflict | CasResult::Unknown => {
                 tenure.due_at = self.now + (self.config.renew_every_ms / 10).max(1);
             }
         }

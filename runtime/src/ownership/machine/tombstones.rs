@@ -74,8 +74,14 @@ impl Machine {
             if self.now < since + self.config.orphan_patience_ms && !self.inherits_from(&id) {
                 continue;
             }
-            let Some(Known { value: LeaseState::Live(lease), .. }) = self.view.leases.get(&id) else { continue };
-            let tombstone = Lease { ended_by: Some(self.config.me.clone()), ..lease.clone() };
+            self.end_lease(id, false, out);
+        }
+    }
+
+    /// Makes a tombstone of a live lease, over the revision that is known.
+    pub(super) fn end_lease(&mut self, id: NodeId, lapsed: bool, out: &mut Vec<Effect>) {
+        if let Some(Known { value: LeaseState::Live(lease), .. }) = self.view.leases.get(&id) {
+            let tombstone = Lease { ended_by: Some(self.config.me.clone()), lapsed, ..lease.clone() };
             self.cas(Entry::Lease(id, tombstone), out);
         }
     }

@@ -204,7 +204,7 @@ pub(super) async fn markers_go(harness: &mut dyn Harness) {
 /// Some of the keys: what else is written is not shown, and what there is of those comes first.
 pub(super) async fn watch_some(harness: &mut dyn Harness) {
     let (_transport, bucket) = open(harness, "suite-some").await;
-    let filters = |keys: &[&str]| keys.iter().map(|key| crate::subject::Filter::of_keys(*key)).collect::<Vec<_>>();
+    let filters = |keys: &[&str]| keys.iter().map(|key| crate::subject::Filter::of(*key)).collect::<Vec<_>>();
     let one = put(&*bucket, "a.one", "1", 0, None).await;
     put(&*bucket, "a.two", "1", 0, None).await;
     let deep = put(&*bucket, "b.x.y", "1", 0, None).await;

@@ -6,8 +6,9 @@
 //! one with each change of holder, and only then; only a holder gives away (both in `broker`). (iii) No node writes a
 //! claim before it has seen a whole snapshot and its own lease and member are acknowledged; a pure client writes
 //! nothing. (iv) Nobody retires whose lease has never ended, and no tombstone is written over a lease whose connection
-//! stands, or over that of a node which serves. At the end: every partition of every actor that has a host is active at the first in rendezvous order,
-//! nowhere else, with nothing held back, and nobody holds calls for it; drained nodes have ended and left no record.
+//! stands, or over that of a node which serves. At the end: every partition of every actor that has a host is active at
+//! the first in rendezvous order, nowhere else, with nothing held back, and nobody holds calls for it; drained nodes have
+//! ended and left no record.
 
 use super::world::{Life, Node, World};
 use crate::ownership::machine::{Effect, Millis};

@@ -1,6 +1,6 @@
 //! Watches that lag: they stand still for a while, or are made again on a replica that is behind.
 
-use super::broker::Broker;
+use super::broker::{Broker, Shown};
 use super::world::{Event, Life, World};
 use crate::ownership::machine::{Gone, Input};
 use crate::ownership::record::Key;
@@ -52,9 +52,7 @@ impl World {
         let (Some(cursor), true) = (node.cursor, node.linked && node.link == link && node.life == Life::Up) else {
             return Ok(());
         };
-        let shown = self.broker.shown(old.revision, cursor).into_iter().filter(|shown| shown.value.is_ok());
-        let missing: Vec<_> = shown.filter(|shown| old.entry(&shown.key).is_none()).collect();
-        let revision = old.revision.min(cursor);
+        let (missing, revision) = (self.missing(&old, cursor), old.revision.min(cursor));
         self.nodes[at].lag.behind = Some(old);
         self.nodes[at].cursor = Some(revision);
         self.lag(at, lasts);
@@ -66,13 +64,18 @@ impl World {
         self.read_beats_again(at)
     }
 
+    /// What a watch has shown up to `cursor`, and a replica has not got.
+    fn missing(&self, old: &Broker, cursor: u64) -> Vec<Shown> {
+        let shown = self.broker.shown(old.revision, cursor).into_iter().filter(|shown| shown.value.is_ok());
+        shown.filter(|shown| old.entry(&shown.key).is_none()).collect()
+    }
+
     /// The same of the watch of heartbeats.
     fn read_beats_again(&mut self, at: usize) -> Result<(), String> {
         let (Some(cursor), asked) = (self.nodes[at].beats_cursor, self.nodes[at].asked) else { return Ok(()) };
         let old = self.replica(at);
-        let shown = self.broker.shown(old.revision, cursor).into_iter().filter(|shown| shown.value.is_ok());
-        let missing: Vec<_> = shown.filter(|shown| old.entry(&shown.key).is_none()).collect();
-        self.nodes[at].beats_cursor = Some(old.revision.min(cursor));
+        let (missing, revision) = (self.missing(old, cursor), old.revision.min(cursor));
+        self.nodes[at].beats_cursor = Some(revision);
         for shown in missing {
             if let Key::Beat(id) = shown.key
                 && self.nodes[at].beats.contains(&id)

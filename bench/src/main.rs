@@ -10,6 +10,7 @@ mod local;
 mod peers;
 mod raw;
 mod recovery;
+mod remote;
 mod report;
 
 use std::path::PathBuf;
@@ -72,6 +73,26 @@ enum What {
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,
     },
+    /// Asks from one process to another through the broker, beside requests of the client library.
+    Remote {
+        /// Fewer and shorter rounds: half a minute in all.
+        #[arg(long)]
+        quick: bool,
+        /// Only this case, as BYTESxCALLS: 1024x256.
+        #[arg(long, value_name = "CASE")]
+        only: Option<String>,
+        /// Write the figures here too, as JSON.
+        #[arg(long, value_name = "PATH")]
+        json: Option<PathBuf>,
+    },
+    /// A server of `remote`.
+    #[command(hide = true)]
+    RemoteHost {
+        #[arg(long)]
+        nats: String,
+        #[arg(long)]
+        system: String,
+    },
     /// A node of `recovery`.
     #[command(hide = true)]
     RecoveryHost {
@@ -98,6 +119,8 @@ fn main() -> anyhow::Result<()> {
         What::Local { quick, json } => local::run(quick, json.as_deref()),
         What::Follow { quick, json } => follow::run(quick, json.as_deref()),
         What::Recovery { quick, actors, json } => recovery::run(quick, actors, json.as_deref()),
+        What::Remote { quick, only, json } => remote::run(quick, only.as_deref(), json.as_deref()),
+        What::RemoteHost { nats, system } => remote::host(&nats, &system),
         What::RecoveryHost { nats, name, weight } => recovery::host(&nats, &name, weight),
         What::Durable { quick, only, json } => durable::run(quick, &only, json.as_deref()),
         What::Footprint { actors, json } => footprint::run(actors, json.as_deref()),

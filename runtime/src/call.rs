@@ -168,10 +168,7 @@ pub(crate) enum Deadline {
 impl Deadline {
     pub(crate) fn at(self) -> Instant {
         match self {
-            Deadline::After(budget) => {
-                let now = Instant::now();
-                now.checked_add(budget).unwrap_or_else(|| now + FAR)
-            }
+            Deadline::After(budget) => after(Instant::now(), budget),
             Deadline::At(at) => at,
         }
     }
@@ -181,11 +178,37 @@ impl Deadline {
         Deadline::At(self.at())
     }
 
+    /// Fixes the moment, counting from this one.
+    pub(crate) fn counted_from(self, now: Instant) -> Self {
+        match self {
+            Deadline::After(budget) => Deadline::At(after(now, budget)),
+            Deadline::At(_) => self,
+        }
+    }
+
     pub(crate) fn has_passed(self) -> bool {
         match self {
             Deadline::After(budget) => budget.is_zero(),
             Deadline::At(at) => at <= Instant::now(),
         }
+    }
+}
+
+fn after(now: Instant, budget: Duration) -> Instant {
+    now.checked_add(budget).unwrap_or_else(|| now + FAR)
+}
+
+/// What both clocks say. They are read once for all that is done at one moment: a reading costs as much as a short turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) now: Instant,
+    /// As [`wall_ms`].
+    pub(crate) wall_ms: u64,
+}
+
+impl Clock {
+    pub(crate) fn read() -> Self {
+        Self { now: Instant::now(), wall_ms: wall_ms() }
     }
 }
 

@@ -33,16 +33,21 @@ impl Changes {
         self.0.notify.notify_waiters();
     }
 
+    /// How many there have been.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.count.load(Ordering::SeqCst)
+    }
+
     /// One who has seen all so far.
     pub(crate) fn seen(&self) -> SeenChanges {
-        SeenChanges { of: self.clone(), seen: self.0.count.load(Ordering::SeqCst) }
+        SeenChanges { of: self.clone(), seen: self.count() }
     }
 }
 
 impl SeenChanges {
     /// All so far are seen.
     pub(crate) fn mark_unchanged(&mut self) {
-        self.seen = self.of.0.count.load(Ordering::SeqCst);
+        self.seen = self.of.count();
     }
 
     /// Waits for one that was not seen, and sees it. Safe to cancel.

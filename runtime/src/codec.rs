@@ -18,6 +18,9 @@ use crate::error::{Error, ErrorKind};
 /// The largest value that is encoded or decoded, in bytes: above every payload limit.
 const LIMIT: usize = 64 * 1024 * 1024;
 
+/// What a payload is given at first: most have enough of it.
+const ROOM: usize = 128;
+
 /// How a payload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Codec {
@@ -34,7 +37,10 @@ impl Codec {
         match self {
             Codec::Json => serde_json::to_vec(value).map_err(|error| unwritable(error.to_string())),
             Codec::Bincode => {
-                bincode::serde::encode_to_vec(value, binary()).map_err(|error| unwritable(error.to_string()))
+                let mut bytes = Vec::with_capacity(ROOM);
+                bincode::serde::encode_into_std_write(value, &mut bytes, binary())
+                    .map_err(|error| unwritable(error.to_string()))
+                    .map(|_| bytes)
             }
         }
         .map(Bytes::from)

@@ -15,7 +15,7 @@ use crate::call::{Call, TurnId, wall_ms};
 use crate::contract::{Contract, Keyed, Kind, Message, Service};
 use crate::engine::Env;
 use crate::error::{Error, ErrorKind};
-use crate::journal::{self, Fate, Gathering, Ledger, Mark, Outbox, Slip, StoredTell, Write};
+use crate::journal::{self, Fate, Gathering, Ledger, Mark, NotAppended, Outbox, Slip, StoredTell, Write};
 use crate::key::Key;
 use crate::node::{Node, Surroundings};
 use crate::reference::{Origin, Ref, ServiceRef, Tells};
@@ -60,6 +60,8 @@ pub struct Context<'a, A: Actor> {
     command: Option<Mark>,
     resumed: u32,
     steps: u32,
+    /// Whether a step may have been kept, and this node does not know.
+    unsure: bool,
     sends: Sends,
     /// The actor's reminders, in a turn of a durable actor.
     draft: Option<Draft>,
@@ -77,6 +79,16 @@ enum Sends {
     Never,
 }
 
+/// What a turn leaves behind.
+pub(crate) struct Left {
+    /// How many steps of it were kept.
+    pub(crate) steps: u32,
+    /// Whether one more may have been, and this node does not know.
+    pub(crate) unsure: bool,
+    /// What is to be kept and sent with the rest.
+    pub(crate) outbox: Outbox,
+}
+
 impl<'a, A: Actor> Context<'a, A> {
     pub(crate) fn new(env: Env<'a>, call: &'a Call) -> Self {
         Self {
@@ -89,6 +101,7 @@ impl<'a, A: Actor> Context<'a, A> {
             command: None,
             resumed: 0,
             steps: 0,
+            unsure: false,
             sends: Sends::AtOnce,
             draft: None,
             actor: PhantomData,
@@ -282,6 +295,7 @@ impl<'a, A: Actor> Context<'a, A> {
             let outbox = Outbox { reminders: reminders.clone(), ..self.take_outbox() };
             let command = self.command.as_ref().map(|mark| (mark, Fate::Begun(step)));
             let kept = journal::commit(self.env.around, cell, command, Write::Turn, outbox).await;
+            self.unsure |= matches!(kept, Err(NotAppended::Unknown(_)));
             let committed = kept.map_err(|why| crate::engine::not_kept(&self.env, why))?;
             if let Some(draft) = &mut self.draft {
                 draft.kept(&reminders);
@@ -305,11 +319,12 @@ impl<'a, A: Actor> Context<'a, A> {
     }
 
     /// What the turn has to keep and to send since its last commit, now that it has ended: nothing of what it asked
-    /// for if it was refused or panicked. With the number of steps that were kept.
-    pub(crate) fn end(&mut self, in_vain: bool) -> (u32, Outbox) {
+    /// for if it was refused or panicked.
+    pub(crate) fn end(&mut self, in_vain: bool) -> Left {
         let reminders = self.draft.as_ref().map(|draft| draft.end(in_vain)).unwrap_or_default();
         let outbox = self.take_outbox();
-        (self.steps, Outbox { reminders, ..if in_vain { Outbox::default() } else { outbox } })
+        let outbox = Outbox { reminders, ..if in_vain { Outbox::default() } else { outbox } };
+        Left { steps: self.steps, unsure: self.unsure, outbox }
     }
 
     /// What the turn has to send since its last commit.

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ractor::rpc::CallResult;
 use ractor::{ActorRef, RpcReplyPort};
@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use crate::codec::{Codec, from_person};
 use crate::contract::{Mode, VerbContract};
 use crate::error::{Error, ErrorKind};
-use crate::node::{NodeBuilder, Room};
+use crate::node::{NodeBuilder, Room, Runner};
 use crate::reference::Target;
 use crate::routes::{Verb, WireCall, WireOutcome, WireRoute};
 use crate::stats::VerbStats;
@@ -86,8 +86,8 @@ where
     Request: DeserializeOwned + Send + 'static,
     Reply: Serialize + Send + 'static,
 {
-    fn deliver(&self, _: &Target, call: WireCall) {
-        let received = Instant::now();
+    fn deliver(&self, _: &Target, call: WireCall, _: Option<&Runner>) {
+        let received = call.received;
         let read = if call.by_hand { from_person(&call.body) } else { Codec::Json.decode(&call.body) };
         let request: Request = match read {
             Ok(request) => request,

@@ -100,6 +100,7 @@ mod changes;
 mod codec;
 mod wire;
 mod outbound;
+mod frames;
 mod pending;
 mod waits;
 mod pauses;

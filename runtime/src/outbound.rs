@@ -5,6 +5,7 @@ mod departure;
 mod journey;
 mod lines;
 mod place;
+mod straight;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use tokio::time::Instant;
 pub(crate) use self::departure::Departure;
 use self::journey::{Journey, Step};
 pub(crate) use self::lines::{Lines, Way};
-use crate::call::{Call, Deadline};
+use self::straight::Sent;
+use crate::call::{Call, Deadline, wall_ms};
 use crate::codec::Codec;
 use crate::contract::{Contract, Message, Mode};
 use crate::engine::Outcome;
@@ -25,7 +27,7 @@ use crate::pending::Got;
 use crate::reference::{Target, mode_of};
 use crate::routes::Started;
 use crate::transport::{Headers, Inbound, Outbound};
-use crate::wire::{OutsideCall, unread_reply};
+use crate::wire::{Answer, AnswerHead, AnswerKind, OutsideCall, unread_reply};
 
 /// Asks a keyed actor wherever it is; `failed`: what it came to here.
 pub(crate) async fn ask<M: Message>(
@@ -35,12 +37,45 @@ pub(crate) async fn ask<M: Message>(
     departure: Departure<M>,
     failed: Option<Error>,
 ) -> Outcome<M> {
-    let mut journey = Journey::new(around, target, departure, mode_of::<M>());
-    if let Some(error) = failed {
-        journey.go_on(error).await?;
-    }
+    let mode = mode_of::<M>();
+    let first = match failed {
+        Some(error) => First::Failed(error),
+        None => match straight::send(around, hosted, target, &departure, mode) {
+            None => First::Begin,
+            Some(mut sent) => match sent.wait(around, departure.call.deadline.at()).await {
+                Got::Answer(answer) if sent.is_served(&answer) => return read::<M>(target, &answer.head, &answer.body),
+                got => First::Sent(sent, got),
+            },
+        },
+    };
+    // What is rare is boxed, so that nobody else pays for its size.
+    Box::pin(travel(around, hosted, target, departure, first)).await
+}
+
+/// How a journey begins.
+enum First<'a> {
+    /// With its first step.
+    Begin,
+    /// It failed on this node.
+    Failed(Error),
+    /// It went straight, and this came of it.
+    Sent(Sent<'a>, Got<Answer>),
+}
+
+async fn travel<M: Message>(
+    around: &Arc<Surroundings>,
+    hosted: Option<&Hosted>,
+    target: &Target,
+    departure: Departure<M>,
+    first: First<'_>,
+) -> Outcome<M> {
+    let (mut journey, mut step) = begin(around, target, departure, mode_of::<M>(), first).await?;
     loop {
-        let outcome = match journey.step(hosted).await {
+        let taken = match step.take() {
+            Some(step) => step,
+            None => journey.step(hosted).await,
+        };
+        let outcome = match taken {
             Ok(Step::Again) => continue,
             Ok(Step::Local(Started::Elsewhere)) => {
                 journey.pause("its partition changes hands").await?;
@@ -48,12 +83,38 @@ pub(crate) async fn ask<M: Message>(
             }
             Ok(Step::Local(Started::Done(outcome))) => outcome,
             Ok(Step::Local(Started::Waiting(waiting))) => around.wait(waiting, M::Contract::NAME, journey.key()).await,
-            Ok(Step::Answer { kind, codec, body }) => return journey.read(kind, codec, &body),
+            Ok(Step::Answer { head, body }) => return read::<M>(target, &head, &body),
             Err(error) => Err(AskError::Failed(error)),
         };
         match outcome {
             Err(AskError::Failed(error)) => journey.go_on(error).await?,
             outcome => return outcome,
+        }
+    }
+}
+
+type Begun<'a, M> = (Journey<'a, M>, Option<Result<Step<M>, Error>>);
+
+/// A journey, and its first step if that has been made.
+async fn begin<'a, M: Message>(
+    around: &'a Arc<Surroundings>,
+    target: &'a Target,
+    departure: Departure<M>,
+    mode: Mode,
+    first: First<'a>,
+) -> Result<Begun<'a, M>, Error> {
+    match first {
+        First::Begin => Ok((Journey::new(around, target, departure, mode), None)),
+        First::Failed(error) => {
+            let mut journey = Journey::new(around, target, departure, mode);
+            journey.go_on(error).await?;
+            Ok((journey, None))
+        }
+        First::Sent(sent, got) => {
+            let to = sent.to.clone();
+            let mut journey = Journey::of_sent(around, target, departure, mode, sent);
+            let step = journey.take_in(&to.node, to.epoch, got).await;
+            Ok((journey, Some(step)))
         }
     }
 }
@@ -66,15 +127,43 @@ pub(crate) async fn tell<M: Message>(
     message: M,
     call: Call,
 ) -> Result<(), Error> {
-    let mut journey = Journey::new(around, target, Departure::new(around, message, call), Mode::Tell);
-    loop {
-        match journey.step(hosted).await {
-            Ok(Step::Again) => {}
-            Ok(Step::Local(Started::Elsewhere)) => journey.pause("its partition changes hands").await?,
-            Ok(Step::Local(_) | Step::Answer { .. }) => return Ok(()),
-            Err(error) => journey.go_on(error).await?,
+    let departure = Departure::new(around, message, call);
+    let first = match straight::send(around, hosted, target, &departure, Mode::Tell) {
+        None => First::Begin,
+        Some(mut sent) => match sent.wait(around, departure.call.deadline.at()).await {
+            Got::Answer(answer) if sent.is_served(&answer) => return Ok(()),
+            got => First::Sent(sent, got),
+        },
+    };
+    let travel = async {
+        let (mut journey, mut step) = begin(around, target, departure, Mode::Tell, first).await?;
+        loop {
+            let taken = match step.take() {
+                Some(step) => step,
+                None => journey.step(hosted).await,
+            };
+            match taken {
+                Ok(Step::Again) => {}
+                Ok(Step::Local(Started::Elsewhere)) => journey.pause("its partition changes hands").await?,
+                Ok(Step::Local(_) | Step::Answer { .. }) => return Ok(()),
+                Err(error) => journey.go_on(error).await?,
+            }
         }
+    };
+    Box::pin(travel).await
+}
+
+/// What an answer says.
+fn read<M: Message>(target: &Target, head: &AnswerHead, body: &Bytes) -> Outcome<M> {
+    let unreadable = |what: &str, why: String| {
+        let (actor, key, verb) = (M::Contract::NAME, &target.key, M::VERB);
+        Error::new(ErrorKind::BadReply, format!("the {what} of {actor}/{key} to `{verb}` cannot be read: {why}"))
+    };
+    if head.kind == AnswerKind::Refusal {
+        let refusal = head.codec.decode(body).map_err(|why| unreadable("refusal", why))?;
+        return Err(AskError::Refused(refusal));
     }
+    head.codec.decode(body).map_err(|why| AskError::Failed(unreadable("reply", why)))
 }
 
 /// How often a call of a service is sent again that a node could not take: the next may.
@@ -116,7 +205,7 @@ async fn exchange_with_service<M: Message>(
 ) -> Result<Bytes, AskError<serde_json::Value>> {
     let _slot = around.in_flight()?;
     let deadline = call.deadline.at();
-    let (turn, born) = around.identify(&call);
+    let (turn, born) = around.identify(&call, wall_ms());
     let call = Call { deadline: Deadline::At(deadline), turn: Some(turn), born, ..call };
     let body = Codec::Json.encode(message)?;
     around.check_payload(body.len())?;

@@ -2,22 +2,23 @@
 //! entry goes with its caller, whatever happens.
 
 use dashmap::DashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::key::Key;
 use crate::node::Surroundings;
 use crate::outbound::Way;
 use crate::subject::Subject;
 use crate::transport::{Inbound, Outbound};
-use crate::wire::{Answer, Frame};
+use crate::wire::{Answer, Answers};
 
 /// What came of a message that was sent.
-pub(crate) enum Got {
-    Answer(Inbound),
+pub(crate) enum Got<T> {
+    Answer(T),
     /// Nobody listens there: it was not delivered.
     NoOne,
     /// The other node, or the connection, went away; the text completes "it was asked, and …".
@@ -25,21 +26,79 @@ pub(crate) enum Got {
     TimedOut,
 }
 
+/// An answer as it came.
+pub(crate) enum Arrived {
+    /// To an envelope.
+    Envelope(Answer),
+    /// To a message that went alone.
+    Message(Inbound),
+}
+
+impl Got<Arrived> {
+    /// What came of an envelope.
+    pub(crate) fn of_envelope(self) -> Got<Answer> {
+        self.map(|arrived| match arrived {
+            Arrived::Envelope(answer) => Some(answer),
+            Arrived::Message(_) => None,
+        })
+    }
+
+    /// What came of a message that went alone.
+    pub(crate) fn of_message(self) -> Got<Inbound> {
+        self.map(|arrived| match arrived {
+            Arrived::Message(message) => Some(message),
+            Arrived::Envelope(_) => None,
+        })
+    }
+
+    fn map<T>(self, expected: impl FnOnce(Arrived) -> Option<T>) -> Got<T> {
+        match self {
+            Got::Answer(arrived) => {
+                expected(arrived).map_or(Got::Lost("what came back was no answer to it"), Got::Answer)
+            }
+            Got::NoOne => Got::NoOne,
+            Got::Lost(why) => Got::Lost(why),
+            Got::TimedOut => Got::TimedOut,
+        }
+    }
+}
+
 /// The calls of this node that wait for an answer from the wire.
 #[derive(Default)]
 pub(crate) struct Pending {
     last: AtomicU64,
-    waiting: DashMap<u64, Waiter, ahash::RandomState>,
+    waiting: DashMap<u64, Waiter, BuildHasherDefault<Spread>>,
+}
+
+/// Numbers that follow each other, far apart from each other. They are our own, so nobody can choose them badly.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 ^ u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2 to the 64th by the golden ratio: Knuth, The Art of Computer Programming, volume 3, section 6.4.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 struct Waiter {
-    node: Option<String>,
+    node: Option<Arc<str>>,
     /// The connection that it was sent by, by its number at the broker.
     client: Option<u64>,
+    /// The frame that it went in; 0 if in none.
+    frame: u64,
     /// Of a call to a keyed actor: how it went.
     went: Option<Went>,
     /// `None` once it is answered. The entry stays until its caller has taken that in.
-    got: Option<oneshot::Sender<Got>>,
+    got: Option<oneshot::Sender<Got<Arrived>>>,
 }
 
 /// How a call to a keyed actor went to its owner.
@@ -60,7 +119,7 @@ pub(crate) struct Went {
 pub(crate) struct Flight<'a> {
     pending: &'a Pending,
     number: u64,
-    got: oneshot::Receiver<Got>,
+    got: oneshot::Receiver<Got<Arrived>>,
 }
 
 impl Drop for Flight<'_> {
@@ -80,9 +139,34 @@ impl Pending {
         self.waiting.remove(&number);
     }
 
-    /// Takes an answer that arrived on `….r.{number}`.
+    /// Takes what arrived on `….r.{number}`: answers in a frame, the answer to a message that went alone, or that nobody
+    /// got what went under this number.
     pub(crate) fn answered(&self, number: u64, answer: Inbound) {
-        self.tell(number, if answer.no_responders { Got::NoOne } else { Got::Answer(answer) });
+        if answer.no_responders {
+            let alone = self.waiting.contains_key(&number);
+            let went = |waiter: &Waiter| waiter.frame == number;
+            let numbers = match alone {
+                true => vec![number],
+                false => in_order(self.waiting.iter().filter(|e| went(e.value())).map(|e| *e.key()).collect()),
+            };
+            numbers.into_iter().for_each(|number| self.tell(number, Got::NoOne));
+        } else if number != 0 {
+            self.tell(number, Got::Answer(Arrived::Message(answer)));
+        } else {
+            for answer in Answers::of(&answer.body, 0) {
+                match answer {
+                    Ok(answer) => self.tell(answer.head.number, Got::Answer(Arrived::Envelope(answer))),
+                    Err(error) => tracing::warn!(%error, "a frame of answers cannot be read to its end"),
+                }
+            }
+        }
+    }
+
+    /// Notes the frame that a call goes in.
+    pub(crate) fn went_in(&self, number: u64, frame: u64) {
+        if let Some(mut waiter) = self.waiting.get_mut(&number) {
+            waiter.frame = frame;
+        }
     }
 
     /// Gives each call that is on that way, with its place, its epoch and its deadline.
@@ -132,7 +216,7 @@ impl Pending {
         }
     }
 
-    fn tell(&self, number: u64, got: Got) {
+    fn tell(&self, number: u64, got: Got<Arrived>) {
         // A way is locked before the entries are, so this one is let go of first.
         let (waits, went) = match self.waiting.get_mut(&number) {
             Some(mut waiter) => (waiter.got.take(), waiter.went.clone().filter(|went| went.way.is_lined())),
@@ -159,36 +243,45 @@ impl Surroundings {
         node: Option<&str>,
         deadline: Instant,
         message: impl FnOnce(Subject) -> Result<Outbound, Error>,
-    ) -> Result<Got, Error> {
-        let mut flight = self.flight(node, None);
+    ) -> Result<Got<Inbound>, Error> {
+        let mut flight = self.flight(node.map(Arc::from), None);
         self.transport.publish(message(flight.reply(self))?)?;
-        Ok(flight.wait(self, deadline).await)
+        Ok(flight.wait(self, deadline).await.of_message())
     }
 
     /// Notes that a message is about to be sent.
-    pub(crate) fn flight(&self, node: Option<&str>, went: Option<Went>) -> Flight<'_> {
+    pub(crate) fn flight(&self, node: Option<Arc<str>>, went: Option<Went>) -> Flight<'_> {
         let (number, got) = self.wait_for(node, went);
         Flight { pending: &self.pending, number, got }
     }
 
     /// The same, for who sees to it that the entry goes, by [`forget`](Pending::forget).
-    pub(crate) fn wait_for(&self, node: Option<&str>, went: Option<Went>) -> (u64, oneshot::Receiver<Got>) {
+    pub(crate) fn wait_for(
+        &self,
+        node: Option<Arc<str>>,
+        went: Option<Went>,
+    ) -> (u64, oneshot::Receiver<Got<Arrived>>) {
         let number = self.pending.next();
         let (got, wait) = oneshot::channel();
-        let waiter = Waiter { node: node.map(str::to_owned), client: self.client(), went, got: Some(got) };
+        let waiter = Waiter { node, client: self.client(), frame: 0, went, got: Some(got) };
         self.pending.waiting.insert(number, waiter);
         (number, wait)
     }
 }
 
 impl Flight<'_> {
+    /// Its number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Where its answer should go.
     pub(crate) fn reply(&self, around: &Surroundings) -> Subject {
         around.subjects.node_reply(&around.id, self.number)
     }
 
     /// Waits for what comes of it, until the deadline.
-    pub(crate) async fn wait(&mut self, around: &Surroundings, deadline: Instant) -> Got {
+    pub(crate) async fn wait(&mut self, around: &Surroundings, deadline: Instant) -> Got<Arrived> {
         match around.until(deadline, &mut self.got).await {
             Some(Ok(got)) => got,
             Some(Err(_)) => Got::Lost("this node stopped"),
@@ -201,12 +294,4 @@ impl Flight<'_> {
 fn in_order(mut numbers: Vec<u64>) -> Vec<u64> {
     numbers.sort_unstable();
     numbers
-}
-
-/// The one answer in a frame of one envelope.
-pub(crate) fn answer_of(message: &Inbound) -> Result<Answer, Error> {
-    match Frame::read(&message.body)? {
-        Frame::Answers(mut answers) if answers.len() == 1 => Ok(answers.remove(0)),
-        _ => Err(Error::new(ErrorKind::BadReply, "the answer is not a frame of one envelope")),
-    }
 }

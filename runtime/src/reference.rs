@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::service::ServiceRef;
-use crate::call::{Call, Chain, Deadline, Hop, TurnId, not_ended, not_started};
+use crate::call::{Call, Chain, Deadline, Hop, TurnId, not_ended, not_started, wall_ms};
 use crate::context::{Gathered, gather};
 use crate::contract::{Contract, IsMode, Keyed, Message, Mode, Replies};
 use crate::engine::Outcome;
@@ -317,7 +317,7 @@ impl<C: Contract<Kind = Keyed>> Ref<C> {
         let call = self.call::<M>(target);
         let body = journal::raw(&message, "the durable tell")?;
         self.around.check_payload(body.get().len())?;
-        let (id, born) = self.around.identify(&call);
+        let (id, born) = self.around.identify(&call, wall_ms());
         let told = Told {
             actor: C::NAME.to_owned(),
             key: target.key.clone(),

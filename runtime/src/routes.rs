@@ -21,7 +21,7 @@ use crate::codec::Codec;
 use crate::contract::{Contract, IsMode, Message, Mode, Refusal};
 use crate::engine::{Host, Job, Outcome, ReplyTo, Started as StartedFlag};
 use crate::error::{AskError, Error, ErrorBody, ErrorKind, REFUSED};
-use crate::node::Surroundings;
+use crate::node::{FrameAnswer, Runner, Surroundings};
 use crate::pool::Pool;
 use crate::reference::Target;
 use crate::stats::VerbStats;
@@ -130,6 +130,7 @@ pub(crate) struct WireCall {
     pub(crate) call: Call,
     pub(crate) codec: Codec,
     pub(crate) body: Bytes,
+    pub(crate) received: Instant,
     /// Whether fields that nobody knows are refused.
     pub(crate) by_hand: bool,
     /// Whether it is answered when it is admitted, whatever its verb.
@@ -140,33 +141,53 @@ pub(crate) struct WireCall {
 }
 
 /// Writes the answer of a wire call; answers `Interrupted` if it is dropped without one.
-pub(crate) struct WireAnswer(Option<Box<dyn FnOnce(WireOutcome) + Send>>);
+pub(crate) struct WireAnswer(Option<Writer>);
+
+enum Writer {
+    Any(Box<dyn FnOnce(WireOutcome) + Send>),
+    Frame(FrameAnswer),
+}
+
+impl Writer {
+    fn write(self, outcome: WireOutcome) {
+        match self {
+            Self::Any(write) => write(outcome),
+            Self::Frame(answer) => answer.send(outcome),
+        }
+    }
+}
 
 impl WireAnswer {
     pub(crate) fn new(write: impl FnOnce(WireOutcome) + Send + 'static) -> Self {
-        Self(Some(Box::new(write)))
+        Self(Some(Writer::Any(Box::new(write))))
+    }
+
+    /// To another node.
+    pub(crate) fn to_frame(answer: FrameAnswer) -> Self {
+        Self(Some(Writer::Frame(answer)))
     }
 
     pub(crate) fn send(mut self, outcome: WireOutcome) {
-        if let Some(write) = self.0.take() {
-            write(outcome);
+        if let Some(writer) = self.0.take() {
+            writer.write(outcome);
         }
     }
 }
 
 impl Drop for WireAnswer {
     fn drop(&mut self) {
-        if let Some(write) = self.0.take() {
+        if let Some(writer) = self.0.take() {
             let why = "the node stopped before the turn ended; it may have run in part";
             let error = Error::new(ErrorKind::Interrupted, why).with_details(serde_json::json!({ "stopped": true }));
-            write(WireOutcome::Failure(error));
+            writer.write(WireOutcome::Failure(error));
         }
     }
 }
 
 /// The way from the wire to a handler. The order of calls is the order of turns for one key.
 pub(crate) trait WireRoute: Send + Sync {
-    fn deliver(&self, to: &Target, call: WireCall);
+    /// With a runner, the turn may begin on the caller's stack; it is told before.
+    fn deliver(&self, to: &Target, call: WireCall, on: Option<&Runner>);
 }
 
 struct Route<A: Actor, M: Message> {
@@ -185,7 +206,7 @@ where
 {
     fn start(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Started<M> {
         if let (Engine::Keyed(host), Some(ready)) = (&self.engine, self.ready) {
-            match ready(host, to, message, call) {
+            match ready(host, to, message, call, &|| {}) {
                 Ok(Some(outcome)) => {
                     self.stats.local.fetch_add(1, Ordering::Relaxed);
                     self.stats.ended(outcome.as_ref().err());
@@ -240,7 +261,7 @@ where
 {
     fn tell_now(&self, to: &Target, message: &mut Option<M>, call: &Call) -> Result<(), Error> {
         if let (Engine::Keyed(host), Some(ready)) = (&self.engine, self.ready)
-            && let Some(outcome) = ready(host, to, message, call)?
+            && let Some(outcome) = ready(host, to, message, call, &|| {})?
         {
             self.stats.ended(outcome.as_ref().err());
             return Ok(());
@@ -250,6 +271,13 @@ where
             let call = Call { deadline, ..call.clone() };
             message.take().map(|message| (self.job)(message, call, ReplyTo::Nobody, self.stats.clone()))
         })
+    }
+
+    fn turned_away(&self, answer: WireAnswer, error: Error) {
+        if error.kind() != ErrorKind::Moved {
+            self.stats.failed(&error);
+        }
+        answer.send(WireOutcome::Failure(error));
     }
 
     fn not_admitted(&self, error: Error) -> Started<M> {
@@ -263,8 +291,8 @@ where
     A: Actor,
     M: Message<Contract = A::Contract>,
 {
-    fn deliver(&self, to: &Target, call: WireCall) {
-        let received = Instant::now();
+    fn deliver(&self, to: &Target, call: WireCall, on: Option<&Runner>) {
+        let received = call.received;
         let message: M = match decode(&call) {
             Ok(message) => message,
             Err(error) => {
@@ -275,9 +303,23 @@ where
         let is_tell = !call.call.stored && (call.told || <M::Mode as IsMode>::MODE == Mode::Tell);
         let (codec, stats) = (call.codec, self.stats.clone());
         let mut message = Some(message);
+        if let (Engine::Keyed(host), Some(ready), Some(runner)) = (&self.engine, self.ready, on) {
+            match ready(host, to, &mut message, &call.call, &|| runner.begin()) {
+                Ok(None) => {}
+                Ok(Some(outcome)) => {
+                    self.stats.ended(outcome.as_ref().err());
+                    self.stats.timed(received);
+                    let outcome =
+                        if is_tell { WireOutcome::Reply(taken_in()) } else { encode_outcome::<M>(codec, outcome) };
+                    return call.answer.send(outcome);
+                }
+                Err(error) => return self.turned_away(call.answer, error),
+            }
+        }
         // The answer moves into the job when there is one, and comes back when there is none.
         let mut answer = Some(call.answer);
-        let admitted = self.engine.admit(to, &call.call, (false, self.stale), || {
+        let admitted = self.engine.admit(to, &call.call, (on.is_some(), self.stale), || {
+            on.into_iter().for_each(Runner::begin);
             let reply = if is_tell {
                 // Somebody has said already that it is not run.
                 if call.started.as_ref().is_some_and(|started| started.swap(true, Ordering::AcqRel)) {
@@ -300,15 +342,15 @@ where
         });
         let Some(answer) = answer else { return };
         match admitted {
-            Ok(()) => answer.send(WireOutcome::Reply(Bytes::from_static(b"{}"))),
-            Err(error) => {
-                if error.kind() != ErrorKind::Moved {
-                    self.stats.failed(&error);
-                }
-                answer.send(WireOutcome::Failure(error));
-            }
+            Ok(()) => answer.send(WireOutcome::Reply(taken_in())),
+            Err(error) => self.turned_away(answer, error),
         }
     }
+}
+
+/// What a tell is answered once it is in the mailbox.
+fn taken_in() -> Bytes {
+    Bytes::from_static(b"{}")
 }
 
 fn encode_outcome<M: Message>(codec: Codec, outcome: Outcome<M>) -> WireOutcome {

@@ -375,6 +375,14 @@ impl Subjects {
                     .and_then(|rest| rest.strip_prefix(".node."))
                     .is_some_and(|rest| rest.split('.').nth(1) == Some("r")))
     }
+
+    /// The node of this app that awaits a reply there, if that is one's subject for replies.
+    pub(crate) fn asker<'a>(&self, reply: &'a str) -> Option<&'a str> {
+        let rest = reply.strip_prefix(self.app.as_str())?.strip_prefix(".node.")?;
+        let mut tokens = rest.split('.');
+        let id = tokens.next().filter(|id| !id.is_empty())?;
+        (tokens.next() == Some("r") && Subject::parse(reply).is_ok()).then_some(id)
+    }
 }
 
 /// What a received subject asks for.

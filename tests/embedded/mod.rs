@@ -25,6 +25,7 @@ mod always;
 mod timers;
 mod budget;
 mod bypass;
+mod frames;
 mod transparency;
 mod services;
 mod handover;

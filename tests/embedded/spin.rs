@@ -73,3 +73,31 @@ fn spinning_handler_keeps_leases(ground: impl FnOnce() -> Ground, spin: bool) {
     }));
     kept.shutdown_background();
 }
+
+#[test]
+fn f1_one_that_spins_holds_up_no_other_of_its_asker() {
+    let ground = Ground::memory();
+    let (kept, watching) = (runtime(2), runtime(2));
+    let builder = ground.node("one").host::<ProbeActor>();
+    let one = kept.block_on(async { tokio::spawn(builder.start()).await.expect("no panic").expect("a node starts") });
+    watching.block_on(bounded(async {
+        let two = ground.node("two").start().await.expect("a node starts");
+        settled("probe", &[&one], &[&two]).await;
+        let other = two.actor::<Probe>("other");
+        assert_eq!(other.ask(Add { by: 1 }).await.expect("an answer"), 1);
+        let spins = two.actor::<Probe>("spins").within(SOON);
+        spins.ask(Add { by: 1 }).await.expect("an answer");
+        let spinning = tokio::spawn(async move { spins.ask(Block { ms: 2_000, spin: false }).await });
+        // What comes behind it in one frame, and in later ones.
+        for _ in 0..20 {
+            other.ask(Add { by: 1 }).await.expect("an answer");
+        }
+        assert!(!spinning.is_finished(), "others had to wait until it was over");
+        let total = other.ask(Add { by: 1 }).await.expect("an answer");
+        assert_eq!(total, 22, "each has run once");
+        spinning.await.expect("no panic").expect("it ends");
+        let spun = two.actor::<Probe>("spins").ask(Add { by: 1 }).await.expect("an answer");
+        assert_eq!(spun, 3, "it has run once");
+    }));
+    kept.shutdown_background();
+}

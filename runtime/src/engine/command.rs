@@ -8,7 +8,7 @@ use super::job::Outcome;
 use super::turn::{Ended, Env, WAITED, conclude, run_once};
 use crate::actor::{Actor, Handle};
 use crate::call::{Call, digest};
-use crate::context::Context;
+use crate::context::{Context, Left};
 use crate::contract::Message;
 use crate::error::{AskError, Error, ErrorKind};
 use crate::journal::{self, Answer, Draft, Fate, Known, Mark, NotAppended, Outbox, Write};
@@ -90,10 +90,15 @@ pub(crate) async fn settle_durable<A: Actor, M: Message>(
     env: &Env<'_>,
     call: &Call,
     mark: Option<Mark>,
-    (steps, outbox): (u32, Outbox),
+    Left { steps, unsure, outbox }: Left,
     result: Result<Result<M::Reply, M::Refusal>, String>,
 ) -> (Ended, Outcome<M>) {
     let Some(cell) = actor.cell() else { return super::turn::settle::<A, M>(actor, env, result) };
+    // Whatever the handler made of that: nobody may say that nothing was kept.
+    if unsure {
+        let why = format!("{}/{} has run, and it is not known whether a step of it is kept", env.actor, env.key);
+        return (Ended::Lost, Err(AskError::Failed(Error::new(ErrorKind::Unknown, why))));
+    }
     let Wanted { fate, write, undone } = wanted::<M>(cell.is_dirty(), call, mark.as_ref(), (steps, &outbox), &result);
     // An answer that keeps nothing rests on the state alone, as a read's does: nothing else would tell an owner that was
     // superseded.
@@ -140,7 +145,7 @@ where
     }
     let ran = run_once(async { actor.handle(message, &mut ctx).await });
     let result = ran.unwrap_or_else(|| Err(WAITED.to_owned()));
-    let (_, outbox) = ctx.end(!matches!(result, Ok(Ok(_))));
+    let Left { outbox, .. } = ctx.end(!matches!(result, Ok(Ok(_))));
     // It takes nothing any more: whoever has an address of this turn is told so.
     drop(ctx);
     let Some(cell) = actor.cell() else {

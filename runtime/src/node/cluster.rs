@@ -35,7 +35,7 @@ pub(crate) enum Located {
         epoch: u64,
     },
     Node {
-        id: String,
+        id: Arc<str>,
         epoch: u64,
         /// Whether its actors of that type remember their commands.
         durable: bool,
@@ -79,9 +79,7 @@ impl Cluster {
         let view = self.view();
         match view.owner(actor, partition) {
             Owner::Node { id, epoch } if id.as_str() == self.me => Located::Here { epoch },
-            Owner::Node { id, epoch } => {
-                Located::Node { durable: view.is_durable(&id, actor), id: id.as_str().to_owned(), epoch }
-            }
+            Owner::Node { id, epoch } => Located::Node { durable: view.is_durable(&id, actor), id: id.shared(), epoch },
             Owner::Vacant => Located::Vacant,
             Owner::NoHosts => Located::NoHosts,
         }
@@ -110,6 +108,11 @@ impl Cluster {
         }
         let departed = self.departed.lock();
         departed.iter().rev().find(|(known, _)| known.as_str() == id).map(|(_, how)| *how)
+    }
+
+    /// Counts the views. As long as it stays the same, whatever was located is where it was.
+    pub(crate) fn version(&self) -> u64 {
+        self.changes.count()
     }
 
     /// Changes with the view.

@@ -5,6 +5,7 @@
 //! subject on which frames come, so that everything that waited there came before it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -71,6 +72,11 @@ impl Doubt {
         self.since.is_some()
     }
 
+    /// How often there was doubt so far, if there is none of what is read now.
+    pub(super) fn count(&mut self) -> Option<u64> {
+        (!self.is_there()).then_some(self.last)
+    }
+
     /// Takes a message that the node has sent to itself.
     pub(super) fn heard(&mut self, body: &[u8]) {
         if self.since.is_some_and(|since| body == since.to_string().as_bytes()) {
@@ -80,6 +86,7 @@ impl Doubt {
 
     fn begin(&mut self) {
         self.last += 1;
+        self.around.doubts.store(self.last, Ordering::Release);
         (self.since, self.sent) = (Some(self.last), false);
         self.send();
     }

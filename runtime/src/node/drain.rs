@@ -52,6 +52,7 @@ pub(super) async fn drain(inner: &Arc<Inner>, within: Duration) -> Result<(), Er
     around.followers.close();
     around.until(Instant::now() + ANSWER_WITHIN, around.followers.wait()).await;
     // Fails where the connection is gone, and then there is nothing to flush to.
+    around.frames.send(&*around.transport);
     drop(around.transport.flush().await);
     inner.stop.cancel();
     around.transport.close().await;

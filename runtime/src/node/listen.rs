@@ -11,6 +11,7 @@ use super::discovery::{ClusterInfo, Discovery};
 use super::doubt::{AWAKE, Doubt};
 use super::driver::Feed;
 use super::hosted::Hosted;
+use super::intake::Intakes;
 use super::keeper::{Job, Word};
 use super::probe::{self, Mapping};
 use super::serve::Taken;
@@ -36,7 +37,10 @@ pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<
     let around = &inner.around;
     let (subjects, transport) = (&around.subjects, &around.transport);
     let said = transport.subscribe(&subjects.node_all(&around.id), None, NODE_CAPACITY).await?;
-    let heard = hear_nodes(around.clone(), inner.leave_nodes.clone(), said, feed.clone(), jobs.clone());
+    let intakes = Intakes::new(around.clone(), inner.stop.clone(), inner.nodes.clone());
+    let watched = intakes.clone();
+    spawn_until(&around.runtime, inner.stop.clone(), async move { watched.watch().await });
+    let heard = hear_nodes(around.clone(), inner.leave_nodes.clone(), said, feed.clone(), jobs.clone(), intakes);
     let stop = inner.stop.clone();
     let task = async move {
         stop.run_until_cancelled(heard).await;
@@ -51,6 +55,8 @@ pub(super) async fn listen(inner: &Arc<Inner>, feed: &Feed, jobs: &mpsc::Sender<
             }
         });
     }
+    let sends = around.clone();
+    spawn_until(&around.runtime, inner.stop.clone(), async move { sends.frames.run(&*sends.transport).await });
     let anybody = transport.subscribe(&subjects.any_node(), Some("any"), 1_024).await?;
     let flush = subjects.node("any", FLUSH_VERB);
     let asked = around.clone();
@@ -92,6 +98,7 @@ async fn hear_nodes(
     mut said: Subscription,
     feed: Feed,
     jobs: mpsc::Sender<Job>,
+    intakes: Arc<Intakes>,
 ) {
     let mut leaving = false;
     let mut doubt = Doubt::new(around.clone());
@@ -104,7 +111,7 @@ async fn hear_nodes(
             }
             () = doubt.look() => {}
             message = said.next() => match message {
-                Some(message) => node_message(&around, &feed, &jobs, &mut doubt, message).await,
+                Some(message) => node_message(&around, &feed, &jobs, &intakes, &mut doubt, message).await,
                 None => return,
             },
         }
@@ -134,6 +141,7 @@ async fn node_message(
     around: &Arc<Surroundings>,
     feed: &Feed,
     jobs: &mpsc::Sender<Job>,
+    intakes: &Arc<Intakes>,
     doubt: &mut Doubt,
     message: Inbound,
 ) {
@@ -145,7 +153,7 @@ async fn node_message(
                 around.pending.answered(number, message);
             }
         }
-        "in" => serve::frame(around, message, doubt.is_there()),
+        "in" => intakes.take(message, doubt.count()),
         AWAKE => doubt.heard(&message.body),
         "call" => {
             if let Some((subject, message)) = passing::taken(around, message)

@@ -14,6 +14,7 @@ mod driver;
 pub(crate) mod duty;
 mod hosted;
 mod idle;
+mod intake;
 mod keeper;
 mod listen;
 mod notice;
@@ -46,6 +47,7 @@ use self::driver::{Feed, Over};
 #[cfg(feature = "ractor")]
 pub(crate) use self::hosted::Room;
 pub(crate) use self::hosted::{Hosted, Takes};
+pub(crate) use self::intake::{FrameAnswer, Runner};
 pub use self::options::HostOptions;
 pub use self::probe::{Mapping, mapping, mapping_line};
 use self::surroundings::Life;
@@ -277,6 +279,8 @@ impl Inner {
     async fn end(&self) {
         self.cut();
         self.tree.stop(start::TASK_GRACE).await;
+        // What was cut is answered too.
+        self.around.frames.send(&*self.around.transport);
         self.around.transport.close().await;
     }
 

@@ -14,133 +14,16 @@ use super::hosted::Hosted;
 use super::surroundings::Surroundings;
 use crate::call::{Call, Deadline, not_ended, not_started};
 use crate::codec::Codec;
-use crate::contract::Mode;
 use crate::error::{Error, ErrorBody, ErrorKind};
 use crate::key::Key;
 use crate::reference::Target;
-use crate::routes::{WireAnswer, WireCall, WireOutcome};
+use crate::routes::{WireAnswer, WireCall, WireOutcome, WireRoute};
 use crate::subject::{Call as Asked, PROBE_VERB, Subject, Subjects};
 use crate::transport::{Inbound, Outbound};
-use crate::wire::{
-    Answer, AnswerHead, AnswerKind, Frame, Manner, OutsideCall, Question, TIMEOUT, aged_headers, error_headers,
-    reply_headers,
-};
+use crate::wire::{OutsideCall, TIMEOUT, aged_headers, error_headers, reply_headers};
 
 /// How long before the end of its time a call is given up that waits, at most.
 const IN_ADVANCE: Duration = Duration::from_millis(300);
-
-/// Serves a frame of another node. One that may be `old` is answered *moved*: its sender asks again, if it still waits.
-pub(super) fn frame(around: &Arc<Surroundings>, message: Inbound, old: bool) {
-    let Some(reply) = message.reply.as_deref().filter(|reply| around.subjects.may_reply_to(reply)) else {
-        tracing::warn!(subject = message.subject, "a frame names no reply subject of a node; it is dropped");
-        return;
-    };
-    let Ok(reply) = Subject::parse(reply) else { return };
-    match Frame::read(&message.body) {
-        Ok(Frame::Questions(questions)) => {
-            for asked in questions {
-                question(around, asked, &reply, old);
-            }
-        }
-        Ok(Frame::Answers(_)) => tracing::warn!(subject = message.subject, "answers arrived where questions are asked"),
-        Err(error) => tracing::warn!(%error, "a frame cannot be read; it is dropped"),
-    }
-}
-
-fn question(around: &Arc<Surroundings>, asked: Question, reply: &Subject, old: bool) {
-    let (number, codec) = (asked.head.number, asked.head.codec);
-    let answer = {
-        let (around, reply, actor) = (around.clone(), reply.clone(), asked.head.actor.clone());
-        let partition = Key::new(&asked.head.key).map_or(0, |key| around.partition_of(&key));
-        WireAnswer::new(move |outcome| {
-            let epoch = around.hosted(&actor).map_or(0, |hosted| hosted.gate.epoch(partition));
-            let send = |outcome| {
-                let (kind, body) = match outcome {
-                    WireOutcome::Reply(body) | WireOutcome::Aged { body, .. } => (AnswerKind::Reply, body),
-                    WireOutcome::Refusal { body, .. } => (AnswerKind::Refusal, body),
-                    WireOutcome::Failure(error) if error.kind() == ErrorKind::Moved => {
-                        (AnswerKind::Moved, Bytes::new())
-                    }
-                    WireOutcome::Failure(error) => (AnswerKind::Failure, error_body(&ErrorBody::from(&error))),
-                };
-                let answer = Answer { head: AnswerHead::new(number, kind, codec, epoch), body };
-                around.answer(Outbound::new(reply.clone(), Frame::answers(vec![answer])?))
-            };
-            let sent = send_or_say_why(&around, outcome, send);
-            if let Err(error) = sent {
-                tracing::debug!(%error, "an answer could not be sent; its caller learns of it at its deadline");
-            }
-        })
-    };
-    if old {
-        let why = "this node stood still, or was cut off, when this came";
-        return answer.send(WireOutcome::Failure(Error::new(ErrorKind::Moved, why)));
-    }
-    if let Err((error, answer)) = deliver_question(around, asked, answer) {
-        answer.send(WireOutcome::Failure(error));
-    }
-}
-
-fn deliver_question(
-    around: &Arc<Surroundings>,
-    asked: Question,
-    answer: WireAnswer,
-) -> Result<(), (Error, WireAnswer)> {
-    let Question { head, body } = asked;
-    let checked = (|| {
-        let hosted = around.hosted(&head.actor).ok_or_else(|| not_here(around, &head.actor))?;
-        let key = Key::new(&head.key)?;
-        let call = head.call()?;
-        let verb = hosted.verb(&head.verb)?;
-        if head.codec == Codec::Bincode && (head.schema.is_none() || head.schema != verb.fingerprint) {
-            let why = format!("{}.{} has another form on this node; send JSON", head.actor, head.verb);
-            return Err(Error::new(ErrorKind::CodecMismatch, why));
-        }
-        check_mode(verb.contract.mode, head.mode, &head.verb)?;
-        let target = Target { partition: around.partition_of(&key), key };
-        // Sent under another claim: what its sender sent before it may have come while that claim was another node's,
-        // and be on its way here again.
-        if hosted.gate.epoch(target.partition) != head.epoch {
-            return Err(Error::new(ErrorKind::Moved, "the partition has changed hands"));
-        }
-        Ok((verb.wire.clone(), target, call))
-    })();
-    match checked {
-        Ok((wire, target, call)) => {
-            wire.deliver(
-                &target,
-                WireCall {
-                    call,
-                    codec: head.codec,
-                    body,
-                    by_hand: false,
-                    told: head.mode == Manner::Tell,
-                    answer,
-                    started: None,
-                },
-            );
-            Ok(())
-        }
-        Err(error) => Err((error, answer)),
-    }
-}
-
-/// A message may be told whatever its verb is; a verb that has no reply cannot be asked. What its
-/// sender takes for a read is sent again when its answer is lost, so it must be one here too.
-fn check_mode(has: Mode, asked: Manner, verb: &str) -> Result<(), Error> {
-    if has == Mode::Tell && !matches!(asked, Manner::Tell | Manner::Stored) {
-        return Err(Error::new(ErrorKind::BadRequest, format!("{verb} is a tell: it has no reply to wait for")));
-    }
-    if asked == Manner::Read && has != Mode::Read {
-        let why = format!("{verb} is a turn on this node, and its sender takes it for a read: their contracts differ");
-        return Err(Error::new(ErrorKind::BadRequest, why));
-    }
-    Ok(())
-}
-
-fn not_here(around: &Surroundings, actor: &str) -> Error {
-    Error::new(ErrorKind::Moved, format!("the node {} does not host {actor}", around.id))
-}
 
 /// A call on a public subject that was taken from its subscription: from then on its time runs,
 /// however long it is held, and to whichever task it goes.
@@ -216,10 +99,11 @@ pub(super) fn outside(around: &Arc<Surroundings>, hosted: &Arc<Hosted>, subject:
         body: message.message.body,
         by_hand: outside.by_hand,
         told: false,
+        received: std::time::Instant::now(),
         answer,
         started,
     };
-    wire.deliver(&target, call);
+    wire.deliver(&target, call, None);
 }
 
 /// An answer that is given by the end of the call's time, whoever has the call then. What waits until then is not run
@@ -265,7 +149,7 @@ fn answered_in_time(
     (answer, started)
 }
 
-type Checked = (Target, OutsideCall, Arc<dyn crate::routes::WireRoute>);
+type Checked = (Target, OutsideCall, Arc<dyn WireRoute>);
 
 fn check_outside(
     around: &Surroundings,
@@ -310,7 +194,7 @@ fn send_outside(around: &Arc<Surroundings>, reply: Option<Subject>, outcome: Wir
 }
 
 /// Sends an outcome. One that the broker does not take for its size becomes an error that says so.
-fn send_or_say_why(
+pub(super) fn send_or_say_why(
     around: &Surroundings,
     outcome: WireOutcome,
     send: impl Fn(WireOutcome) -> Result<(), Error>,
@@ -350,28 +234,6 @@ pub(super) fn refuse(around: &Arc<Surroundings>, message: &Inbound, error: Error
     send_outside(around, reply, WireOutcome::Failure(error));
 }
 
-fn error_body(error: &ErrorBody) -> Bytes {
+pub(super) fn error_body(error: &ErrorBody) -> Bytes {
     serde_json::to_vec(error).map_or_else(|_| Bytes::from_static(b"{}"), Bytes::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn c2_a_turn_is_not_asked_as_a_read() {
-        let kind = |has, asked| check_mode(has, asked, "add").map_err(|error| error.kind());
-        // A read is sent again when its answer is lost, so what is none must not be taken for one.
-        assert_eq!(kind(Mode::Ask, Manner::Read), Err(ErrorKind::BadRequest));
-        assert_eq!(kind(Mode::Tell, Manner::Read), Err(ErrorKind::BadRequest));
-        assert_eq!(kind(Mode::Tell, Manner::Ask), Err(ErrorKind::BadRequest));
-        for (has, asked) in [(Mode::Read, Manner::Read), (Mode::Read, Manner::Ask), (Mode::Ask, Manner::Ask)] {
-            assert_eq!(kind(has, asked), Ok(()));
-        }
-        for has in [Mode::Read, Mode::Ask, Mode::Tell] {
-            for told in [Manner::Tell, Manner::Stored] {
-                assert_eq!(kind(has, told), Ok(()), "whatever its verb is, a message may be told");
-            }
-        }
-    }
 }

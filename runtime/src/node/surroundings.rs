@@ -3,10 +3,11 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore, watch};
@@ -20,12 +21,13 @@ use super::cluster::Cluster;
 use super::duty::{self, Duties};
 use super::hosted::Hosted;
 use super::permit::Permits;
-use crate::call::{Call, Deadline, TurnId, wall_ms};
+use crate::call::{Call, Deadline, TurnId};
 use crate::codec::Fingerprint;
 use crate::contract::Message;
 use crate::engine::{Proof, Settlers};
 use crate::error::{Error, ErrorKind};
 use crate::executor::Executor;
+use crate::frames::{Frames, Outgoing};
 use crate::key::Key;
 use crate::node::Node;
 use crate::outbound::Lines;
@@ -37,6 +39,7 @@ use crate::tell::Marks;
 use crate::transport::{Outbound, Status, Stream, Transport};
 use crate::waits::Waits;
 use crate::watch::Table;
+use crate::wire::AnswerHead;
 
 /// How long the last answers of a node may be behind the news that it is gone.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
@@ -90,6 +93,8 @@ pub(crate) struct Surroundings {
     connection: watch::Receiver<Status>,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
+    /// What waits for other nodes.
+    pub(crate) frames: Frames,
     /// How much is told to whoever listens.
     pub(crate) rush: Rush,
     /// What keeps calls in order while partitions change hands.
@@ -120,6 +125,8 @@ pub(crate) struct Surroundings {
     pub(crate) standing: Notify,
     /// Where calls to a service go: it has no keys.
     pub(crate) anywhere: Target,
+    /// How often this node was in doubt of what it reads.
+    pub(super) doubts: AtomicU64,
     life: AtomicU8,
     flights: Arc<Semaphore>,
     turns: AtomicU64,
@@ -128,6 +135,8 @@ pub(crate) struct Surroundings {
     forms: DashMap<TypeId, Option<Fingerprint>, ahash::RandomState>,
     /// Verbs whose form at a node is not ours.
     json_only: DashMap<(String, &'static str, &'static str), (), ahash::RandomState>,
+    /// Whether there was ever one.
+    any_json_only: AtomicBool,
     pub(super) node: OnceLock<Weak<Inner>>,
 }
 
@@ -142,6 +151,7 @@ impl Surroundings {
     ) -> Result<Self, Error> {
         Ok(Self {
             cluster: Cluster::new(id.clone()),
+            frames: Frames::new(subjects.clone(), id.clone()),
             id,
             flights: Arc::new(Semaphore::new(settings.in_flight)),
             lines: Lines::new(settings.partitions),
@@ -167,12 +177,14 @@ impl Surroundings {
             leave_watches: CancellationToken::new(),
             standing: Notify::new(),
             anywhere: Target { key: Key::new("-")?, partition: 0 },
+            doubts: AtomicU64::new(0),
             life: AtomicU8::new(Life::Running as u8),
             turns: AtomicU64::new(0),
             seed,
             hosted: RwLock::default(),
             forms: DashMap::with_hasher(hasher(seed)),
             json_only: DashMap::with_hasher(hasher(seed)),
+            any_json_only: AtomicBool::new(false),
             node: OnceLock::new(),
         })
     }
@@ -232,8 +244,8 @@ impl Surroundings {
     }
 
     /// The id of a call, and when that was made: both made now if nobody has given it one yet.
-    pub(crate) fn identify(&self, call: &Call) -> (TurnId, u64) {
-        let born = if call.turn.is_none() { wall_ms() } else { call.born };
+    pub(crate) fn identify(&self, call: &Call, now: u64) -> (TurnId, u64) {
+        let born = if call.turn.is_none() { now } else { call.born };
         (call.turn.unwrap_or_else(|| self.next_turn(born)), born)
     }
 
@@ -305,17 +317,19 @@ impl Surroundings {
     }
 
     pub(crate) fn reads_json_only(&self, node: &str, actor: &'static str, verb: &'static str) -> bool {
-        !self.json_only.is_empty() && self.json_only.contains_key(&(node.to_owned(), actor, verb))
+        self.any_json_only.load(Ordering::Relaxed) && self.json_only.contains_key(&(node.to_owned(), actor, verb))
     }
 
     pub(crate) fn note_json_only(&self, node: &str, actor: &'static str, verb: &'static str) {
         self.json_only.insert((node.to_owned(), actor, verb), ());
+        self.any_json_only.store(true, Ordering::Relaxed);
     }
 
     /// Forgets a node that is gone, and fails the calls that wait for it.
     pub(crate) fn node_lost(self: &Arc<Self>, node: &str) {
         self.json_only.retain(|(id, _, _), ()| id != node);
         self.watched.forget_node(node);
+        self.frames.forget(node);
         let numbers = self.pending.of_node(node);
         if numbers.is_empty() {
             return;
@@ -352,7 +366,30 @@ impl Surroundings {
     /// Sends an answer. A queue to the broker that is full for a moment does not cost its caller
     /// the answer: it is sent again until the default budget is over.
     pub(crate) fn answer(self: &Arc<Self>, message: Outbound) -> Result<(), Error> {
-        match self.transport.publish(message.clone()) {
+        self.answer_by(message, |around, message| around.transport.publish(message))
+    }
+
+    /// The same, to a question that came in a frame.
+    pub(crate) fn answer_in_frame(
+        self: &Arc<Self>,
+        to: &Arc<Outgoing>,
+        head: AnswerHead,
+        body: Bytes,
+    ) -> Result<(), Error> {
+        match to.answer(self, &head, &body) {
+            Err(error) if error.kind() == ErrorKind::Overloaded => {}
+            sent => return sent,
+        }
+        let to = to.clone();
+        self.answer_by((head, body), move |around, (head, body)| to.answer(around, &head, &body))
+    }
+
+    fn answer_by<T: Clone + Send + 'static>(
+        self: &Arc<Self>,
+        answer: T,
+        send: impl Fn(&Self, T) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        match send(self, answer.clone()) {
             Err(error) if error.kind() == ErrorKind::Overloaded => {}
             sent => return sent,
         }
@@ -363,13 +400,13 @@ impl Surroundings {
             let deadline = Deadline::After(around.settings.budget).at();
             while Instant::now() < deadline {
                 tokio::time::sleep(SEND_AGAIN).await;
-                match around.transport.publish(message.clone()) {
+                match send(&around, answer.clone()) {
                     Err(error) if error.kind() == ErrorKind::Overloaded => {}
                     Ok(()) => return,
                     Err(error) => return tracing::debug!(%error, "an answer was not sent"),
                 }
             }
-            tracing::warn!(subject = %message.subject, "an answer was not sent: the queue to the broker stays full");
+            tracing::warn!("an answer was not sent: the queue to the broker stays full");
         });
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::call::{Call, TurnId, digest};
+use crate::call::{Call, Clock, TurnId, digest};
 use crate::codec::Codec;
 use crate::contract::Message;
 use crate::node::Surroundings;
@@ -22,6 +22,7 @@ pub(crate) struct Departure<M: Message> {
     pub(super) fresh: bool,
     /// Its place among the calls of its node: grows from call to call.
     pub(super) number: u64,
+    pub(super) made: Clock,
     /// The message, once it was written.
     pub(super) json: Option<Bytes>,
     /// Whether this node was tried, if it hosts the actor.
@@ -30,10 +31,11 @@ pub(crate) struct Departure<M: Message> {
 
 impl<M: Message> Departure<M> {
     pub(crate) fn new(around: &Surroundings, message: M, call: Call) -> Self {
-        let (fresh, (turn, born)) = (call.turn.is_none(), around.identify(&call));
-        let call = Call { deadline: call.deadline.fixed(), turn: Some(turn), born, ..call };
+        let made = Clock::read();
+        let (fresh, (turn, born)) = (call.turn.is_none(), around.identify(&call, made.wall_ms));
+        let call = Call { deadline: call.deadline.counted_from(made.now), turn: Some(turn), born, ..call };
         let (message, number) = (Some(message), around.pending.next());
-        Self { message, call, turn, fresh, number, json: None, tried_here: false }
+        Self { message, call, turn, fresh, number, made, json: None, tried_here: false }
     }
 
     pub(crate) fn call(&self) -> &Call {

@@ -17,18 +17,17 @@ use tokio::time::Instant;
 
 use super::departure::Departure;
 use super::place::Place;
-use crate::call::{not_started, wall_ms};
+use super::straight::Sent;
+use crate::call::{Clock, not_started, wall_ms};
 use crate::changes::SeenChanges;
 use crate::codec::{Codec, Fingerprint};
 use crate::contract::{Contract, Message, Mode};
-use crate::engine::Outcome;
-use crate::error::{AskError, Error, ErrorBody, ErrorKind};
+use crate::error::{Error, ErrorBody, ErrorKind};
 use crate::node::{Hosted, Located, Surroundings};
-use crate::pending::{Flight, Got, answer_of};
+use crate::pending::{Flight, Got};
 use crate::reference::Target;
 use crate::routes::{LocalRoute, Started};
-use crate::transport::Outbound;
-use crate::wire::{AnswerKind, Frame, Question, QuestionHead};
+use crate::wire::{Answer, AnswerHead, AnswerKind, QuestionHead};
 
 /// How often the pause between two attempts at one owner doubles: to 64 ms.
 const PAUSES_GROW: u32 = 5;
@@ -63,7 +62,7 @@ pub(super) struct Journey<'a, M: Message> {
 pub(super) enum Step<M: Message> {
     Again,
     Local(Started<M>),
-    Answer { kind: AnswerKind, codec: Codec, body: Bytes },
+    Answer { head: AnswerHead, body: Bytes },
 }
 
 impl<'a, M: Message> Journey<'a, M> {
@@ -86,6 +85,19 @@ impl<'a, M: Message> Journey<'a, M> {
             open: false,
             last: None,
         }
+    }
+
+    /// The journey of a call that went straight, and came to no reply.
+    pub(super) fn of_sent(
+        around: &'a Arc<Surroundings>,
+        target: &'a Target,
+        departure: Departure<M>,
+        mode: Mode,
+        sent: Sent<'a>,
+    ) -> Self {
+        let Sent { flight, place, slot, to } = sent;
+        let journey = Self::new(around, target, departure, mode);
+        Self { tried: to.epoch, durable: to.durable, flight: Some(flight), place, slot: Some(slot), ..journey }
     }
 
     /// Begins it on this node, the first time, if its actor is durable and lives here. Nothing of that waits.
@@ -241,7 +253,7 @@ impl<'a, M: Message> Journey<'a, M> {
         if self.mode == Mode::Tell {
             let admitted = route.tell(self.target, &mut self.departure.message, &self.departure.call)?;
             return Ok(if admitted {
-                Step::Answer { kind: AnswerKind::Reply, codec: Codec::Json, body: Bytes::new() }
+                Step::Answer { head: AnswerHead::new(0, AnswerKind::Reply, Codec::Json, 0), body: Bytes::new() }
             } else {
                 Step::Local(Started::Elsewhere)
             });
@@ -254,7 +266,7 @@ impl<'a, M: Message> Journey<'a, M> {
         Ok(Step::Local(started))
     }
 
-    async fn send(&mut self, node: &str, epoch: u64, durable: bool) -> Result<Step<M>, Error> {
+    async fn send(&mut self, node: &Arc<str>, epoch: u64, durable: bool) -> Result<Step<M>, Error> {
         self.goes_to(durable)?;
         if self.slot.is_none() {
             self.slot = Some(self.around.in_flight()?);
@@ -266,7 +278,14 @@ impl<'a, M: Message> Journey<'a, M> {
             _ => Codec::Json,
         };
         let body = self.body(codec)?;
+        let repeatable = durable || self.mode == Mode::Read;
+        let flight = self.flight.insert(self.place.flight(node, epoch, self.deadline, repeatable));
+        if !self.place.may_leave(epoch) {
+            self.line_up()?;
+            return Ok(Step::Again);
+        }
         let head = QuestionHead::new(
+            flight.number(),
             actor,
             key,
             M::VERB,
@@ -275,38 +294,28 @@ impl<'a, M: Message> Journey<'a, M> {
             &self.departure.call,
             self.departure.turn,
             epoch,
+            Clock::read(),
         );
-        let frame = Frame::questions(vec![Question { head, body }])?;
-        let repeatable = durable || self.mode == Mode::Read;
-        let flight = self.flight.insert(self.place.flight(node, epoch, self.deadline, repeatable));
-        if !self.place.may_leave(epoch) {
-            self.line_up()?;
-            return Ok(Step::Again);
-        }
-        let message = Outbound::new(self.around.subjects.node(node, "in"), frame).reply_to(flight.reply(self.around));
-        self.around.transport.publish(message)?;
+        self.around.frames.questions_to(node).ask(self.around, &head, &body)?;
         self.place.sent(epoch, self.deadline);
-        let got = flight.wait(self.around, self.deadline).await;
+        let got = flight.wait(self.around, self.deadline).await.of_envelope();
         self.take_in(node, epoch, got).await
     }
 
-    async fn take_in(&mut self, node: &str, epoch: u64, got: Got) -> Result<Step<M>, Error> {
+    pub(super) async fn take_in(&mut self, node: &str, epoch: u64, got: Got<Answer>) -> Result<Step<M>, Error> {
         let (actor, key) = (M::Contract::NAME, self.target.key.as_str());
         match got {
-            Got::Answer(answer) => {
-                let answer = answer_of(&answer)?;
-                match answer.head.kind {
-                    AnswerKind::Reply | AnswerKind::Refusal => {
-                        self.place.proved(epoch);
-                        Ok(Step::Answer { kind: answer.head.kind, codec: answer.head.codec, body: answer.body })
-                    }
-                    AnswerKind::Moved => {
-                        self.pause("its partition changes hands").await?;
-                        Ok(Step::Again)
-                    }
-                    AnswerKind::Failure => self.failed(node, epoch, &answer.body),
+            Got::Answer(answer) => match answer.head.kind {
+                AnswerKind::Reply | AnswerKind::Refusal => {
+                    self.place.proved(epoch);
+                    Ok(Step::Answer { head: answer.head, body: answer.body })
                 }
-            }
+                AnswerKind::Moved => {
+                    self.pause("its partition changes hands").await?;
+                    Ok(Step::Again)
+                }
+                AnswerKind::Failure => self.failed(node, epoch, &answer.body),
+            },
             Got::NoOne => {
                 self.pause(&format!("its owner {node} is not there")).await?;
                 Ok(Step::Again)
@@ -403,26 +412,10 @@ impl<'a, M: Message> Journey<'a, M> {
         Ok(())
     }
 
-    /// What an answer says.
-    pub(super) fn read(&self, kind: AnswerKind, codec: Codec, body: &Bytes) -> Outcome<M> {
-        if kind == AnswerKind::Refusal {
-            let refusal = codec.decode(body).map_err(|why| self.unreadable("refusal", &why))?;
-            return Err(AskError::Refused(refusal));
-        }
-        codec.decode(body).map_err(|why| AskError::Failed(self.unreadable("reply", &why)))
-    }
-
     fn unavailable(&self, why: &str) -> Error {
         Error::new(
             ErrorKind::Unavailable,
             format!("{}/{} could not be reached in time: {why}; nothing was run", M::Contract::NAME, self.target.key),
-        )
-    }
-
-    fn unreadable(&self, what: &str, why: &str) -> Error {
-        Error::new(
-            ErrorKind::BadReply,
-            format!("the {what} of {}/{} to `{}` cannot be read: {why}", M::Contract::NAME, self.target.key, M::VERB),
         )
     }
 }

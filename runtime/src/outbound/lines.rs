@@ -15,11 +15,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::frames::Outgoing;
 use crate::key::Key;
+use crate::node::{Located, Surroundings};
 use crate::pending::Pending;
 
 /// How long a call is waited for that could go on and does not, and an owner that has said nothing yet.
@@ -44,6 +46,17 @@ pub(crate) struct Way {
     straight: AtomicU64,
     queue: Mutex<Queue>,
     lined: Arc<AtomicUsize>,
+    shortcut: RwLock<Option<Arc<Shortcut>>>,
+}
+
+/// Where calls go, as long as nothing changes in the cluster: looked up once for all of them.
+pub(super) struct Shortcut {
+    version: u64,
+    pub(super) node: Arc<str>,
+    pub(super) epoch: u64,
+    /// Whether its actors remember their commands.
+    pub(super) durable: bool,
+    pub(super) outgoing: Arc<Outgoing>,
 }
 
 #[derive(Default)]
@@ -96,7 +109,7 @@ impl Lines {
     pub(super) fn way(&self, actor: &'static str, partition: u16) -> Arc<Way> {
         let make = || {
             let (straight, queue) = (AtomicU64::new(0), Mutex::default());
-            Arc::new(Way { straight, queue, lined: self.lined.clone() })
+            Arc::new(Way { straight, queue, lined: self.lined.clone(), shortcut: RwLock::default() })
         };
         let ways = self.ways.get(actor).map(|ways| ways.clone()).unwrap_or_else(|| {
             let none = || (0..self.partitions.max(1)).map(|_| OnceLock::new()).collect();
@@ -142,6 +155,20 @@ impl Way {
     /// it sees that calls stand in line, or whoever made them do so has seen it.
     pub(crate) fn is_straight(&self, epoch: u64) -> bool {
         self.straight.load(Ordering::SeqCst) == epoch && epoch != 0
+    }
+
+    /// Where calls go now, if another node owns the partition. Under an epoch that is not the straight one they may not.
+    pub(super) fn shortcut(&self, around: &Surroundings, actor: &str, partition: u16) -> Option<Arc<Shortcut>> {
+        // Read before the view: what changes after that makes another one.
+        let version = around.cluster.version();
+        if let Some(known) = self.shortcut.read().as_ref().filter(|known| known.version == version) {
+            return Some(known.clone());
+        }
+        let Located::Node { id: node, epoch, durable } = around.cluster.locate(actor, partition) else { return None };
+        let outgoing = around.frames.questions_to(&node);
+        let found = Arc::new(Shortcut { version, node, epoch, durable, outgoing });
+        *self.shortcut.write() = Some(found.clone());
+        Some(found)
     }
 
     /// Whether calls stand in line here, or would.

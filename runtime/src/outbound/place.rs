@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::lines::{Heading, Wait, Way};
+use super::lines::{Heading, Shortcut, Wait, Way};
 use crate::node::{Located, Surroundings};
 use crate::pending::{Flight, Went};
 use crate::reference::Target;
@@ -57,11 +57,17 @@ impl<'a> Place<'a> {
         self.way().may_go(&target.key, number, heading, busy)
     }
 
+    /// Where it goes, if another node owns its actor.
+    pub(super) fn shortcut(&mut self) -> Option<Arc<Shortcut>> {
+        let (around, actor, partition) = (self.around, self.actor, self.target.partition);
+        self.way().shortcut(around, actor, partition)
+    }
+
     /// Notes that it is about to be sent to the holder of that epoch.
-    pub(super) fn flight(&mut self, node: &str, epoch: u64, until: Instant, repeatable: bool) -> Flight<'a> {
+    pub(super) fn flight(&mut self, node: &Arc<str>, epoch: u64, until: Instant, repeatable: bool) -> Flight<'a> {
         let (around, key, place) = (self.around, self.target.key.clone(), self.number);
         let way = self.way().clone();
-        around.flight(Some(node), Some(Went { way, key, place, epoch, until, repeatable }))
+        around.flight(Some(node.clone()), Some(Went { way, key, place, epoch, until, repeatable }))
     }
 
     /// Whether it may be sent under that epoch right now. Asked once its flight is noted.

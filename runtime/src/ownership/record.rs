@@ -23,6 +23,11 @@ impl NodeId {
         Self(id.into())
     }
 
+    /// The id as text that others may keep.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The id as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0

@@ -11,12 +11,14 @@ use crate::engine::{Ended, Entered, Env, Host, Outcome, WAITED, cause_of, conclu
 use crate::error::{AskError, Error, ErrorKind};
 use crate::reference::Target;
 
-/// Runs a turn whose handler never waits, on the stack of its caller, if its actor is idle.
+/// Runs a turn whose handler never waits, on the stack of its caller, if its actor is idle. `begins` is called when it
+/// certainly will be run, and before it is.
 pub(super) fn run_ready<A, M>(
     host: &Arc<Host<A>>,
     to: &Target,
     message: &mut Option<M>,
     call: &Call,
+    begins: &dyn Fn(),
 ) -> Result<Option<Outcome<M>>, Error>
 where
     M: Message<Contract = A::Contract>,
@@ -25,7 +27,7 @@ where
     if !<A as Handle<M>>::READY {
         return Ok(None);
     }
-    with_idle(host, to, message, call, |actor, message, call, env| {
+    with_idle(host, to, message, (call, begins), |actor, message, call, env| {
         let mut ctx = Context::new(env.clone(), call);
         let result =
             run_once(async { actor.handle(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned()));
@@ -39,6 +41,7 @@ pub(super) fn look_ready<A, M>(
     to: &Target,
     message: &mut Option<M>,
     call: &Call,
+    begins: &dyn Fn(),
 ) -> Result<Option<Outcome<M>>, Error>
 where
     M: Message<Contract = A::Contract>,
@@ -47,7 +50,7 @@ where
     if !<A as Read<M>>::READY {
         return Ok(None);
     }
-    with_idle(host, to, message, call, |actor, message, call, env| {
+    with_idle(host, to, message, (call, begins), |actor, message, call, env| {
         let mut ctx = Context::new(env.clone(), call).without_turn();
         let actor: &A = actor;
         let result = run_once(async { actor.read(message, &mut ctx).await }).unwrap_or_else(|| Err(WAITED.to_owned()));
@@ -59,7 +62,7 @@ fn with_idle<A, M>(
     host: &Arc<Host<A>>,
     to: &Target,
     message: &mut Option<M>,
-    call: &Call,
+    (call, begins): (&Call, &dyn Fn()),
     run: impl FnOnce(&mut A, M, &Call, &Env<'_>) -> (Ended, Outcome<M>),
 ) -> Result<Option<Outcome<M>>, Error>
 where
@@ -83,6 +86,7 @@ where
         })
     })?;
     let Some((slot, mut actor)) = taken else { return Ok(None) };
+    begins();
     let (ended, outcome) = {
         let _runtime = host.around.runtime.enter();
         match message.take() {

@@ -125,7 +125,8 @@ impl<A: Actor> Verbs<A> {
 type MakeVerb<A> = Box<dyn FnOnce(&Engine<A>) -> Verb>;
 pub(super) type MakeJob<A, M> = fn(M, Call, ReplyTo<M>, Arc<VerbStats>) -> Box<dyn Job<A>>;
 /// Runs a handler that never waits on the caller's stack; `None` if it must be queued.
-pub(super) type RunReady<A, M> = fn(&Arc<Host<A>>, &Target, &mut Option<M>, &Call) -> Result<Option<Outcome<M>>, Error>;
+pub(super) type RunReady<A, M> =
+    fn(&Arc<Host<A>>, &Target, &mut Option<M>, &Call, &dyn Fn()) -> Result<Option<Outcome<M>>, Error>;
 
 /// One verb of a hosted actor.
 pub(crate) struct Verb {

@@ -15,8 +15,8 @@ use super::random::Random;
 use crate::error::{Error, ErrorKind};
 use crate::subject::{Filter, Subject};
 use crate::transport::{
-    Bucket, Change, Consumer, ConsumerConfig, Entry, Follow, Headers, MemoryBroker, MemoryTransport, Outbound, Record,
-    Start, Status, Stream, StreamConfig, Subscription, Transport, Watch, WriteError,
+    Bucket, Change, Consumer, ConsumerConfig, Entry, Follow, Headers, MemoryBroker, MemoryTransport, Outbound, Outlet,
+    Record, Start, Status, Stream, StreamConfig, Subscription, Transport, Watch, WriteError,
 };
 
 /// How long the client waits for an answer, as the real one does.
@@ -102,6 +102,7 @@ struct Slow {
 /// What is on its way, in order.
 enum Out {
     Message(Outbound, Status),
+    Outlet(Arc<dyn Outlet>, Status),
     Flush(oneshot::Sender<()>),
 }
 
@@ -114,8 +115,9 @@ impl Slow {
                 way.way.travel().await;
                 match next {
                     // It went with the connection.
-                    Out::Message(_, by) if way.is_cut(&by) => {}
+                    Out::Message(_, by) | Out::Outlet(_, by) if way.is_cut(&by) => {}
                     Out::Message(message, _) => drop(way.inner.publish(message)),
+                    Out::Outlet(outlet, _) => drop(way.inner.collect(outlet)),
                     Out::Flush(done) => drop(done.send(())),
                 }
             }
@@ -129,6 +131,12 @@ impl Transport for Slow {
         let by = self.link.connected()?;
         let full = |_| Error::new(ErrorKind::Overloaded, "the queue to the connection is full");
         self.out.try_send(Out::Message(message, by)).map_err(full)
+    }
+
+    fn collect(&self, outlet: Arc<dyn Outlet>) -> Result<(), Error> {
+        let by = self.link.connected()?;
+        let full = |_| Error::new(ErrorKind::Overloaded, "the queue to the connection is full");
+        self.out.try_send(Out::Outlet(outlet, by)).map_err(full)
     }
 
     fn subscribe(

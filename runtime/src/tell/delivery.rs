@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::command::Stored;
-use crate::call::{Call, Chain, Deadline};
+use crate::call::{Call, Chain, Clock, Deadline};
 use crate::codec::Codec;
 use crate::contract::Mode;
 use crate::error::{Error, ErrorBody, ErrorKind, REFUSED};
@@ -16,11 +16,10 @@ use crate::key::Key;
 use crate::node::duty::Post;
 use crate::node::{Located, Surroundings};
 use crate::pauses::Pauses;
-use crate::pending::{Got, answer_of};
+use crate::pending::Got;
 use crate::reference::Target;
 use crate::routes::{WireAnswer, WireCall, WireOutcome};
-use crate::transport::Outbound;
-use crate::wire::{AnswerKind, Frame, Question, QuestionHead, TRACE};
+use crate::wire::{AnswerKind, QuestionHead, TRACE};
 
 /// How long one attempt may wait for its turn to start; on another node, for its end.
 const ATTEMPT: Duration = Duration::from_secs(60);
@@ -151,7 +150,9 @@ async fn here(post: &Post, tell: &Stored, verb: &str, target: &Target, call: Cal
     let answer = WireAnswer::new(move |outcome| drop(answer.send(outcome)));
     let body = tell.record.body.clone();
     let by_hand = tell.by_hand;
-    wire.deliver(target, WireCall { call, codec: Codec::Json, body, by_hand, told: false, answer, started: None });
+    let received = std::time::Instant::now();
+    let call = WireCall { call, codec: Codec::Json, body, received, by_hand, told: false, answer, started: None };
+    wire.deliver(target, call, None);
     outcome.await.map_err(|_| Error::new(ErrorKind::Unknown, "its turn ended without an answer"))
 }
 
@@ -159,13 +160,15 @@ async fn here(post: &Post, tell: &Stored, verb: &str, target: &Target, call: Cal
 async fn there(
     around: &Arc<Surroundings>,
     tell: &Stored,
-    (node, epoch): (&str, u64),
+    (node, epoch): (&Arc<str>, u64),
     (verb, target): (&str, &Target),
     call: &Call,
 ) -> Result<WireOutcome, Error> {
     let actor = tell.asked().map_or("", |asked| asked.actor);
     let form = (Codec::Json, None);
+    let mut flight = around.flight(Some(node.clone()), None);
     let head = QuestionHead::new(
+        flight.number(),
         actor,
         target.key.as_str(),
         verb,
@@ -174,21 +177,16 @@ async fn there(
         call,
         call.turn.unwrap_or(tell.id),
         epoch,
+        Clock::read(),
     );
-    let frame = Frame::questions(vec![Question { head, body: tell.record.body.clone() }])?;
-    let got = around.exchange(Some(node), call.deadline.at(), |reply| {
-        Ok(Outbound::new(around.subjects.node(node, "in"), frame).reply_to(reply))
-    });
-    match got.await? {
-        Got::Answer(answer) => {
-            let answer = answer_of(&answer)?;
-            Ok(match answer.head.kind {
-                AnswerKind::Reply => WireOutcome::Reply(answer.body),
-                AnswerKind::Refusal => refusal(&answer.body),
-                AnswerKind::Moved => WireOutcome::Failure(Error::new(ErrorKind::Moved, "its partition changes hands")),
-                AnswerKind::Failure => WireOutcome::Failure(failure(&answer.body)),
-            })
-        }
+    around.frames.questions_to(node).ask(around, &head, &tell.record.body)?;
+    match flight.wait(around, call.deadline.at()).await.of_envelope() {
+        Got::Answer(answer) => Ok(match answer.head.kind {
+            AnswerKind::Reply => WireOutcome::Reply(answer.body),
+            AnswerKind::Refusal => refusal(&answer.body),
+            AnswerKind::Moved => WireOutcome::Failure(Error::new(ErrorKind::Moved, "its partition changes hands")),
+            AnswerKind::Failure => WireOutcome::Failure(failure(&answer.body)),
+        }),
         Got::NoOne => Err(Error::new(ErrorKind::Unavailable, format!("its owner {node} is not there"))),
         Got::Lost(why) => Err(Error::new(ErrorKind::Unknown, format!("it was sent to {node}, and {why}"))),
         Got::TimedOut => Err(Error::new(ErrorKind::Unknown, format!("{node} did not answer within {ATTEMPT:?}"))),

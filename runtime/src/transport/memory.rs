@@ -24,7 +24,7 @@ use self::routes::Mapping;
 use self::stream::MemoryStream;
 pub use self::stream::StreamFaults;
 pub(super) use self::stream::{MemoryConsumer, MemoryReceipt};
-use super::{Bucket, Outbound, Status, Stream, StreamConfig, Subscription, Transport, check};
+use super::{Bucket, Outbound, Outlet, Status, Stream, StreamConfig, Subscription, Transport, check};
 use crate::error::Error;
 use crate::subject::Filter;
 
@@ -122,6 +122,16 @@ impl Transport for MemoryTransport {
     fn publish(&self, message: Outbound) -> Result<(), Error> {
         self.client.check()?;
         self.client.broker.publish(&self.client, message)
+    }
+
+    fn collect(&self, outlet: Arc<dyn Outlet>) -> Result<(), Error> {
+        self.client.check()?;
+        for message in outlet.take() {
+            if let Err(error) = self.publish(message) {
+                tracing::warn!(%error, "what waited was not sent");
+            }
+        }
+        Ok(())
     }
 
     fn subscribe(

@@ -13,6 +13,7 @@ mod subscription;
 #[cfg(any(test, feature = "testkit"))]
 pub mod suite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,6 +103,12 @@ impl Status {
     }
 }
 
+/// Where messages wait until the connection gets to them, and may join each other meanwhile.
+pub trait Outlet: Send + Sync {
+    /// Takes all that there is to be sent now, in order.
+    fn take(&self) -> Vec<Outbound>;
+}
+
 /// Publish, subscribe, and records with compare-and-set: in buckets, and in streams.
 ///
 /// Delivery is at most once. Messages of one publisher on one subject arrive in their order.
@@ -116,6 +123,14 @@ pub trait Transport: Send + Sync + 'static {
     /// `PayloadTooLarge` above the broker's limit, `Stopped` after [`close`](Transport::close).
     /// In every case nothing was sent.
     fn publish(&self, message: Outbound) -> Result<(), Error>;
+
+    /// Has what waits in an outlet sent as soon as the connection gets to it, behind what other outlets hold that were
+    /// named before. Never waits. The outlet is asked once.
+    ///
+    /// # Errors
+    /// `Unavailable` while disconnected, `Stopped` after [`close`](Transport::close): the outlet will not be asked. It
+    /// will not either if the connection is lost before.
+    fn collect(&self, outlet: Arc<dyn Outlet>) -> Result<(), Error>;
 
     /// Subscribes, in a queue group if one is named. At most `capacity` messages wait to be
     /// received, and further ones are dropped; with NATS the bound is the connection's
@@ -158,7 +173,7 @@ pub trait Transport: Send + Sync + 'static {
     /// answer, has no JetStream or refuses; the message says which.
     fn stream(&self, name: &str, config: StreamConfig) -> BoxFuture<'_, Result<Box<dyn Stream>, Error>>;
 
-    /// Sends what is queued, closes the connection and ends every subscription.
+    /// Sends what is queued, also in outlets, closes the connection and ends every subscription.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 

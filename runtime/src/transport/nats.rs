@@ -12,6 +12,7 @@ mod inspect;
 mod io;
 mod jetstream;
 mod link;
+mod outlets;
 mod shared;
 mod source;
 mod stream;
@@ -34,7 +35,7 @@ pub(super) use self::source::NatsSource;
 use self::source::Slot;
 use self::stream::NatsStream;
 pub(super) use self::stream::{NatsConsumer, NatsReceipt};
-use super::{Bucket, Outbound, Status, Stream, StreamConfig, Subscription, Transport, check};
+use super::{Bucket, Outbound, Outlet, Status, Stream, StreamConfig, Subscription, Transport, check};
 use crate::error::{Error, ErrorKind};
 use crate::subject::Filter;
 
@@ -114,7 +115,7 @@ impl NatsTransport {
 
     async fn end(&self) {
         if let Some(live) = self.shared.begin_closing() {
-            live.link.round_trip(ROUND_TRIP).await.ok();
+            live.link.arrived(ROUND_TRIP).await.ok();
         }
         self.shared.stop.cancel();
         let Some((thread, end)) = self.thread.lock().take() else { return };
@@ -134,6 +135,13 @@ impl Transport for NatsTransport {
             let headers = link::to_wire(&message.headers)?;
             let reply = message.reply.as_ref().map(|reply| reply.as_str());
             live.link.publish(message.subject.as_str(), reply, headers, message.body)
+        })
+    }
+
+    fn collect(&self, outlet: Arc<dyn Outlet>) -> Result<(), Error> {
+        self.shared.with_live(|live| {
+            live.link.outlets.put(outlet);
+            Ok(())
         })
     }
 

@@ -117,7 +117,7 @@ impl Follower {
         }
         match self.around.cluster.locate(&self.watched.actor, self.partition) {
             Located::Here { .. } => Some(self.around.id.clone()),
-            Located::Node { id, .. } => Some(id),
+            Located::Node { id, .. } => Some(id.as_ref().to_owned()),
             Located::Vacant | Located::NoHosts => None,
         }
     }
@@ -201,7 +201,7 @@ impl Follower {
             }),
             None => {
                 let elsewhere = match self.around.cluster.locate(&self.watched.actor, self.partition) {
-                    Located::Node { id, .. } => id != node,
+                    Located::Node { id, .. } => *id != *node,
                     Located::Here { .. } => self.around.id != node,
                     Located::Vacant | Located::NoHosts => false,
                 };

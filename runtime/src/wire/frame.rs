@@ -4,280 +4,243 @@
 //! each the length of its head (varint), the head (bincode), and the body, whose length the head
 //! names. Bodies are slices of the received message: nothing is copied.
 
-use std::time::Duration;
+use std::marker::PhantomData;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::WIRE_VERSION;
-use crate::call::{Call, Chain, Deadline, Hop, TurnId, wall_ms};
-use crate::codec::{Codec, Fingerprint};
-use crate::contract::Mode;
-use crate::error::{Error, ErrorKind};
+use super::head::{AnswerHead, Head, QuestionHead};
+use super::number::{Put, Take, malformed};
+use crate::error::Error;
 
 /// Envelopes in one frame, at most.
 const ENVELOPES_MAX: usize = 1_024;
+/// Where the first envelope begins: behind kind and version.
+const START: usize = 2;
 /// Bytes of one head: a chain of 32 hops with long keys fits.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// A frame that was read.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Frame {
-    Questions(Vec<Question>),
-    Answers(Vec<Answer>),
+/// An envelope that was read. Its head looks into the frame's bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Opened<H> {
+    pub(crate) head: H,
+    pub(crate) body: Bytes,
 }
 
 /// One call to a keyed actor.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Question {
-    pub(crate) head: QuestionHead,
-    pub(crate) body: Bytes,
-}
-
+pub(crate) type Question<'a> = Opened<QuestionHead<'a>>;
 /// What one call came to.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Answer {
-    pub(crate) head: AnswerHead,
-    pub(crate) body: Bytes,
+pub(crate) type Answer = Opened<AnswerHead>;
+/// The calls of a frame.
+pub(crate) type Questions<'a> = Envelopes<'a, QuestionHead<'a>>;
+/// The answers of a frame.
+pub(crate) type Answers<'a> = Envelopes<'a, AnswerHead>;
+
+/// Which way a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Questions = b'Q',
+    Answers = b'A',
 }
 
-/// The head of a question. The order of the fields is the wire.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct QuestionHead {
-    /// Its place in the frame, given back by the answer.
-    pub(crate) number: u32,
-    pub(crate) actor: String,
-    pub(crate) key: String,
-    pub(crate) verb: String,
-    pub(crate) mode: Manner,
-    pub(crate) codec: Codec,
-    /// What the sender takes the message's form to be; asked for with bincode.
-    pub(crate) schema: Option<Fingerprint>,
-    pub(crate) turn: TurnId,
-    /// Wall time at which the id was made, in ms; 0 if unknown.
-    pub(crate) born: u64,
-    pub(crate) attempt: u32,
-    /// What was left of the call's time when it was sent, in µs.
-    pub(crate) budget_us: u64,
-    /// Wall time after which it must not be started, in ms. The smaller of the two counts.
-    pub(crate) expires_ms: u64,
-    /// The epoch of the claim that the sender saw.
-    pub(crate) epoch: u64,
-    /// Newest first.
-    pub(crate) chain: Vec<Hop>,
-    pub(crate) trace: Option<String>,
-    body: u32,
+/// An envelope that was written: a head with its length before it, and the body.
+pub(crate) struct Envelope<'b> {
+    head: HeadBytes,
+    body: &'b [u8],
 }
 
-/// How a question is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Manner {
-    Ask,
-    Read,
-    /// Answered when it is admitted.
-    Tell,
-    /// A durable tell: answered when its turn has committed.
-    Stored,
-}
+impl<'b> Envelope<'b> {
+    /// Writes a question.
+    ///
+    /// # Errors
+    /// `BadRequest` if its head takes over 64 KiB.
+    pub(crate) fn question(head: &QuestionHead<'_>, body: &'b [u8]) -> Result<Self, Error> {
+        Self::write(head, body)
+    }
 
-impl Manner {
-    fn of(mode: Mode, call: &Call) -> Self {
-        match mode {
-            _ if call.stored => Self::Stored,
-            Mode::Ask => Self::Ask,
-            Mode::Read => Self::Read,
-            Mode::Tell => Self::Tell,
+    /// Writes an answer.
+    ///
+    /// # Errors
+    /// As [`question`](Self::question).
+    pub(crate) fn answer(head: &AnswerHead, body: &'b [u8]) -> Result<Self, Error> {
+        Self::write(head, body)
+    }
+
+    /// Its bytes in a frame.
+    pub(crate) fn bytes(&self) -> usize {
+        let head = self.head.as_slice().len();
+        let length = 1 + 2 * (usize::from(head > 250) + usize::from(head > 0xffff));
+        length + head + self.body.len()
+    }
+
+    fn write<'a>(head: &impl Head<'a>, body: &'b [u8]) -> Result<Self, Error> {
+        let length = u32::try_from(body.len()).map_err(|_| malformed("a body is over 4 GiB"))?;
+        let mut bytes = HeadBytes::new();
+        head.write(&mut bytes);
+        bytes.put_number(u64::from(length));
+        let written = bytes.as_slice().len();
+        if written > HEAD_MAX {
+            return Err(malformed(&format!("a head has {written} bytes; the limit is {HEAD_MAX}")));
         }
+        Ok(Self { head: bytes, body })
     }
 }
 
-/// The head of an answer. The order of the fields is the wire.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct AnswerHead {
-    pub(crate) number: u32,
-    pub(crate) kind: AnswerKind,
-    pub(crate) codec: Codec,
-    /// The epoch under which the sender owned the partition when it answered; 0 if it did not, be it
-    /// that it never had it, or that it gave it away while the turn ran. Says nothing of the turn.
-    pub(crate) epoch: u64,
-    body: u32,
+/// The bytes of a head: in place, unless it has a long chain.
+struct HeadBytes {
+    place: [u8; 192],
+    used: usize,
+    /// All of it, once it did not fit.
+    long: Vec<u8>,
 }
 
-/// What an answer's body is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum AnswerKind {
-    /// The reply.
-    Reply,
-    /// The refusal.
-    Refusal,
-    /// An [`ErrorBody`](crate::error::ErrorBody) in JSON.
-    Failure,
-    /// Empty: the receiver does not own the partition, and nothing was run.
-    Moved,
+impl HeadBytes {
+    fn new() -> Self {
+        Self { place: [0; 192], used: 0, long: Vec::new() }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        if self.long.is_empty() { &self.place[..self.used] } else { &self.long }
+    }
 }
 
-impl QuestionHead {
-    /// The head of a call that is sent now. `deadline` must not have passed.
-    #[expect(clippy::too_many_arguments, reason = "each is a field of the wire")]
-    pub(crate) fn new(
-        actor: &str,
-        key: &str,
-        verb: &str,
-        mode: Mode,
-        form: (Codec, Option<Fingerprint>),
-        call: &Call,
-        turn: TurnId,
-        epoch: u64,
-    ) -> Self {
-        let left = call.deadline.at().saturating_duration_since(Instant::now());
-        Self {
-            number: 0,
-            actor: actor.to_owned(),
-            key: key.to_owned(),
-            verb: verb.to_owned(),
-            mode: Manner::of(mode, call),
-            codec: form.0,
-            schema: form.1,
-            turn,
-            born: call.born,
-            attempt: call.attempt,
-            budget_us: u64::try_from(left.as_micros()).unwrap_or(u64::MAX),
-            expires_ms: wall_ms().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-            epoch,
-            chain: call.chain.hops().cloned().collect(),
-            trace: call.trace.as_deref().map(str::to_owned),
-            body: 0,
+impl Put for HeadBytes {
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.used + bytes.len();
+        if let Some(room) = self.place.get_mut(self.used..end).filter(|_| self.long.is_empty()) {
+            room.copy_from_slice(bytes);
+            self.used = end;
+            return;
         }
-    }
-
-    /// The call as the receiver sees it.
-    pub(crate) fn call(&self) -> Result<Call, Error> {
-        let wall_left = self.expires_ms.saturating_sub(wall_ms());
-        let left = Duration::from_micros(self.budget_us).min(Duration::from_millis(wall_left));
-        Ok(Call {
-            deadline: Deadline::After(left).fixed(),
-            chain: Chain::from_hops(self.chain.clone())?,
-            turn: Some(self.turn),
-            attempt: self.attempt,
-            born: self.born,
-            trace: self.trace.as_deref().map(Into::into),
-            stored: self.mode == Manner::Stored,
-            digest: None,
-        })
+        if self.long.is_empty() {
+            self.long.extend_from_slice(&self.place[..self.used]);
+        }
+        self.long.extend_from_slice(bytes);
     }
 }
 
-impl AnswerHead {
-    pub(crate) fn new(number: u32, kind: AnswerKind, codec: Codec, epoch: u64) -> Self {
-        Self { number, kind, codec, epoch, body: 0 }
+impl Put for BytesMut {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
     }
 }
 
-trait Head: Serialize + for<'de> Deserialize<'de> {
-    fn body(&mut self) -> &mut u32;
+/// A frame that is being filled.
+pub(crate) struct Filling {
+    bytes: BytesMut,
+    envelopes: usize,
 }
 
-impl Head for QuestionHead {
-    fn body(&mut self) -> &mut u32 {
-        &mut self.body
+impl Filling {
+    /// One without envelopes, with room for so many bytes.
+    pub(crate) fn new(kind: Kind, room: usize) -> Self {
+        let mut bytes = BytesMut::with_capacity(room + 2);
+        bytes.put_slice(&[kind as u8, WIRE_VERSION]);
+        Self { bytes, envelopes: 0 }
+    }
+
+    pub(crate) fn put(&mut self, envelope: &Envelope<'_>) {
+        let head = envelope.head.as_slice();
+        self.bytes.put_number(head.len() as u64);
+        self.bytes.put_slice(head);
+        self.bytes.put_slice(envelope.body);
+        self.envelopes += 1;
+    }
+
+    pub(crate) fn envelopes(&self) -> usize {
+        self.envelopes
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn finish(self) -> Bytes {
+        self.bytes.freeze()
     }
 }
 
-impl Head for AnswerHead {
-    fn body(&mut self) -> &mut u32 {
-        &mut self.body
+#[cfg(test)]
+impl<'a, H: Head<'a>> Opened<H> {
+    /// Writes a frame of them.
+    pub(crate) fn frame(all: &[Self]) -> Result<Bytes, Error> {
+        let mut filling = Filling::new(H::KIND, 0);
+        for one in all {
+            if filling.envelopes() == ENVELOPES_MAX {
+                return Err(malformed(&format!("more than {ENVELOPES_MAX} envelopes")));
+            }
+            filling.put(&Envelope::write(&one.head, &one.body)?);
+        }
+        Ok(filling.finish())
     }
 }
 
-fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_limit::<HEAD_MAX>()
+/// Reads a frame, envelope by envelope. Ends with the first that cannot be read.
+pub(crate) struct Envelopes<'a, H> {
+    message: &'a Bytes,
+    /// Where the next begins; `None` once one could not be read.
+    at: Option<usize>,
+    read: usize,
+    heads: PhantomData<fn() -> H>,
 }
 
-impl Frame {
-    /// Writes questions.
-    pub(crate) fn questions(questions: Vec<Question>) -> Result<Bytes, Error> {
-        write(b'Q', questions.into_iter().map(|question| (question.head, question.body)))
+impl<'a, H: Head<'a>> Envelopes<'a, H> {
+    /// Reads from a place that [`at`](Self::at) gave, or from the beginning (0).
+    pub(crate) fn of(message: &'a Bytes, at: usize) -> Self {
+        Self { message, at: Some(at), read: 0, heads: PhantomData }
     }
 
-    /// Writes answers.
-    pub(crate) fn answers(answers: Vec<Answer>) -> Result<Bytes, Error> {
-        write(b'A', answers.into_iter().map(|answer| (answer.head, answer.body)))
+    /// Where the next begins.
+    pub(crate) fn at(&self) -> usize {
+        self.at.unwrap_or(self.message.len())
     }
 
-    /// Reads a frame; every byte must be accounted for.
-    pub(crate) fn read(message: &Bytes) -> Result<Self, Error> {
-        match message.get(..2) {
+    fn start(&self) -> Result<usize, Error> {
+        match self.message.get(..START) {
             Some([_, version]) if *version != WIRE_VERSION => {
-                Err(malformed(format!("wire version {version}; this node speaks {WIRE_VERSION}")))
+                Err(malformed(&format!("wire version {version}; this node speaks {WIRE_VERSION}")))
             }
-            Some([b'Q', _]) => {
-                let envelopes = envelopes(message)?.into_iter();
-                Ok(Frame::Questions(envelopes.map(|(head, body)| Question { head, body }).collect()))
-            }
-            Some([b'A', _]) => {
-                let envelopes = envelopes(message)?.into_iter();
-                Ok(Frame::Answers(envelopes.map(|(head, body)| Answer { head, body }).collect()))
-            }
-            _ => Err(malformed("it is neither questions nor answers".to_owned())),
+            Some([kind, _]) if *kind == H::KIND as u8 && self.message.len() > START => Ok(START),
+            Some([kind, _]) if *kind == H::KIND as u8 => Err(malformed("it holds no envelope")),
+            Some([b'Q' | b'A', _]) => Err(malformed("questions and answers do not come to the same place")),
+            _ => Err(malformed("it is neither questions nor answers")),
         }
+    }
+
+    fn read(&mut self, at: usize) -> Result<Option<Opened<H>>, Error> {
+        let at = if at == 0 { self.start()? } else { at };
+        let mut bytes = Take::new(self.message.get(at..).unwrap_or_default());
+        if bytes.left() == 0 {
+            return Ok(None);
+        }
+        if self.read == ENVELOPES_MAX {
+            return Err(malformed(&format!("more than {ENVELOPES_MAX} envelopes")));
+        }
+        let length = usize::try_from(bytes.number()?).ok().filter(|length| *length <= HEAD_MAX);
+        let mut inside = Take::new(bytes.take(length.ok_or_else(|| malformed("a head is too long"))?)?);
+        let (head, length) = (H::read(&mut inside)?, inside.small_number()?);
+        if inside.left() > 0 {
+            return Err(malformed("a head is longer than what it holds"));
+        }
+        let from = self.message.len() - bytes.left();
+        bytes.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+        let end = self.message.len() - bytes.left();
+        (self.at, self.read) = (Some(end), self.read + 1);
+        Ok(Some(Opened { head, body: self.message.slice(from..end) }))
     }
 }
 
-fn write<H: Head>(kind: u8, envelopes: impl Iterator<Item = (H, Bytes)>) -> Result<Bytes, Error> {
-    let mut frame = BytesMut::with_capacity(256);
-    frame.put_slice(&[kind, WIRE_VERSION]);
-    for (count, (mut head, body)) in envelopes.enumerate() {
-        if count == ENVELOPES_MAX {
-            return Err(malformed(format!("more than {ENVELOPES_MAX} envelopes")));
-        }
-        *head.body() = u32::try_from(body.len()).map_err(|_| malformed("a body is over 4 GiB".to_owned()))?;
-        let bytes = bincode::serde::encode_to_vec(&head, config()).map_err(|error| malformed(error.to_string()))?;
-        if bytes.len() > HEAD_MAX {
-            return Err(malformed(format!("a head has {} bytes; the limit is {HEAD_MAX}", bytes.len())));
-        }
-        let length = bincode::serde::encode_to_vec(bytes.len() as u64, config())
-            .map_err(|error| malformed(error.to_string()))?;
-        frame.put_slice(&length);
-        frame.put_slice(&bytes);
-        frame.put_slice(&body);
-    }
-    Ok(frame.freeze())
-}
+impl<'a, H: Head<'a>> Iterator for Envelopes<'a, H> {
+    type Item = Result<Opened<H>, Error>;
 
-fn envelopes<H: Head>(message: &Bytes) -> Result<Vec<(H, Bytes)>, Error> {
-    let mut envelopes = Vec::new();
-    let mut at = 2;
-    if message.len() == at {
-        return Err(malformed("it holds no envelope".to_owned()));
-    }
-    while at < message.len() {
-        if envelopes.len() == ENVELOPES_MAX {
-            return Err(malformed(format!("more than {ENVELOPES_MAX} envelopes")));
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.at.take()?;
+        self.at = Some(at);
+        let read = self.read(at).transpose()?;
+        if read.is_err() {
+            self.at = None;
         }
-        let (length, used): (u64, usize) = read(&message[at..])?;
-        at += used;
-        let length = usize::try_from(length).ok().filter(|length| *length <= HEAD_MAX);
-        let end = length.and_then(|length| at.checked_add(length)).filter(|end| *end <= message.len());
-        let end = end.ok_or_else(|| malformed("a head is cut short".to_owned()))?;
-        let (mut head, used): (H, usize) = read(&message[at..end])?;
-        if at + used != end {
-            return Err(malformed("a head is longer than what it holds".to_owned()));
-        }
-        let body_end = usize::try_from(*head.body()).ok().and_then(|length| end.checked_add(length));
-        let body_end =
-            body_end.filter(|end| *end <= message.len()).ok_or_else(|| malformed("a body is cut short".to_owned()))?;
-        *head.body() = 0;
-        envelopes.push((head, message.slice(end..body_end)));
-        at = body_end;
+        Some(read)
     }
-    Ok(envelopes)
-}
-
-fn read<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<(T, usize), Error> {
-    bincode::serde::decode_from_slice(bytes, config()).map_err(|error| malformed(error.to_string()))
-}
-
-fn malformed(why: String) -> Error {
-    Error::new(ErrorKind::BadRequest, format!("the frame cannot be used: {why}"))
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::call::{Call, Chain, TurnId};
+use crate::call::{Call, Chain, Clock, TurnId};
 use crate::codec::Codec;
 use crate::contract::Mode;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
-fn question(call: &Call) -> Question {
-    let head = QuestionHead::new("order", "42", "place", Mode::Ask, (Codec::Json, None), call, TurnId(9), 3);
+fn question(call: &Call) -> Question<'_> {
+    let head =
+        QuestionHead::new(0, "order", "42", "place", Mode::Ask, (Codec::Json, None), call, TurnId(9), 3, Clock::read());
     Question { head, body: Bytes::from_static(b"{\"qty\":1}") }
 }
 
@@ -23,7 +24,15 @@ fn call() -> Call {
 fn frames() -> [Bytes; 2] {
     let head = AnswerHead::new(1, AnswerKind::Failure, Codec::Json, 3);
     let answers = vec![Answer { head, body: Bytes::from_static(b"{}") }];
-    [Frame::questions(vec![question(&call())]).expect("written"), Frame::answers(answers).expect("written")]
+    [Question::frame(&[question(&call())]).expect("written"), Answer::frame(&answers).expect("written")]
+}
+
+/// The questions of a frame, or none where it has answers.
+fn read(frame: &Bytes) -> Result<Vec<Question<'_>>, Error> {
+    if frame.first() == Some(&b'A') {
+        return Answers::of(frame, 0).collect::<Result<Vec<_>, _>>().map(|_| Vec::new());
+    }
+    Questions::of(frame, 0).collect()
 }
 
 struct Draw(u64);
@@ -39,11 +48,11 @@ impl Draw {
 fn a_frame_cut_at_any_byte_is_an_error() {
     for frame in frames() {
         for cut in 0..frame.len() {
-            let error = Frame::read(&frame.slice(..cut)).err().map(|error| error.kind());
+            let error = read(&frame.slice(..cut)).err().map(|error| error.kind());
             assert_eq!(error, Some(ErrorKind::BadRequest), "cut at {cut} of {}", frame.len());
         }
         let longer = [&frame[..], &[0]].concat();
-        assert!(Frame::read(&longer.into()).is_err(), "a byte more");
+        assert!(read(&longer.into()).is_err(), "a byte more");
     }
 }
 
@@ -52,11 +61,11 @@ fn frames_of_another_version_or_kind_are_refused_by_name() {
     for frame in frames() {
         let mut other = frame.to_vec();
         other[1] = WIRE_VERSION + 1;
-        let error = Frame::read(&other.into()).expect_err("another version");
+        let error = read(&other.into()).expect_err("another version");
         assert!(error.message().contains("wire version 2; this node speaks 1"), "{error}");
         let mut other = frame.to_vec();
         other[0] = b'X';
-        let error = Frame::read(&other.into()).expect_err("another kind");
+        let error = read(&other.into()).expect_err("another kind");
         assert!(error.message().contains("neither questions nor answers"), "{error}");
     }
 }
@@ -77,10 +86,8 @@ fn frames_that_were_changed_are_never_more_than_an_error() {
                 _ => frame.insert(at, 251 + draw.below(4) as u8),
             }
         }
-        if let Ok(Frame::Questions(questions)) = Frame::read(&frame.into()) {
-            for question in questions {
-                drop(question.head.call());
-            }
+        for question in read(&Bytes::from(frame)).unwrap_or_default() {
+            drop(question.head.call(Clock::read()));
         }
     }
 }
@@ -94,7 +101,7 @@ fn random_bytes_are_never_more_than_an_error() {
         if frame.len() >= 2 && draw.below(4) != 0 {
             (frame[0], frame[1]) = (if draw.below(2) == 0 { b'Q' } else { b'A' }, WIRE_VERSION);
         }
-        drop(Frame::read(&frame.into()));
+        drop(read(&frame.into()));
     }
 }
 
@@ -103,22 +110,23 @@ fn what_is_written_can_be_read_or_is_refused_at_once() {
     let long = "x".repeat(100_000);
     let traced = Call { trace: Some(long.as_str().into()), ..call() };
     let chained = Call { chain: Chain::default().with("order", &long), ..call() };
-    let many = vec![question(&call()); 2_000];
+    let plain = call();
+    let many = vec![question(&plain); 2_000];
     for questions in [vec![question(&traced)], vec![question(&chained)], many] {
-        let count = questions.len();
-        if let Ok(frame) = Frame::questions(questions) {
-            let read = Frame::read(&frame).map_err(|error| error.to_string());
-            assert!(matches!(&read, Ok(Frame::Questions(read)) if read.len() == count), "{:?}", read.err());
+        if let Ok(frame) = Question::frame(&questions) {
+            let read = read(&frame).map(|read| read.len()).map_err(|error| error.to_string());
+            assert_eq!(read, Ok(questions.len()));
         }
     }
 }
 
 #[test]
 fn a_chain_over_the_limit_is_an_error_of_its_call_alone() {
-    let mut head = question(&call()).head;
+    let call = call();
+    let mut head = question(&call).head;
     head.chain = vec![head.chain[0].clone(); 33];
-    let frame = Frame::questions(vec![Question { head, body: Bytes::new() }, question(&call())]).expect("written");
-    let Frame::Questions(read) = Frame::read(&frame).expect("read") else { panic!("questions were written") };
-    assert_eq!(read[0].head.call().expect_err("too long").kind(), ErrorKind::ChainTooLong);
-    assert!(read[1].head.call().is_ok());
+    let frame = Question::frame(&[Question { head, body: Bytes::new() }, question(&call)]).expect("written");
+    let read = read(&frame).expect("read");
+    assert_eq!(read[0].head.call(Clock::read()).expect_err("too long").kind(), ErrorKind::ChainTooLong);
+    assert!(read[1].head.call(Clock::read()).is_ok());
 }

@@ -2,13 +2,16 @@
 //! snapshot tests pin it.
 
 mod frame;
+mod head;
 mod header;
+mod number;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod frame_tests;
 
-pub(crate) use self::frame::{Answer, AnswerHead, AnswerKind, Frame, Manner, Question, QuestionHead};
+pub(crate) use self::frame::{Answer, Answers, Envelope, Filling, Kind, Question, Questions};
+pub(crate) use self::head::{AnswerHead, AnswerKind, Manner, QuestionHead};
 pub(crate) use self::header::{
     BORN, COMMAND, EXPIRES, FROM, MESSAGE_ID, OutsideCall, REPLY, SCHEMA, SEQUENCE, SUBJECT, TIMEOUT, TRACE,
     aged_headers, error_headers, reply_headers, unread_reply,

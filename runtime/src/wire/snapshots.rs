@@ -8,8 +8,10 @@ use bytes::Bytes;
 use insta::assert_snapshot;
 use tokio::time::Instant;
 
+use super::frame::{Envelopes, Opened};
+use super::head::Head;
 use super::*;
-use crate::call::{Call, Chain, Deadline, TurnId, wall_ms};
+use crate::call::{Call, Chain, Clock, Deadline, TurnId, wall_ms};
 use crate::codec::{Codec, Fingerprint};
 use crate::contract::Mode;
 use crate::error::{AskError, Error, ErrorBody, ErrorKind, REFUSED};
@@ -33,18 +35,17 @@ fn call(budget: Duration) -> Call {
 }
 
 /// Every field of the head set, and those that a clock sets set to something known.
-fn question() -> Question {
+fn question(call: &Call) -> Question<'_> {
     let form = (Codec::Bincode, Some(Fingerprint([0xa5; 16])));
-    let mut head =
-        QuestionHead::new("payment", "o-1", "charge", Mode::Ask, form, &call(Duration::from_secs(5)), TURN, 300);
-    (head.number, head.budget_us, head.expires_ms) = (7, 4_999_000, EXPIRES);
+    let mut head = QuestionHead::new(7, "payment", "o-1", "charge", Mode::Ask, form, call, TURN, 300, Clock::read());
+    (head.budget_us, head.expires_ms) = (4_999_000, EXPIRES);
     Question { head, body: Bytes::from_static(b"\x05hello") }
 }
 
 /// The least that a call can carry.
-fn small_question() -> Question {
-    let call = Call::root(Duration::from_secs(5));
-    let mut head = QuestionHead::new("order", "42", "get", Mode::Read, (Codec::Json, None), &call, TurnId(1), 1);
+fn small_question(call: &Call) -> Question<'_> {
+    let mut head =
+        QuestionHead::new(0, "order", "42", "get", Mode::Read, (Codec::Json, None), call, TurnId(1), 1, Clock::read());
     (head.budget_us, head.expires_ms) = (5_000_000, EXPIRES);
     Question { head, body: Bytes::from_static(b"{}") }
 }
@@ -64,6 +65,10 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
+fn read<'a, H: Head<'a>>(frame: &'a Bytes) -> Vec<Opened<H>> {
+    Envelopes::of(frame, 0).collect::<Result<_, _>>().expect("read")
+}
+
 fn lines(headers: &Headers) -> String {
     headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect()
 }
@@ -74,7 +79,8 @@ fn inbound(headers: Headers, body: impl Into<Bytes>) -> Inbound {
 
 #[test]
 fn a_question_is_these_bytes() {
-    let frame = Frame::questions(vec![question()]).expect("written");
+    let call = call(Duration::from_secs(5));
+    let frame = Question::frame(&[question(&call)]).expect("written");
     assert_snapshot!(hex(&frame), @r#"
         0000  51 01 a1 07 07 70 61 79 6d 65 6e 74 03 6f 2d 31  Q....payment.o-1
         0010  06 63 68 61 72 67 65 00 01 01 a5 a5 a5 a5 a5 a5  .charge.........
@@ -88,12 +94,13 @@ fn a_question_is_these_bytes() {
         0090  30 30 66 30 36 37 61 61 30 62 61 39 30 32 62 37  00f067aa0ba902b7
         00a0  2d 30 31 06 05 68 65 6c 6c 6f                    -01..hello
         "#);
-    assert_eq!(Frame::read(&frame).expect("read"), Frame::Questions(vec![question()]));
+    assert_eq!(read::<QuestionHead<'_>>(&frame), [question(&call)]);
 }
 
 #[test]
 fn questions_in_one_frame_are_these_bytes() {
-    let frame = Frame::questions(vec![small_question(), small_question()]).expect("written");
+    let call = Call::root(Duration::from_secs(5));
+    let frame = Question::frame(&[small_question(&call), small_question(&call)]).expect("written");
     assert_snapshot!(hex(&frame), @"
         0000  51 01 26 00 05 6f 72 64 65 72 02 34 32 03 67 65  Q.&..order.42.ge
         0010  74 01 00 00 01 00 01 fc 40 4b 4c 00 fd 88 7b e5  t.......@KL...{.
@@ -102,7 +109,7 @@ fn questions_in_one_frame_are_these_bytes() {
         0040  fc 40 4b 4c 00 fd 88 7b e5 cf 8b 01 00 00 01 00  .@KL...{........
         0050  00 02 7b 7d                                      ..{}
         ");
-    assert_eq!(Frame::read(&frame).expect("read"), Frame::Questions(vec![small_question(), small_question()]));
+    assert_eq!(read::<QuestionHead<'_>>(&frame), [small_question(&call), small_question(&call)]);
 }
 
 #[test]
@@ -113,27 +120,41 @@ fn each_kind_of_answer_is_these_bytes() {
         answer(AnswerKind::Failure, Codec::Json, 0, br#"{"code":503}"#),
         answer(AnswerKind::Moved, Codec::Bincode, 0, b""),
     ];
-    let frame = Frame::answers(answers.clone()).expect("written");
+    let frame = Answer::frame(&answers).expect("written");
     assert_snapshot!(hex(&frame), @r#"
         0000  41 01 07 07 00 01 fb 2c 01 06 05 68 65 6c 6c 6f  A......,...hello
         0010  07 07 01 00 fb 2c 01 04 22 6e 6f 22 05 07 02 00  .....,.."no"....
         0020  00 0c 7b 22 63 6f 64 65 22 3a 35 30 33 7d 05 07  ..{"code":503}..
         0030  03 01 00 00                                      ....
         "#);
-    assert_eq!(Frame::read(&frame).expect("read"), Frame::Answers(answers));
+    assert_eq!(read::<AnswerHead>(&frame), answers);
 }
 
 #[test]
 fn the_call_that_a_question_carries_is_the_one_that_was_asked() {
     let asked = call(Duration::from_secs(5));
-    let mut head = QuestionHead::new("payment", "o-1", "charge", Mode::Ask, (Codec::Json, None), &asked, TURN, 1);
-    let seen = head.call().expect("a call");
+    let mut head = QuestionHead::new(
+        1,
+        "payment",
+        "o-1",
+        "charge",
+        Mode::Ask,
+        (Codec::Json, None),
+        &asked,
+        TURN,
+        1,
+        Clock::read(),
+    );
+    let seen = head.call(Clock::read()).expect("a call");
     assert_eq!((seen.turn, seen.attempt, seen.born, seen.trace.clone()), (Some(TURN), 2, BORN, asked.trace.clone()));
     assert!(seen.chain.hops().eq(asked.chain.hops()));
     let left = seen.deadline.at().saturating_duration_since(Instant::now());
     assert!(left <= Duration::from_secs(5) && left > Duration::from_secs(3), "{left:?}");
     head.expires_ms = wall_ms() - 1;
-    assert!(head.call().expect("a call").deadline.has_passed(), "the smaller of budget and wall time counts");
+    assert!(
+        head.call(Clock::read()).expect("a call").deadline.has_passed(),
+        "the smaller of budget and wall time counts"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::link::Link;
 use crate::error::{Error, ErrorKind};
@@ -178,6 +179,14 @@ impl Link {
             Ok(Err(_)) => Err(unavailable("the connection to the broker was lost")),
             Err(_) => Err(unavailable(format!("the broker did not answer within {within:?}"))),
         }
+    }
+
+    /// The same, with all that outlets held before.
+    pub(super) async fn arrived(&self, within: Duration) -> Result<(), Error> {
+        let began = Instant::now();
+        let empty = tokio::time::timeout(within, self.outlets.empty()).await;
+        empty.map_err(|_| unavailable(format!("the connection did not take what waited within {within:?}")))?;
+        self.round_trip(within.saturating_sub(began.elapsed())).await
     }
 
     fn wait_for(&self, subject: impl FnOnce(&str) -> String) -> Result<Turn<'_>, Error> {

@@ -114,6 +114,10 @@ async fn session(shared: &Arc<Shared>, known: &mut Vec<String>, first: &mut Opti
         });
     }
     let live = Live { link: link.clone(), runtime: Handle::current(), max_payload: info.max_payload };
+    tokio::spawn({
+        let link = link.clone();
+        async move { link.outlets.run(&link, info.max_payload).await }
+    });
     for follow in follows {
         tokio::spawn(follow.run(live.clone(), shared.clone()));
     }

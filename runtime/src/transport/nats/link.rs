@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Calls, unavailable};
+use super::outlets::Outlets;
 use super::source::Slot;
 use crate::error::{Error, ErrorKind};
 use crate::transport::Headers;
@@ -31,6 +32,7 @@ pub(super) struct Link {
     /// Counts the connections of a transport.
     pub(super) epoch: u64,
     pub(super) calls: Calls,
+    pub(super) outlets: Outlets,
     /// Cancelled when the connection is lost.
     pub(super) lost: CancellationToken,
     client: OnceLock<Client>,
@@ -49,6 +51,7 @@ impl Link {
         Self {
             epoch,
             calls: Calls::new(inbox_prefix),
+            outlets: Outlets::default(),
             lost: CancellationToken::new(),
             client: OnceLock::new(),
             refused: Mutex::new(VecDeque::new()),
@@ -81,43 +84,41 @@ impl Link {
         headers: Option<HeaderMap>,
         body: Bytes,
     ) -> Result<(), Error> {
-        let client = self.client()?;
-        let subject = subject.to_owned();
         // The library only waits for room in its queue here, so a send that is not done when it
         // is first polled has not happened and never will. It must not depend on how much of its
         // budget the calling task has used up.
+        let sent = tokio::task::unconstrained(self.publish_in_turn(subject, reply, headers, body)).now_or_never();
+        sent.unwrap_or_else(|| {
+            let why = "the queue to the broker is full: it takes messages more slowly than they come";
+            Err(Error::new(ErrorKind::Overloaded, why))
+        })
+    }
+
+    /// Hands a message to the connection as soon as there is room for it. Nothing is sent if this is dropped before.
+    pub(super) async fn publish_in_turn(
+        &self,
+        subject: &str,
+        reply: Option<&str>,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+    ) -> Result<(), Error> {
+        let client = self.client()?;
+        let (subject, reply) = (subject.to_owned(), reply.map(str::to_owned));
         let sent = match (reply, headers) {
-            (None, None) => tokio::task::unconstrained(client.publish(subject, body)).now_or_never(),
-            (None, Some(headers)) => {
-                tokio::task::unconstrained(client.publish_with_headers(subject, headers, body)).now_or_never()
-            }
-            (Some(reply), None) => {
-                tokio::task::unconstrained(client.publish_with_reply(subject, reply.to_owned(), body)).now_or_never()
-            }
-            (Some(reply), Some(headers)) => tokio::task::unconstrained(client.publish_with_reply_and_headers(
-                subject,
-                reply.to_owned(),
-                headers,
-                body,
-            ))
-            .now_or_never(),
+            (None, None) => client.publish(subject, body).await,
+            (None, Some(headers)) => client.publish_with_headers(subject, headers, body).await,
+            (Some(reply), None) => client.publish_with_reply(subject, reply, body).await,
+            (Some(reply), Some(headers)) => client.publish_with_reply_and_headers(subject, reply, headers, body).await,
         };
-        match sent {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(match error.kind() {
-                async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
-                    Error::new(ErrorKind::PayloadTooLarge, error.to_string())
-                }
-                async_nats::client::PublishErrorKind::InvalidSubject => {
-                    Error::new(ErrorKind::BadRequest, error.to_string())
-                }
-                async_nats::client::PublishErrorKind::Send => unavailable("the connection to the broker was lost"),
-            }),
-            None => Err(Error::new(
-                ErrorKind::Overloaded,
-                "the queue to the broker is full: it takes messages more slowly than they come",
-            )),
-        }
+        sent.map_err(|error| match error.kind() {
+            async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                Error::new(ErrorKind::PayloadTooLarge, error.to_string())
+            }
+            async_nats::client::PublishErrorKind::InvalidSubject => {
+                Error::new(ErrorKind::BadRequest, error.to_string())
+            }
+            async_nats::client::PublishErrorKind::Send => unavailable("the connection to the broker was lost"),
+        })
     }
 
     /// Subscribes; the interest has reached the broker once a round trip has followed.

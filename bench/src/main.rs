@@ -3,6 +3,9 @@
 //! Every figure is a median over interleaved rounds of one run, with minimum and maximum: these
 //! machines are shared and noisy, so only ratios within a run count.
 
+#![forbid(unsafe_code)]
+
+mod compare;
 mod durable;
 mod follow;
 mod footprint;
@@ -74,24 +77,22 @@ enum What {
         json: Option<PathBuf>,
     },
     /// Asks from one process to another through the broker, beside requests of the client library.
-    Remote {
-        /// Fewer and shorter rounds: half a minute in all.
-        #[arg(long)]
-        quick: bool,
-        /// Only this case, as BYTESxCALLS: 1024x256.
-        #[arg(long, value_name = "CASE")]
-        only: Option<String>,
-        /// Write the figures here too, as JSON.
-        #[arg(long, value_name = "PATH")]
-        json: Option<PathBuf>,
-    },
-    /// A server of `remote`.
+    Remote(compare::RemoteOptions),
+    /// The same beside gRPC, HTTP, MQTT and other actor libraries too: one table, a picture, and goals.
+    Compare(compare::CompareOptions),
+    /// What answers in `remote` and `compare`.
     #[command(hide = true)]
-    RemoteHost {
+    Server {
+        system: remote::System,
         #[arg(long)]
-        nats: String,
+        at: String,
+    },
+    /// What asks there.
+    #[command(hide = true)]
+    Client {
+        system: remote::System,
         #[arg(long)]
-        system: String,
+        at: String,
     },
     /// A node of `recovery`.
     #[command(hide = true)]
@@ -119,8 +120,10 @@ fn main() -> anyhow::Result<()> {
         What::Local { quick, json } => local::run(quick, json.as_deref()),
         What::Follow { quick, json } => follow::run(quick, json.as_deref()),
         What::Recovery { quick, actors, json } => recovery::run(quick, actors, json.as_deref()),
-        What::Remote { quick, only, json } => remote::run(quick, only.as_deref(), json.as_deref()),
-        What::RemoteHost { nats, system } => remote::host(&nats, &system),
+        What::Remote(options) => compare::remote(options),
+        What::Compare(options) => compare::run(options),
+        What::Server { system, at } => remote::serve(system, &at),
+        What::Client { system, at } => remote::ask(system, &at),
         What::RecoveryHost { nats, name, weight } => recovery::host(&nats, &name, weight),
         What::Durable { quick, only, json } => durable::run(quick, &only, json.as_deref()),
         What::Footprint { actors, json } => footprint::run(actors, json.as_deref()),

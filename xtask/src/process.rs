@@ -6,8 +6,9 @@
 //! only we hold open; when we are gone, however we went, it ends the child and
 //! removes its directory.
 //!
-//! Output goes to a log file or to our own, never to a pipe: nobody has to read it
-//! for the child to make progress, and a log is still there when the child is not.
+//! Output goes to a log file or to our own: nobody has to read it for the child to
+//! make progress, and a log is still there when the child is not. Only a child that
+//! is [talked to](Process::converse) has pipes.
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,13 +74,32 @@ pub struct Process {
 impl Process {
     /// Starts the child and its guardian.
     pub fn spawn(launch: Launch<'_>) -> Result<Self> {
+        Self::start(launch, |command| {
+            command.stdin(Stdio::null());
+        })
+    }
+
+    /// Starts the child and its guardian, and gives the ends of the child's standard input and output. The log, if there
+    /// is one, has what it writes to its standard error.
+    pub fn converse(launch: Launch<'_>) -> Result<(Self, ChildStdin, ChildStdout)> {
+        let mut process = Self::start(launch, |command| {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        })?;
+        match (process.child.stdin.take(), process.child.stdout.take()) {
+            (Some(to), Some(from)) => Ok((process, to, from)),
+            _ => bail!("{} was started without pipes", process.name),
+        }
+    }
+
+    /// `pipes` has the last word on where the child reads from and writes to.
+    fn start(launch: Launch<'_>, pipes: impl FnOnce(&mut Command)) -> Result<Self> {
         let Launch { name, mut command, log, group, scratch } = launch;
-        command.stdin(Stdio::null());
         if let Some(log) = log {
             let out = File::options().create(true).append(true).open(log);
             let out = out.with_context(|| format!("cannot open the log of {name}, {}", log.display()))?;
             command.stdout(out.try_clone()?).stderr(out);
         }
+        pipes(&mut command);
         if group == Group::Own {
             command.process_group(0);
         }

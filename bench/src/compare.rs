@@ -73,7 +73,7 @@ pub struct CompareOptions {
     /// Only these cases, as BYTESxCALLS: 1024x256,100x1.
     #[arg(long, value_name = "CASES", value_delimiter = ',')]
     cases: Vec<Case>,
-    /// How many rounds; five unless told otherwise, two with `--quick`.
+    /// How many rounds; five unless told otherwise, three with `--quick`.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Write the figures here too, as JSON.
@@ -107,8 +107,8 @@ pub fn run(options: CompareOptions) -> anyhow::Result<()> {
     let all = || PAYLOADS.iter().flat_map(|payload| IN_FLIGHT.map(|in_flight| Case { payload: *payload, in_flight }));
     let plan = Plan {
         cases: if cases.is_empty() { all().collect() } else { cases },
-        rounds: rounds.unwrap_or(if quick { 2 } else { 5 }),
-        spell: Duration::from_millis(if quick { 250 } else { 1_000 }),
+        rounds: rounds.unwrap_or(if quick { 3 } else { 5 }),
+        spell: Duration::from_millis(if quick { 200 } else { 1_000 }),
     };
     let (results, facts) = measure(&systems, &plan)?;
     println!("{}", document::tables(&results));

@@ -42,7 +42,7 @@ enum Command {
     },
     /// Check format, clippy, documentation, nats.conf and dependencies
     Lint,
-    /// Measure: `local`, `footprint`, `durable`, `follow`, `recovery`; `--quick` for less of it, `--json PATH` for programs
+    /// Measure: `local`, `compare`, `durable` and more, see `--help`; `--quick` for less of it, `--json PATH` for programs
     #[command(after_help = BENCH_HELP)]
     Bench {
         /// Which measurements, and their options
@@ -73,11 +73,15 @@ Measurements:
   durable    durable commands beside the appends that they stand on, and activations; --only abcd
   follow     events per second that a reader of journals follows, and that drive actors
   recovery   how long it takes until many durable actors answer again after their node was killed; --actors N
+  remote     asks from one process to another beside requests of the client library; --cases 1024x256
+  compare    the same beside gRPC, HTTP, MQTT and other actor libraries too: a table, a picture and goals, which a run
+             of everything (a quarter of an hour) writes to docs/benchmarks; --only SYSTEMS, --cases 1024x256,100x1,
+             --rounds N, --out DIR. MQTT needs a `mosquitto`
 
 Options of all:
   --json PATH  write the figures here too
 Of all but footprint:
-  --quick      fewer and shorter rounds: half a minute to a minute in all
+  --quick      fewer and shorter rounds: half a minute to two minutes in all
 
   cargo xtask bench durable --quick --only a --json figures.json";
 

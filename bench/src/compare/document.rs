@@ -137,7 +137,7 @@ pub fn bytes(payload: usize) -> String {
 }
 
 /// `1.25 M`, `125 k`, `12.5 k`, `125`.
-pub fn rate(rps: f64) -> String {
+fn rate(rps: f64) -> String {
     match rps {
         rps if rps >= 1e6 => format!("{:.2} M", rps / 1e6),
         rps if rps >= 1e5 => format!("{:.0} k", rps / 1e3),

@@ -38,7 +38,7 @@ impl Mosquitto {
         let dirs = env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
         dirs.filter(|dir| dir.is_absolute()).map(|dir| dir.join("mosquitto")).find(|program| program.is_file()).context(
             "there is no mosquitto, which mqtt-qos0 and mqtt-qos1 need. Any one of these mends it:\n  \
-             1. install it: apt-get install mosquitto, or brew install mosquitto; its service may stay off\n  \
+             1. install it: apt-get install mosquitto; its service may stay off\n  \
              2. set GREENROOM_MOSQUITTO to the path of one\n  \
              3. leave the two out: name the others with --only",
         )

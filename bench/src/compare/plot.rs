@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Case;
-use super::document::{bytes, rate};
+use super::document::bytes;
 use super::rounds::Results;
+use super::system::System;
 
 const WIDTH: f64 = 1080.0;
 const HEIGHT: f64 = 470.0;
@@ -20,7 +21,7 @@ const MARGIN: f64 = 26.0;
 const NAMES: f64 = 900.0;
 /// The payload of the first plot.
 const PAYLOAD: usize = 1_024;
-/// Colours that are told apart by most eyes; the first is greenroom's.
+/// Colours that are told apart by most eyes, in the order of all systems; the first is greenroom's.
 const COLOURS: [&str; 10] =
     ["#117733", "#0077bb", "#cc3311", "#ee7733", "#aa3377", "#555555", "#999933", "#c0a000", "#33bbee", "#8855aa"];
 /// So that nobody depends on colours alone.
@@ -28,6 +29,7 @@ const DASHES: [&str; 3] = ["none", "7 3", "2 3"];
 
 /// One line of a plot: a value for each place on the horizontal axis, if it was measured.
 struct Line {
+    /// Its system's place among all, so that it looks the same when others are left out.
     place: usize,
     values: Vec<Option<f64>>,
 }
@@ -56,8 +58,8 @@ pub fn svg(results: &Results) -> String {
     for (plot, left) in plots.iter().zip(LEFT) {
         draw(&mut picture, plot, left, &scale);
     }
-    for (place, system) in results.systems.iter().enumerate() {
-        let y = TOP + 12.0 + 22.0 * place as f64;
+    for (line, system) in results.systems.iter().enumerate() {
+        let (y, place) = (TOP + 12.0 + 22.0 * line as f64, place(system));
         stroke(&mut picture, place, &[(NAMES, y), (NAMES + 34.0, y)]);
         let weight = if place == 0 { "bold" } else { "normal" };
         text(&mut picture, (NAMES + 42.0, y + 4.5), "start", weight, system.name);
@@ -104,12 +106,16 @@ fn lines(results: &Results, cases: &[Case]) -> Vec<Line> {
         let mut found = rows.iter().filter(|row| row.system == system);
         found.find(|row| (row.payload_bytes, row.in_flight) == (case.payload, case.in_flight)).map(|row| row.rps_median)
     };
-    let line = |(place, system): (usize, &super::System)| Line {
-        place,
-        values: cases.iter().map(|case| value(system.name, case)).collect(),
+    let line = |system: &System| {
+        let values = cases.iter().map(|case| value(system.name, case)).collect();
+        Line { place: place(system), values }
     };
     // The first comes last, so that it lies on top.
-    results.systems.iter().enumerate().map(line).rev().collect()
+    results.systems.iter().map(line).rev().collect()
+}
+
+fn place(system: &System) -> usize {
+    System::ALL.iter().position(|known| known == system).unwrap_or_default()
 }
 
 /// How far each of these is between the first and the last, by their logarithms.
@@ -145,12 +151,21 @@ impl Scale {
     }
 }
 
+/// A round number of requests: `500`, `20 k`, `1 M`.
+fn short(value: f64) -> String {
+    match value {
+        value if value >= 1e6 => format!("{:.0} M", value / 1e6),
+        value if value >= 1e3 => format!("{:.0} k", value / 1e3),
+        value => format!("{value:.0}"),
+    }
+}
+
 fn draw(picture: &mut String, plot: &Plot, left: f64, scale: &Scale) {
     text(picture, (left, TOP - 18.0), "start", "bold", &plot.title);
     for value in scale.ticks() {
         let y = scale.y(value);
         let _ = writeln!(picture, "<path d=\"M{left:.1} {y:.1}h{PLOT}\" stroke=\"#ddd\"/>");
-        text(picture, (left - 8.0, y + 4.5), "end", "normal", &rate(value).replace(".0", ""));
+        text(picture, (left - 8.0, y + 4.5), "end", "normal", &short(value));
     }
     let x = |along: f64| left + MARGIN + along * (PLOT - 2.0 * MARGIN);
     for (tick, along) in plot.ticks.iter().zip(&plot.along) {

@@ -1,5 +1,7 @@
 //! Processes that end as they should, and processes that do not.
 
+use std::io::{BufRead, BufReader, Write};
+
 use super::*;
 
 fn sleeper(dir: &Path, script: &str) -> Process {
@@ -24,6 +26,21 @@ fn a_dropped_process_is_gone_with_its_guardian() {
     drop(process);
     assert!(!is_alive(pid), "the child outlived its owner");
     assert!(!is_alive(guardian), "the guardian outlived its ward");
+}
+
+#[test]
+fn a_child_can_be_talked_to() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "while read -r line; do echo \"heard $line\"; done"]);
+    let launch = Launch { name: "parrot".into(), command, log: None, group: Group::Shared, scratch: None };
+    let (mut parrot, mut to, from) = Process::converse(launch).expect("sh starts");
+    let mut from = BufReader::new(from).lines();
+    for word in ["one", "two"] {
+        writeln!(to, "{word}").expect("it reads");
+        assert_eq!(from.next().expect("a line").expect("it is read"), format!("heard {word}"));
+    }
+    drop(to);
+    assert!(parrot.wait(REAP_LIMIT).expect("it can be waited for").is_some_and(|status| status.success()));
 }
 
 #[test]

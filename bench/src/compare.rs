@@ -112,7 +112,9 @@ pub fn run(options: CompareOptions) -> anyhow::Result<()> {
     };
     let (results, facts) = measure(&systems, &plan)?;
     println!("{}", document::tables(&results));
-    println!("{}", document::goals(&results));
+    if goals::all().iter().any(|goal| goal.judge(&results).is_some()) {
+        println!("{}", document::goals(&results));
+    }
     if let Some(out) = out {
         write(&out, &results, &facts)?;
     }

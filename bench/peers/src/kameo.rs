@@ -14,7 +14,7 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, SwarmBuilder, noise, tcp, yamux};
 use serde::{Deserialize, Serialize};
 
-/// Actors that answer; it makes no difference how many.
+/// Actors that answer, as many as ractor_cluster has.
 const ACTORS: usize = 4;
 /// Requests at once; more than any case has in flight.
 const STREAMS: usize = 1024;

@@ -114,7 +114,7 @@ impl System {
             program: Program::Peers,
             crates: &["kameo", "libp2p"],
             how: "`ask` of remote actors found by their names; libp2p over TCP with noise and yamux, \
-                  which encrypts: kameo's documentation has nothing else",
+                  which encrypts, as every way in kameo's documentation does",
         },
     ];
 

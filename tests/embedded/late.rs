@@ -27,7 +27,7 @@ on_both!(late_first_attempt);
 struct Network {
     transport: Arc<dyn Transport>,
     to: Subject,
-    inbox: Subject,
+    reply: Subject,
     answers: Subscription,
 }
 
@@ -35,13 +35,14 @@ impl Network {
     async fn before(ground: &Ground, transport: Arc<dyn Transport>, node: &Node) -> Self {
         let to = format!("{}.node.{}.in", ground.app(), node.id());
         let to = Subject::parse(&to).expect("a subject");
-        let inbox = Subject::parse(&format!("_INBOX.{}.late", ground.app())).expect("a subject");
-        let answers = transport.subscribe(&inbox.to_filter(), None, 8).await.expect("a subscription");
-        Self { transport, to, inbox, answers }
+        // As if a node of this name had asked.
+        let reply = |number| Subject::parse(&format!("{}.node.late.r.{number}", ground.app())).expect("a subject");
+        let answers = transport.subscribe(&reply(0).to_filter(), None, 8).await.expect("a subscription");
+        Self { transport, to, reply: reply(1), answers }
     }
 
     fn deliver(&self, frame: &Inbound) {
-        let message = Outbound::new(self.to.clone(), frame.body.clone()).reply_to(self.inbox.clone());
+        let message = Outbound::new(self.to.clone(), frame.body.clone()).reply_to(self.reply.clone());
         self.transport.publish(message).expect("sent");
     }
 

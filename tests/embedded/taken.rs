@@ -215,14 +215,17 @@ async fn p1_callers_do_not_sleep_through_a_take_over(ground: Ground) {
     }
     owned_by(&client, GHOST).await;
     let (jar, pocket) = (client.actor::<Jar>("k").within(BUDGET), client.actor::<Pocket>("k").within(BUDGET));
+    // One after the other, so that each has a frame to itself.
+    let mut asked = async || soon("the ghost is asked", sent.next()).await.expect("the connection is open");
     let put = tokio::spawn(async move { jar.ask(Put).await });
+    asked().await;
     let slip = tokio::spawn(async move { pocket.ask(Slip).await });
+    asked().await;
     let (jar, pocket) = (client.actor::<Jar>("r").within(BUDGET), client.actor::<Pocket>("r").within(BUDGET));
     let count = tokio::spawn(async move { jar.ask(Count).await });
+    asked().await;
     let feel = tokio::spawn(async move { pocket.ask(Feel).await });
-    for _ in 0..4 {
-        soon("the ghost is asked", sent.next()).await.expect("the connection is open");
-    }
+    asked().await;
     // Taken, as if it were dead. Its lease stands all the while.
     for actor in ["jar", "pocket"] {
         records.give(actor, one.id(), None).await;

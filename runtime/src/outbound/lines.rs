@@ -66,6 +66,8 @@ struct Queue {
     epoch: u64,
     /// Whether its holder has taken a call.
     proven: bool,
+    /// Whether this node is to be the holder after it: then what went there comes before what begins here.
+    ours_next: bool,
     /// Keys whose last turn may run at the holder before: each has to prove by itself that it is taken.
     busy: HashSet<Key>,
     /// Claims below this epoch were taken from their holders: nothing is sent under them any more.
@@ -141,7 +143,9 @@ impl Lines {
     /// Takes in that this node is about to own a partition. What it has sent to the holder before comes first.
     pub(crate) fn opening(&self, pending: &Pending, actor: &str, partition: u16) {
         if let Some(way) = self.known(actor, partition) {
-            Way::stop(&way, &mut way.queue.lock(), pending);
+            let mut queue = way.queue.lock();
+            Way::stop(&way, &mut queue, pending);
+            queue.ours_next = true;
         }
     }
 
@@ -287,8 +291,10 @@ impl Way {
     /// Lets calls go straight again, if all that is on its way went to the present holder, and is taken there.
     fn straighten(&self, queue: &mut Queue) {
         let settled = queue.due == 0 && queue.stale == 0 && queue.proven && queue.busy.is_empty();
+        let settled = settled && (queue.lines.is_empty() || !queue.ours_next);
         if settled && queue.epoch >= queue.floor && self.is_lined() {
             queue.lines.clear();
+            queue.ours_next = false;
             self.count(queue);
             self.straight.store(queue.epoch, Ordering::SeqCst);
         }
@@ -310,7 +316,7 @@ impl Way {
 impl Queue {
     /// Calls go to another holder from now on. What went to the one before is stale.
     fn turn_to(&mut self, epoch: u64, busy: Vec<Key>) {
-        (self.epoch, self.proven) = (epoch, false);
+        (self.epoch, self.proven, self.ours_next) = (epoch, false, false);
         self.busy = busy.into_iter().collect();
         let spots = self.lines.values().flat_map(BTreeMap::values);
         self.stale = spots.filter(|spot| matches!(spot, Spot::Out { epoch: under, .. } if *under != epoch)).count();

@@ -127,3 +127,21 @@ async fn nothing_is_sent_under_a_claim_that_was_taken() {
     assert!(fixture.waits("a", 1, Heading::Owner(7)).is_some(), "it is looked up again");
     assert!(fixture.waits("a", 1, Heading::Owner(8)).is_none());
 }
+
+#[test]
+fn what_went_to_the_holder_before_is_not_forgotten_when_the_partition_becomes_ours() {
+    let fixture = Fixture::new();
+    let way = &fixture.way;
+    for (text, number) in [("a", 1), ("b", 2)] {
+        fixture.line_up(text, number);
+    }
+    assert!(fixture.waits("a", 1, Heading::Owner(7)).is_none());
+    way.sent(&key("a"), 1, 7, far());
+    way.proved(&key("a"), 7);
+    fixture.lines.opening(&fixture.pending, "order", 3);
+    // Nothing is to be sent any more, and all that went to the holder is his: elsewhere that is enough.
+    way.leave(&key("b"), 2);
+    assert!(fixture.is_held("a"), "what is asked here comes behind what is asked there");
+    way.leave(&key("a"), 1);
+    assert!(!fixture.is_held("a"));
+}

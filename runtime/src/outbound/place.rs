@@ -20,11 +20,13 @@ pub(super) struct Place<'a> {
     way: Option<Arc<Way>>,
     /// Whether it stands in line, and is to be sent.
     lined: bool,
+    /// Whether others may have found it on the way, or in line.
+    noted: bool,
 }
 
 impl<'a> Place<'a> {
     pub(super) fn new(around: &'a Arc<Surroundings>, actor: &'static str, target: &'a Target, number: u64) -> Self {
-        Self { around, actor, target, number, way: None, lined: false }
+        Self { around, actor, target, number, way: None, lined: false, noted: false }
     }
 
     /// Whether it stands in line, and is to be sent.
@@ -40,7 +42,7 @@ impl<'a> Place<'a> {
     pub(super) fn line_up(&mut self) {
         let (around, key, number) = (self.around, &self.target.key, self.number);
         self.way().line_up(&around.pending, key, number);
-        self.lined = true;
+        (self.lined, self.noted) = (true, true);
     }
 
     /// What it waits for before it may go there; `None` if it may.
@@ -67,6 +69,7 @@ impl<'a> Place<'a> {
     pub(super) fn flight(&mut self, node: &Arc<str>, epoch: u64, until: Instant, repeatable: bool) -> Flight<'a> {
         let (around, key, place) = (self.around, self.target.key.clone(), self.number);
         let way = self.way().clone();
+        self.noted = true;
         around.flight(Some(node.clone()), Some(Went { way, key, place, epoch, until, repeatable }))
     }
 
@@ -93,7 +96,7 @@ impl<'a> Place<'a> {
     /// Whoever comes after it need not wait for it any more.
     pub(super) fn leave(&mut self) {
         self.lined = false;
-        if let Some(way) = &self.way {
+        if let Some(way) = self.way.as_ref().filter(|_| self.noted) {
             way.leave(&self.target.key, self.number);
         }
     }

@@ -43,6 +43,9 @@ pub(super) fn send<'a, M: Message>(
     }
     let mut place = Place::new(around, actor, target, departure.number);
     let to = place.shortcut()?;
+    if !place.may_leave(to.epoch) {
+        return None;
+    }
     let form = around.form::<M>();
     let codec = match form {
         Some(_) if !around.reads_json_only(&to.node, actor, M::VERB) => Codec::Bincode,
@@ -53,6 +56,7 @@ pub(super) fn send<'a, M: Message>(
     let slot = around.in_flight().ok()?;
     let repeatable = to.durable || mode == Mode::Read;
     let flight = place.flight(&to.node, to.epoch, deadline, repeatable);
+    // Whoever has it stand in line from now on finds it.
     if !place.may_leave(to.epoch) {
         return None;
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::broker::Broker;
@@ -50,7 +51,7 @@ impl MemoryBroker {
     pub fn transport(&self, name: &str) -> MemoryTransport {
         let client = Arc::new(Client::new(self.broker.clone(), name));
         self.broker.join(&client);
-        MemoryTransport { client }
+        MemoryTransport { client, collecting: Mutex::default() }
     }
 
     /// Has messages to `{app}.{actor}.{token}.{verb}` go to
@@ -109,6 +110,7 @@ impl std::fmt::Debug for MemoryBroker {
 /// A connection to a [`MemoryBroker`].
 pub struct MemoryTransport {
     client: Arc<Client>,
+    collecting: Mutex<()>,
 }
 
 impl MemoryTransport {
@@ -126,6 +128,8 @@ impl Transport for MemoryTransport {
 
     fn collect(&self, outlet: Arc<dyn Outlet>) -> Result<(), Error> {
         self.client.check()?;
+        // What is taken first is sent first, whoever takes it.
+        let _one = self.collecting.lock();
         for message in outlet.take() {
             if let Err(error) = self.publish(message) {
                 tracing::warn!(%error, "what waited was not sent");

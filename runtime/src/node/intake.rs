@@ -376,7 +376,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runner_is_relieved_of_the_turn_that_it_is_in_and_of_no_other() {
+    fn f1_a_runner_is_relieved_of_the_turn_that_it_is_in_and_of_no_other() {
         let runner = Runner::default();
         assert!(runner.end(), "it was in no turn");
         runner.begin();
